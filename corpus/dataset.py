@@ -1,0 +1,99 @@
+"""Captioned pictures as training reads them: splits, drawn scenes, and one spelling for captions."""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from PIL import Image
+
+from corpus.errors import DataError
+from corpus.formats import read_data
+from corpus.scene_captions import captions_of
+from corpus.scenes import draw_scene
+
+SCENE_SPLITS = {"train": 1, "val": 2, "test": 3}  # series of seeds that never meet: a scene is in one split
+_SCENE_COUNTS = {"train": 12_000, "val": 200, "test": 500}
+
+
+@dataclass(frozen=True, slots=True)
+class Captioned:
+    """One picture with its captions; `load` decodes or draws it."""
+
+    image_id: str
+    captions: tuple[str, ...]
+    load: Callable[[], Image.Image]
+    may_flip: bool  # whether mirroring keeps its captions true once left and right are exchanged in the words
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What one --data names: a name and its pictures by split."""
+
+    name: str
+    splits: dict[str, list[Captioned]]
+
+    def split(self, name: str) -> list[Captioned]:
+        return self.splits.get(name, [])
+
+
+def open_source(data: str, *, language: str = "en", seed: int = 0) -> Source:
+    """Open `scenes`, `scenes:COUNT` (drawn as they are needed) or any data that corpus.formats reads.
+
+    Raises DataError where nothing to train on is found.
+    """
+    if data == "scenes" or data.startswith("scenes:"):
+        return _scenes(data.partition(":")[2], seed)
+    splits: dict[str, list[Captioned]] = {}
+    for example in read_data(data, language=language):
+        captions = tuple(filter(None, map(plain_caption, example.references)))
+        if captions:
+            entry = Captioned(example.image_id, captions, _Loader(example.read), True)
+            splits.setdefault(example.split, []).append(entry)
+    if not splits.get("train"):
+        raise DataError(f"{data!r} has no captioned picture in its train split; it has {sorted(splits) or 'none at all'}")
+    return Source(data, splits)
+
+
+def plain_caption(text: str) -> str:
+    """Return a caption in the one spelling that is trained on: lower case, single spaces, no full stop at the end."""
+    return re.sub(r"\s+", " ", text).strip().lower().rstrip(" .")
+
+
+@dataclass(frozen=True, slots=True)
+class _Loader:
+    """Decodes a picture when it is called; trusts the owner of the data, so there is no limit of pixels."""
+
+    read: Callable[[], bytes]
+
+    def __call__(self) -> Image.Image:
+        return Image.open(io.BytesIO(self.read())).convert("RGB")
+
+
+def _scenes(count: str, seed: int) -> Source:
+    if count and not count.isdigit():
+        raise DataError(f"'scenes:{count}' must say a number of scenes, such as scenes:12000")
+    counts = _SCENE_COUNTS | ({"train": int(count)} if count else {})
+    splits = {
+        split: [_scene(1000 * seed + series, number) for number in range(counts[split])]
+        for split, series in SCENE_SPLITS.items()
+    }
+    return Source("scenes", splits)
+
+
+def _scene(series: int, number: int) -> Captioned:
+    scene = draw_scene(series, number)
+    captions = captions_of(scene, random.Random(f"captions {series} {number}"))
+    return Captioned(f"{series}-{number}", tuple(caption.text for caption in captions), _SceneLoader(series, number), False)
+
+
+@dataclass(frozen=True, slots=True)
+class _SceneLoader:
+    series: int
+    number: int
+
+    def __call__(self) -> Image.Image:
+        return draw_scene(self.series, self.number).image

@@ -1,0 +1,124 @@
+"""What is said about a drawn scene: its exact captions, which word means which object, and the judge of other captions.
+
+A caption is right if it names every object (colour and shape) once, gives one true relation where there are two or more,
+and says nothing false.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+
+from corpus.scenes import COLOURS, SHAPES, SIDE, Scene, SceneObject
+
+RELATIONS = ("left of", "right of", "above", "below")
+CLEAR = 0.03 * SIDE  # pixels by which one centre must lie beyond the other for a relation to be true
+
+_MENTION = re.compile(
+    rf"(?:an?|the|one)? ?(?P<size>small|large)? ?(?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join(SHAPES)})"
+)
+_LINK = re.compile(rf"(?:(?:,|, and|and)|is (?P<is>{'|'.join(RELATIONS)})|(?P<relation>{'|'.join(RELATIONS)}))")
+
+
+@dataclass(frozen=True, slots=True)
+class SceneWord:
+    """caption[start:end] names the shape of object number `object`."""
+
+    start: int
+    end: int
+    object: int
+
+
+@dataclass(frozen=True, slots=True)
+class SceneCaption:
+    """A caption and where it names which object."""
+
+    text: str
+    words: tuple[SceneWord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a caption is right, and what is wrong with it."""
+
+    right: bool
+    reason: str
+
+
+def captions_of(scene: Scene, dice: random.Random) -> list[SceneCaption]:
+    """Return three exact captions: largest first, the same with sizes, and told from the second object."""
+    order = list(range(len(scene.objects)))
+    swapped = [order[1], order[0], *order[2:]] if len(order) > 1 else order
+    rest = swapped[2:]
+    dice.shuffle(rest)
+    return [
+        _caption(scene, order, sized=False),
+        _caption(scene, order, sized=True),
+        _caption(scene, [*swapped[:2], *rest], sized=False),
+    ]
+
+
+def relation(first: SceneObject, second: SceneObject) -> str:
+    """Return the relation of two objects along the axis on which they lie further apart."""
+    dx, dy = first.centre[0] - second.centre[0], first.centre[1] - second.centre[1]
+    if abs(dx) > abs(dy):
+        return "left of" if dx < 0 else "right of"
+    return "above" if dy < 0 else "below"
+
+
+def is_true(name: str, first: SceneObject, second: SceneObject) -> bool:
+    """Return whether `first` is `name` `second`, by a clear margin between their centres."""
+    dx, dy = first.centre[0] - second.centre[0], first.centre[1] - second.centre[1]
+    return {"left of": -dx, "right of": dx, "above": -dy, "below": dy}[name] >= CLEAR
+
+
+def judge(caption: str, scene: Scene) -> Verdict:
+    """Judge a caption against what was drawn."""
+    text = re.sub(r"\s+", " ", caption.lower()).strip().removesuffix(".").strip()
+    text = re.sub(r"^there (is|are) ", "", text)
+    mentions: list[SceneObject] = []
+    relations = 0
+    link = ""
+    while True:
+        found = _MENTION.match(text)
+        if found is None:
+            return Verdict(False, f"cannot be read from {text!r}")
+        named = next((entry for entry in scene.objects if entry.pair == (found["colour"], found["shape"])), None)
+        if named is None or named in mentions:
+            return Verdict(False, f"{'twice' if named else 'not there'}: {found['colour']} {found['shape']}")
+        if found["size"] and found["size"] != named.size:
+            return Verdict(False, f"the {named.colour} {named.shape} is {named.size}")
+        if link and not is_true(link, mentions[-1], named):
+            return Verdict(False, f"not {link}: {mentions[-1].shape}, {named.shape}")
+        relations += bool(link)
+        mentions.append(named)
+        text = text[found.end() :].lstrip()
+        if not text:
+            break
+        joint = _LINK.match(text)
+        if joint is None:
+            return Verdict(False, f"cannot be read from {text!r}")
+        link = joint["is"] or joint["relation"] or ""
+        text = text[joint.end() :].lstrip()
+    if len(mentions) < len(scene.objects):
+        return Verdict(False, f"{len(scene.objects) - len(mentions)} objects are not named")
+    if len(mentions) > 1 and not relations:
+        return Verdict(False, "no relation is given")
+    return Verdict(True, "")
+
+
+def _caption(scene: Scene, order: list[int], *, sized: bool) -> SceneCaption:
+    text, words = "", []
+    for place, index in enumerate(order):
+        entry = scene.objects[index]
+        if place == 1:
+            text += f" {relation(scene.objects[order[0]], entry)} "
+        elif place > 1:
+            text += " and " if place == len(order) - 1 else " , "
+        size = f"{entry.size} " if sized and entry.size != "medium" else ""
+        article = "an" if (size + entry.colour)[0] in "aeiou" else "a"
+        text += f"{article} {size}{entry.colour} "
+        words.append(SceneWord(len(text), len(text) + len(entry.shape), index))
+        text += entry.shape
+    return SceneCaption(text, tuple(words))

@@ -1,0 +1,75 @@
+"""Attention: queries from one sequence, keys and values from the same (self) or another one (cross).
+
+The formula stands in `attention_weights`; the fused kernel computes the same output without the weights.
+Scaled dot products: Vaswani et al. 2017, section 3.2.1; their kin are Bahdanau et al. 2015 (additive scores)
+and Luong et al. 2015 (multiplicative scores).
+
+Shapes: R rows, T query positions, S key positions, H heads, K head width, C model width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return softmax attention of each query position over the key positions.
+
+    query (R, H, T, K), key (R, H, S, K), mask broadcastable to (R, H, T, S), bool with True = may attend.
+    Returns (R, H, T, S); the last axis sums to 1. Every query needs one allowed key.
+    """
+    scores = query @ key.transpose(-2, -1) / query.size(-1) ** 0.5  # (R, H, T, S)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(dim=-1)
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head attention, self or cross: which one is decided by what `project` is given.
+
+    With `null_key` a learned key and value stand behind the source's own (as the last column of the weights):
+    a home for attention that needs nothing of the source.
+    """
+
+    def __init__(self, width: int, heads: int, source_width: int | None = None, *, null_key: bool = False) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(source_width or width, width)
+        self.value = nn.Linear(source_width or width, width)
+        self.out = nn.Linear(width, width)
+        self.null_key = nn.Parameter(torch.zeros(heads, 1, width // heads)) if null_key else None  # (H, 1, K)
+        self.null_value = nn.Parameter(torch.zeros(heads, 1, width // heads)) if null_key else None
+
+    def project(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values (R, H, S, K) of source (R, S, source width); S grows by one with a null key."""
+        key, value = self._split(self.key(source)), self._split(self.value(source))
+        if self.null_key is not None and self.null_value is not None:
+            rows = key.size(0)
+            key = torch.cat([key, self.null_key.to(key.dtype).expand(rows, -1, -1, -1)], dim=2)  # (R, H, S+1, K)
+            value = torch.cat([value, self.null_value.to(value.dtype).expand(rows, -1, -1, -1)], dim=2)
+        return key, value
+
+    def forward(
+        self, tokens: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *, weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the outputs (R, T, C), one for each query position, and the weights (R, H, T, S) if asked for.
+
+        tokens (R, T, C), key and value (R, H, S, K) from `project`, mask as in `attention_weights`.
+        """
+        query = self._split(self.query(tokens))  # (R, H, T, K)
+        if weights or self.training:
+            # In training the products are written out: on CPUs the fused kernel's backward is slower (docs/decisions.md).
+            seen = attention_weights(query, key, mask)  # (R, H, T, S)
+            mixed = seen.to(value.dtype) @ value
+        else:
+            seen = None
+            mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        output = self.out(mixed.transpose(1, 2).flatten(2))  # (R, T, C)
+        return output, seen if weights else None
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        """(R, S, C) -> (R, H, S, K)."""
+        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)

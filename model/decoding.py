@@ -1,0 +1,226 @@
+"""Generation: many captions at once, over rows that join and leave between steps.
+
+One step scores the newest token of every row, whatever image, length or options it has, and lets each image's Search
+choose. Attention weights are never asked for here: maps come from the replay of the finished captions.
+Scores are compared in float32, as transformers does.
+
+Shapes: R rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.config import GenerationOptions
+from model.encoder import ImageFeatures
+from model.errors import TextError
+from model.network import CaptionNetwork
+from model.scores import NEVER, penalise_repetition, repeated_ngram_ids, sampling_distribution
+from model.search import Candidate, Hypothesis, SampleSearch, Search, WordLimits, search_for
+from model.state import DecoderState
+from model.tokenizer import CaptionTokenizer
+
+_SEED_STEP = 0x9E3779B97F4A7C15  # keeps the generators of one request's samples apart
+
+
+@dataclass(slots=True)
+class _Running:
+    """A search and the generators of its rows, which stay with the drawings and not with the rows."""
+
+    search: Search
+    generators: list[torch.Generator]
+
+
+class Generation:
+    """The captions being decoded. Not shared between threads: its owner adds, steps and removes."""
+
+    def __init__(self, network: CaptionNetwork, tokenizer: CaptionTokenizer) -> None:
+        self._network = network
+        self._tokenizer = tokenizer
+        self._running: dict[Hashable, _Running] = {}  # in the order of their rows in the state
+        self._state: DecoderState | None = None
+        self._last: list[int] = []  # newest token of every row
+        decoder = network.config.decoder
+        self._never = sorted({decoder.pad_id, decoder.start_id} - {decoder.end_id})
+
+    @property
+    def rows(self) -> int:
+        return len(self._last)
+
+    @property
+    def keys(self) -> list[Hashable]:
+        return list(self._running)
+
+    def add(self, features: ImageFeatures, keys: Sequence[Hashable], options: Sequence[GenerationOptions]) -> None:
+        """Begin a caption for each of B images, under a key and with options of its own.
+
+        Raises TextError, with nothing added, where a prompt leaves no room for the tokens asked for.
+        """
+        prompts = [tuple(self._tokenizer.encode(option.prompt)) for option in options]
+        decoder = self._network.config.decoder
+        for prompt, option in zip(prompts, options, strict=True):
+            if 1 + len(prompt) + option.max_tokens > decoder.positions:
+                raise TextError(
+                    f"prompt {option.prompt!r} has {len(prompt)} tokens and max_tokens is {option.max_tokens}; with the "
+                    f"start token they must fit into {decoder.positions} positions: ask for fewer"
+                )
+        for length in sorted({len(prompt) for prompt in prompts}):
+            images = [index for index, prompt in enumerate(prompts) if len(prompt) == length]
+            self._add_equal(features.select(images), [prompts[at] for at in images],
+                            [keys[at] for at in images], [options[at] for at in images])  # fmt: skip
+
+    def agreed(self, key: Hashable) -> tuple[int, ...]:
+        """Return the tokens of a running caption that can no longer change."""
+        return self._running[key].search.agreed()
+
+    def remove(self, key: Hashable) -> None:
+        """Drop a caption that nobody waits for; its rows are gone before the next step."""
+        kept, first = [], 0
+        for other, entry in self._running.items():
+            rows = range(first, first + len(entry.search.rows))
+            first = rows.stop
+            if other != key:
+                kept.extend(rows)
+        del self._running[key]
+        self._keep(kept, [self._last[row] for row in kept])
+
+    def step(self) -> dict[Hashable, list[Hypothesis]]:
+        """Score the newest token of every row and go on. Returns the captions that are finished by this step."""
+        if self._state is None:
+            return {}
+        tokens = torch.tensor(self._last, device=self._network.device)[:, None]  # (R, 1)
+        logits, _, self._state = self._network.decode(tokens, self._state)
+        scores = logits[:, -1].float()  # (R, V)
+        scores[:, self._never] = NEVER
+
+        finished: dict[Hashable, list[Hypothesis]] = {}
+        kept: list[int] = []
+        last: list[int] = []
+        for key, first, candidates in self._candidates(scores):
+            search = self._running[key].search
+            going_on = search.advance(candidates)
+            if search.done:
+                finished[key] = search.results()
+                continue
+            kept.extend(first + candidate.row for candidate in going_on)
+            last.extend(candidate.token for candidate in going_on)
+        for key in finished:
+            del self._running[key]
+        self._keep(kept, last)
+        return finished
+
+    def run(self) -> dict[Hashable, list[Hypothesis]]:
+        """Step until every caption is finished."""
+        finished: dict[Hashable, list[Hypothesis]] = {}
+        while self._running:
+            finished |= self.step()
+        return finished
+
+    def _add_equal(
+        self,
+        features: ImageFeatures,
+        prompts: list[tuple[int, ...]],
+        keys: list[Hashable],
+        options: list[GenerationOptions],
+    ) -> None:
+        """Add images whose prompts have the same number of tokens: all but the last are read here."""
+        decoder = self._network.config.decoder
+        state = self._network.start(features)
+        given = [(decoder.start_id, *prompt) for prompt in prompts]
+        if len(given[0]) > 1:
+            read = torch.tensor([tokens[:-1] for tokens in given], device=self._network.device)
+            _, _, state = self._network.decode(read, state, only=torch.zeros_like(read, dtype=torch.bool))
+        image_of: list[int] = []
+        for image, (key, prompt, option) in enumerate(zip(keys, prompts, options, strict=True)):
+            limits = WordLimits(
+                self._tokenizer.count_words, option.min_words, option.max_words, self._tokenizer.most_words_a_token
+            )
+            search = search_for(option, limits, prompt, decoder.end_id)
+            generators = [_generator(option.seed, index) for index in range(option.count)]
+            self._running[key] = _Running(search, generators)
+            image_of += [image] * search.first_rows
+        state = state if image_of == list(range(len(prompts))) else state.select(image_of)
+        self._state = state if self._state is None else self._state.append(state)
+        self._last += [given[image][-1] for image in image_of]
+
+    def _keep(self, rows: list[int], last: list[int]) -> None:
+        self._last = last
+        if not rows:
+            self._state = None
+        elif self._state is not None and rows != list(range(self._state.rows)):
+            self._state = self._state.select(rows)
+
+    def _candidates(self, scores: Tensor) -> list[tuple[Hashable, int, list[Candidate]]]:
+        """Return (key, first row, candidates best first) of every search; searches of one shape are ranked together."""
+        log_probs = scores.log_softmax(-1)  # (R, V)
+        chosen: dict[Hashable, list[Candidate]] = {}
+        firsts: dict[Hashable, int] = {}
+        shapes: dict[tuple[int, int], list[Hashable]] = defaultdict(list)
+        ranked = log_probs.clone()
+        totals = torch.zeros(scores.size(0))
+        first = 0
+        for key, entry in self._running.items():
+            search = entry.search
+            firsts[key] = first
+            totals[first : first + len(search.rows)] = torch.tensor(search.totals)
+            if search.changes_scores:
+                for row in range(len(search.rows)):
+                    at = first + row  # beams are penalised on log-probabilities, other rows on logits
+                    ranked[at] = self._processed(search, row, log_probs[at] if search.is_beam else scores[at])
+            if search.width:
+                shapes[len(search.rows), search.width].append(key)
+            else:
+                chosen[key] = self._drawn(entry, first, ranked, log_probs)
+            first += len(search.rows)
+
+        for (rows, width), keys in shapes.items():
+            index = torch.tensor([firsts[key] + row for key in keys for row in range(rows)], device=scores.device)
+            beam = self._running[keys[0]].search.is_beam
+            pool = ranked[index] + totals.to(scores.device)[index, None] if beam else ranked[index]
+            values, places = pool.unflatten(0, (len(keys), rows)).flatten(1).topk(width)  # (keys, width)
+            if not beam:
+                values = log_probs[index].gather(1, places) + totals.to(scores.device)[index, None]
+            size = scores.size(1)
+            for key, row_values, row_places in zip(keys, values.tolist(), places.tolist(), strict=True):
+                chosen[key] = [
+                    Candidate(value, *divmod(place, size))
+                    for value, place in zip(row_values, row_places, strict=True)
+                    if value > NEVER
+                ]
+        return [(key, firsts[key], chosen[key]) for key in self._running]
+
+    def _processed(self, search: Search, row: int, scores: Tensor) -> Tensor:
+        """Return one row's scores (V,) after penalties and bans."""
+        options, decoder = search.options, self._network.config.decoder
+        ids = (decoder.start_id, *search.rows[row])
+        if options.repetition_penalty != 1.0:
+            scores = penalise_repetition(scores, ids, options.repetition_penalty)
+        banned = repeated_ngram_ids(ids, options.no_repeat) if options.no_repeat else set()
+        if search.bans_end(row):
+            banned = banned | {decoder.end_id}
+        if banned:
+            scores = scores.index_fill(0, torch.tensor(sorted(banned), device=scores.device), NEVER)
+        return scores
+
+    def _drawn(self, entry: _Running, first: int, ranked: Tensor, log_probs: Tensor) -> list[Candidate]:
+        """Draw one token for each row of a sampling search, each with the generator of its own drawing."""
+        search = entry.search
+        assert isinstance(search, SampleSearch), "only sampling draws"
+        options, drawn = search.options, []
+        for row, order in enumerate(search.order):
+            if not torch.isfinite(ranked[first + row]).any():
+                continue  # everything is banned: the caption ends here
+            odds = sampling_distribution(ranked[first + row], options.temperature, options.top_k, options.top_p)
+            token = int(torch.multinomial(odds.cpu(), 1, generator=entry.generators[order]))
+            total = search.totals[row] + float(log_probs[first + row, token])
+            drawn.append(Candidate(total, row, token))
+        return drawn
+
+
+def _generator(seed: int, index: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed + index * _SEED_STEP) % 2**63)

@@ -1,0 +1,149 @@
+"""The image encoder: timm's VisionTransformer over plain patches or over a convolutional stem.
+
+Knows pixels and patch embeddings. Does not know text.
+
+Shapes: B images, S image tokens (prefix + cells), C width, F stem channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# isort: off
+import model.torchvision_operators  # noqa: F401  it must run before timm is imported
+import timm
+from timm.layers.hybrid_embed import HybridEmbed
+from timm.models.vision_transformer import VisionTransformer
+# isort: on
+
+from model.attention import attention_weights
+from model.config import EncoderConfig, ImageConfig
+from model.errors import ConfigError
+from model.geometry import PatchGrid
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFeatures:
+    """Encoder output: tokens (B, S, C), S = prefix + cells; cell (r, c) is token prefix + r * columns + c."""
+
+    tokens: Tensor
+    grid: PatchGrid
+    prefix: int
+
+    def __post_init__(self) -> None:
+        expected = self.prefix + self.grid.cells
+        assert self.tokens.size(1) == expected, f"{self.tokens.size(1)} image tokens; prefix + cells is {expected}"
+
+    def select(self, images: list[int]) -> ImageFeatures:
+        return ImageFeatures(self.tokens[images], self.grid, self.prefix)
+
+
+class ConvolutionalStem(nn.Module):
+    """Feature maps of a timm backbone at one or more strides, joined on the finest one's grid: (B, F, rows, columns)."""
+
+    def __init__(self, name: str, strides: tuple[int, ...], *, pretrained: bool = False) -> None:
+        super().__init__()
+        try:
+            available = timm.create_model(name, features_only=True).feature_info.reduction()
+        except RuntimeError as error:
+            raise ConfigError(f"stem is {name!r}; it must be a convolutional backbone that timm knows ({error})") from error
+        if missing := [stride for stride in strides if stride not in available]:
+            raise ConfigError(f"stem {name!r} has no feature map at strides {missing}; it has {available}")
+        indices = tuple(available.index(stride) for stride in strides)
+        self.backbone = timm.create_model(name, features_only=True, out_indices=indices, pretrained=pretrained)
+
+    def maps(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """pixels (B, 3, height, width) -> one map (B, F, rows, columns) a stride, finest first."""
+        return tuple(self.backbone(pixels))
+
+    def join(self, maps: tuple[Tensor, ...]) -> Tensor:
+        """Enlarge the coarser maps to the finest one's grid: (B, sum of F, rows, columns)."""
+        finest, *coarser = maps
+        size = finest.shape[-2:]
+        enlarged = [functional.interpolate(coarse, size=size, mode="bilinear") for coarse in coarser]
+        return torch.cat([finest, *enlarged], dim=1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """pixels (B, 3, height, width) -> (B, F, rows, columns)."""
+        return self.join(self.maps(pixels))
+
+
+class PatchEncoder(nn.Module):
+    """Pixels to patch embeddings, in two halves: `stem` can be frozen and its output cached, `finish` is the ViT."""
+
+    def __init__(
+        self, config: EncoderConfig, image: ImageConfig, *, drop_path: float = 0.0, pretrained_stem: bool = False
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.grid = PatchGrid(image.height // config.stride, image.width // config.stride)
+        options: dict[str, Any] = {}
+        if config.stem:
+            stem = ConvolutionalStem(config.stem, config.stem_strides, pretrained=pretrained_stem)
+            options["embed_layer"] = partial(HybridEmbed, backbone=stem)
+        self.vit = VisionTransformer(
+            img_size=(image.height, image.width),
+            patch_size=1 if config.stem else config.patch_size,
+            num_classes=0,
+            global_pool="",
+            embed_dim=config.width,
+            depth=config.depth,
+            num_heads=config.heads,
+            mlp_ratio=config.mlp_ratio,
+            class_token=config.class_token,
+            reg_tokens=config.registers,
+            norm_layer=partial(nn.LayerNorm, eps=config.norm_eps),
+            drop_path_rate=drop_path,
+            **options,
+        )
+        found = self.vit.patch_embed.grid_size
+        if found != (self.grid.rows, self.grid.columns):
+            raise ConfigError(f"the stem gives a grid of {found}, not {self.grid}; use a size that its strides divide")
+
+    def train(self, mode: bool = True) -> PatchEncoder:
+        """Set training mode; the fused kernel is on outside training only (docs/decisions.md)."""
+        super().train(mode)
+        for block in self.vit.blocks:
+            block.attn.fused_attn = not mode
+        return self
+
+    def stem(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """pixels (B, 3, height, width) -> what `finish` takes: the stem's maps, or the pixels where there is no stem."""
+        if not self.config.stem:
+            return (pixels,)
+        return self.vit.patch_embed.backbone.maps(pixels)  # type: ignore[no-any-return]
+
+    def finish(self, maps: tuple[Tensor, ...]) -> ImageFeatures:
+        """What `stem` returned -> ImageFeatures of tokens (B, S, C)."""
+        tokens = self._embed(maps)
+        for block in self.vit.blocks:
+            tokens = block(tokens)
+        return ImageFeatures(self.vit.norm(tokens), self.grid, self.config.prefix)
+
+    def forward(self, pixels: Tensor) -> ImageFeatures:
+        """pixels (B, 3, height, width) -> ImageFeatures of tokens (B, S, C)."""
+        return self.finish(self.stem(pixels))
+
+    def self_attention(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Return each block's attention between image tokens, (B, H, S, S): for methods that trace it back."""
+        tokens, seen = self._embed(self.stem(pixels)), []
+        for block in self.vit.blocks:
+            attention = block.attn
+            projected = attention.qkv(block.norm1(tokens)).unflatten(-1, (3, attention.num_heads, -1))
+            query, key, _ = projected.permute(2, 0, 3, 1, 4)  # (B, H, S, K) each
+            seen.append(attention_weights(attention.q_norm(query), attention.k_norm(key)))
+            tokens = block(tokens)
+        return tuple(seen)
+
+    def _embed(self, maps: tuple[Tensor, ...]) -> Tensor:
+        """Project to the width, add positions and prefix tokens: (B, S, C)."""
+        embed = self.vit.patch_embed
+        joined = embed.backbone.join(maps) if self.config.stem else maps[0]
+        patches = embed.proj(joined).flatten(2).transpose(1, 2)  # (B, cells, C)
+        return self.vit.norm_pre(self.vit._pos_embed(patches))  # type: ignore[no-any-return]

@@ -1,0 +1,207 @@
+"""Text to ids and back, and which tokens make which word.
+
+Byte-level BPE (the `tokenizers` library; Sennrich et al. 2016; bytes as in GPT-2, Radford et al. 2019): every text
+has ids. Words are what docs/service.md calls words: maximal runs of letters, marks, digits and the apostrophes or
+hyphens inside them; in scripts written without spaces, the shortest group of tokens whose bytes end on a code point.
+"""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import tokenizers
+
+from model.errors import CheckpointError, TextError
+
+PAD, START, END = "<pad>", "<start>", "<end>"
+PAD_ID, START_ID, END_ID = 0, 1, 2  # the trainer gives special tokens their ids in this order
+
+_JOINERS = "'’-‐‑"  # apostrophes and hyphens: part of a word only between its characters
+_SPACELESS = (  # beginnings of Unicode names of scripts that are written without spaces
+    "CJK ", "IDEOGRAPHIC ", "HIRAGANA ", "KATAKANA", "HALFWIDTH KATAKANA", "THAI ", "LAO ", "KHMER ", "MYANMAR ",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class WordSpan:
+    """A word of a text: text[start:end], and the indices of the tokens that touch it."""
+
+    start: int
+    end: int
+    tokens: tuple[int, ...]
+
+
+class CaptionTokenizer:
+    """A byte-level BPE and the ids that it treats specially."""
+
+    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+        self._inner = inner
+        for token, expected in ((PAD, PAD_ID), (START, START_ID), (END, END_ID)):
+            if inner.token_to_id(token) != expected:
+                raise CheckpointError(
+                    f"the tokenizer gives {token!r} the id {inner.token_to_id(token)!r}; it must be {expected}: "
+                    "use the tokenizer.json saved beside the checkpoint"
+                )
+        pieces = sorted(inner.get_vocab(with_added_tokens=True).items(), key=lambda entry: entry[1])
+        alphabet = _byte_alphabet()
+        self._bytes = [b"" if index <= END_ID else bytes(alphabet[symbol] for symbol in piece) for piece, index in pieces]
+
+    @classmethod
+    def train(cls, captions: Iterable[str], vocabulary: int) -> CaptionTokenizer:
+        """Learn at most `vocabulary` tokens, special ones and the 256 bytes counted, from captions."""
+        if vocabulary < 256 + 3:
+            raise TextError(f"vocabulary is {vocabulary}; it must hold 256 bytes and 3 special tokens: at least 259")
+        inner = tokenizers.Tokenizer(tokenizers.models.BPE())
+        inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        inner.decoder = tokenizers.decoders.ByteLevel()
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=[PAD, START, END],
+            initial_alphabet=sorted(_byte_alphabet()),
+            show_progress=False,
+        )
+        inner.train_from_iterator(captions, trainer)
+        return cls(inner)
+
+    @classmethod
+    def from_json(cls, text: str) -> CaptionTokenizer:
+        """Read what `to_json` wrote. Raises CheckpointError for anything else."""
+        try:
+            inner = tokenizers.Tokenizer.from_str(text)
+        except Exception as error:  # the library raises bare Exception
+            raise CheckpointError(f"tokenizer.json cannot be read ({error}); copy it again from its source") from error
+        return cls(inner)
+
+    def to_json(self) -> str:
+        return self._inner.to_str(pretty=False)
+
+    @property
+    def size(self) -> int:
+        return len(self._bytes)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, without start and end. Special tokens written in the text are ordinary text."""
+        if "<" in text and any(token in text for token in (PAD, START, END)):
+            return [index for part in _without_special(text) for index in self._inner.encode(part).ids]
+        return list(self._inner.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids; special tokens give nothing, bytes that make no code point are dropped."""
+        return b"".join(self._bytes[index] for index in ids).decode("utf-8", errors="ignore")
+
+    def words(self, ids: Sequence[int]) -> list[WordSpan]:
+        """Return the words of `decode(ids)`, in order, with the tokens that touch each; punctuation is in none.
+
+        A token whose bytes cross two words counts with each.
+        """
+        text, touched = self._characters(ids)
+        spans: list[tuple[int, int]] = []
+        for start, end, spaceless in _runs(text):
+            if not spaceless:
+                spans.append((start, end))
+                continue
+            begin = start
+            for place in range(start, end):
+                token_ends_here = touched[place][1] != (touched[place + 1][0] if place + 1 < len(touched) else -1)
+                if token_ends_here or place == end - 1:
+                    spans.append((begin, place + 1))
+                    begin = place + 1
+        return [WordSpan(start, end, _tokens_of(touched[start:end])) for start, end in spans]
+
+    def count_words(self, ids: Sequence[int]) -> int:
+        """Return how many words `ids` have begun."""
+        return len(self.words(ids))
+
+    @functools.cached_property
+    def most_words_a_token(self) -> int:
+        """Return how many words one token can begin at most: a bound that spares counting short rows."""
+        return max(1, *(len(self.words([index])) for index in range(self.size)))
+
+    def _characters(self, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
+        """Return the text, and for each of its code points the first and last index of the tokens that hold its bytes."""
+        owner = [index for index, token in enumerate(ids) for _ in self._bytes[token]]
+        data = b"".join(self._bytes[token] for token in ids)
+        text: list[str] = []
+        touched: list[tuple[int, int]] = []
+        position = 0
+        while position < len(data):
+            size = _utf8_length(data[position])
+            try:
+                character = data[position : position + max(size, 1)].decode("utf-8")
+            except UnicodeDecodeError:
+                position += 1  # a stray byte: `decode` drops it as well
+                continue
+            text.append(character)
+            touched.append((owner[position], owner[position + size - 1]))
+            position += size
+        return "".join(text), touched
+
+
+def is_word_character(character: str) -> bool:
+    """Return whether a code point is a letter, a mark or a digit."""
+    return unicodedata.category(character)[0] in "LMN"
+
+
+def is_spaceless(character: str) -> bool:
+    """Return whether a code point belongs to a script that is written without spaces."""
+    return ord(character) > 0x0E00 and unicodedata.name(character, "").startswith(_SPACELESS)
+
+
+def _runs(text: str) -> list[tuple[int, int, bool]]:
+    """Return (start, end, spaceless) of every maximal run of one kind of word characters."""
+    runs: list[tuple[int, int, bool]] = []
+    start, kind = -1, False
+    for place, character in enumerate(text):
+        if is_word_character(character):
+            spaceless = is_spaceless(character)
+            if start >= 0 and spaceless != kind and unicodedata.category(character)[0] == "M":
+                spaceless = kind  # a mark belongs to what it stands on
+            if start >= 0 and spaceless != kind:
+                runs.append((start, place, kind))
+                start = -1
+            if start < 0:
+                start, kind = place, spaceless
+        elif start >= 0 and not _joins(text, place, kind):
+            runs.append((start, place, kind))
+            start = -1
+    if start >= 0:
+        runs.append((start, len(text), kind))
+    return runs
+
+
+def _joins(text: str, place: int, spaceless: bool) -> bool:
+    """Return whether the character at `place` is an apostrophe or hyphen inside a word of a spaced script."""
+    if spaceless or text[place] not in _JOINERS or place + 1 >= len(text):
+        return False
+    following = text[place + 1]
+    return is_word_character(text[place - 1]) and is_word_character(following) and not is_spaceless(following)
+
+
+def _tokens_of(touched: list[tuple[int, int]]) -> tuple[int, ...]:
+    return tuple(sorted({token for first, last in touched for token in range(first, last + 1)}))
+
+
+def _utf8_length(lead: int) -> int:
+    """Return how many bytes a code point has by its first byte; 0 for a byte that can start none."""
+    if lead < 0x80:
+        return 1
+    return 2 if 0xC2 <= lead < 0xE0 else 3 if 0xE0 <= lead < 0xF0 else 4 if 0xF0 <= lead < 0xF5 else 0
+
+
+def _without_special(text: str) -> list[str]:
+    """Cut a text inside every special token that it spells out, so that none is taken for the real one."""
+    for token in (PAD, START, END):
+        text = text.replace(token, token[0] + "\0" + token[1:])
+    return text.split("\0")
+
+
+@functools.cache
+def _byte_alphabet() -> dict[str, int]:
+    """Return GPT-2's printable symbol of each byte."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    symbols = {chr(value): value for value in printable}
+    others = [value for value in range(256) if value not in printable]
+    return symbols | {chr(256 + index): value for index, value in enumerate(others)}

@@ -1,0 +1,298 @@
+"""Train a captioner: teacher forcing on captioned pictures, validated by the captions that it writes.
+
+    python train.py --data FOLDER --data scenes:12000 --run runs/first
+    python train.py --run runs/first --resume
+
+The stem's features are computed once when it is frozen; a step is then: cached maps -> encoder -> decoder ->
+cross-entropy of the real targets. RUN/best and RUN/last are checkpoint folders of the averaged weights.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin starve their neighbours
+
+import dataclasses
+import random
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from corpus import Captioned, Source, open_source
+from model import (
+    PAD_ID,
+    SHARD_BYTES,
+    CaptionerError,
+    CaptionNetwork,
+    choose_precision,
+    save_checkpoint,
+    use_threads,
+)
+from training import (
+    Batch,
+    FeatureCache,
+    Progress,
+    TrainConfig,
+    TrainingSource,
+    WeightAverage,
+    build_network,
+    cached_features,
+    caption_loss,
+    frozen_parts,
+    load_state,
+    parse_arguments,
+    rate_factor,
+    save_state,
+    validate,
+)
+
+
+class Trainer:
+    """One run: its data, its network, and where it stands."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.run = Path(config.run)
+        self.threads = use_threads(config.threads or None)
+        precision = choose_precision(config.dtype)
+        self.dtype = precision.dtype
+        print(f"threads {self.threads}, {precision.reason}")
+        torch.manual_seed(config.seed)
+        self.sources = [open_source(data, language=config.language, seed=config.seed) for data in config.data]
+        self.network, self.tokenizer = build_network(config, self.sources)
+        self.frozen = frozen_parts(self.network, config.freeze)
+        for part in self.frozen:
+            part.requires_grad_(False)
+        self.average = WeightAverage(self.network, config.average)
+        self.optimiser = torch.optim.AdamW(_parameter_groups(self.network, config), lr=config.rate, betas=(0.9, 0.98))
+        self.progress = Progress()
+
+    def prepare(self) -> None:
+        """Cache what never changes and tokenise the captions."""
+        config = self.config
+        self.train_sources: list[TrainingSource] = []
+        self.validation: list[tuple[str, list[Captioned], FeatureCache | None]] = []
+        for source in self.sources:
+            entries = source.split("train")
+            views = config.views if entries[0].may_flip else 1
+            self.train_sources.append(
+                TrainingSource(
+                    entries,
+                    self.tokenizer,
+                    self.network.config.image,
+                    self._cache(source, entries, views),
+                    views=views,
+                    most_captions=config.captions,
+                    most_tokens=config.longest,
+                    epoch_pictures=config.epoch_pictures,
+                    shuffle_pictures=config.shuffle_pictures,
+                )
+            )
+            if held_out := source.split("val")[: config.validate]:
+                self.validation.append((source.name, held_out, self._cache(source, held_out, 1)))
+
+    def train(self) -> None:
+        """Go through the epochs from where the run stands."""
+        config, progress = self.config, self.progress
+        total = self.steps
+        while not progress.finished:
+            plan = self.plan(progress.epoch)
+            with tqdm(plan[progress.batch :], desc=f"epoch {progress.epoch + 1}", unit="step", mininterval=5) as bar:
+                mean = None
+                for number, indices in bar:
+                    dice = random.Random(f"batch {config.seed} {progress.step}")
+                    batch = self.train_sources[number].batch(indices, dice, PAD_ID)
+                    loss = self.step(batch)
+                    mean = loss if mean is None else 0.98 * mean + 0.02 * loss
+                    bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
+                    progress.batch += 1
+                    progress.step += 1
+                    if progress.step >= total:
+                        break
+                    if progress.step % config.checkpoint_every == 0:
+                        self.save_state()
+            if progress.step >= total or progress.batch >= len(plan):
+                progress.epoch, progress.batch = progress.epoch + 1, 0
+            progress.finished = progress.step >= total
+            if progress.finished or progress.epoch % config.validate_every == 0:
+                self.validate()
+            self.save_checkpoint("last")
+            self.save_state()
+
+    def step(self, batch: Batch) -> float:
+        """One step of the optimiser; returns the loss in nats a token."""
+        config, network = self.config, self.network
+        network.train()
+        for part in self.frozen:
+            part.eval()
+        for group in self.optimiser.param_groups:
+            warmup = max(1, round(config.warmup * self.steps))
+            group["lr"] = group["peak"] * rate_factor(self.progress.step, self.steps, warmup)
+        inputs, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]  # (R, T)
+        real = targets != PAD_ID
+        with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
+            maps = batch.maps if self._has_cache else network.encoder.stem(batch.maps[0])
+            features = network.encoder.finish(maps)
+            features = network.without_image(features, torch.rand(batch.pictures) < config.no_image)
+            logits, _, _ = network.decode(inputs, network.start(features, batch.image_of), only=real)
+        loss = caption_loss(logits, targets[real], config.smoothing)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+        self.optimiser.step()
+        self.average.update(network, self.progress.step)
+        return loss.item()
+
+    def validate(self) -> None:
+        """Caption the validation pictures with the averaged weights; keep the best by the first source's CIDEr."""
+        for place, (name, entries, cache) in enumerate(self.validation):
+            result = validate(name, self.average.network, self.tokenizer, entries, cache, self.dtype)
+            print(f"step {self.progress.step}  {result.line()}")
+            for sample in result.samples:
+                print(f"    {sample}")
+            if place == 0 and result.scores.cider > self.progress.best:
+                self.progress.best = result.scores.cider
+                self.save_checkpoint("best")
+        if not self.validation:
+            self.save_checkpoint("best")
+
+    def plan(self, epoch: int) -> list[tuple[int, list[int]]]:
+        """Return (source, pictures) of every batch of an epoch, sources mixed."""
+        config = self.config
+        plan = [
+            (number, indices)
+            for number, source in enumerate(self.train_sources)
+            for indices in source.plan(epoch, config.seed, config.batch)
+        ]
+        random.Random(f"epoch {config.seed} {epoch}").shuffle(plan)
+        return plan
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        batches = sum(-(-len(source) // self.config.batch) for source in self.train_sources)
+        return min(self.config.steps or sys.maxsize, self.config.epochs * batches)
+
+    def save_checkpoint(self, name: str) -> None:
+        card = _card(self.config, self.progress)
+        save_checkpoint(
+            self.run / name, self.network.config, self.average.network.state_dict(), self.tokenizer, card,
+            dtype=torch.float16, shard_bytes=SHARD_BYTES,
+        )  # fmt: skip
+
+    def save_state(self) -> None:
+        parts = {
+            "network": self.network.state_dict(),
+            "average": self.average.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        settings = dataclasses.asdict(self.config) | {
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "threads": self.threads,
+        }
+        save_state(self.run, self.progress, parts, settings)
+
+    def restore(self) -> None:
+        self.progress, parts, _ = load_state(self.run)
+        self.network.load_state_dict(parts["network"])
+        self.average.network.load_state_dict(parts["average"])
+        self.optimiser.load_state_dict(parts["optimiser"])
+
+    @property
+    def _has_cache(self) -> bool:
+        return bool(self.frozen) and bool(self.network.config.encoder.stem)
+
+    def _cache(self, source: Source, entries: list[Captioned], views: int) -> FeatureCache | None:
+        if not self._has_cache:
+            return None
+        folder = Path(self.config.cache) if self.config.cache else self.run / "features"
+        name = "".join(letter if letter.isalnum() else "-" for letter in Path(source.name).name)
+        return cached_features(folder, self.network, entries, views, self.dtype, name)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train as the command line says; returns the exit status."""
+    config = parse_arguments(arguments)
+    try:
+        if config.resume:
+            progress, _, settings = load_state(Path(config.run))
+            if progress.finished:
+                print(f"{config.run} is finished after {progress.step} steps; nothing to do")
+                return 0
+            settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+            config = TrainConfig(**(settings | {"run": config.run, "resume": True, "dry_run": False}))
+        elif (Path(config.run) / "state.pt").exists():
+            print(f"{config.run} holds a run already; go on with --resume, or name another folder", file=sys.stderr)
+            return 2
+        Path(config.run).mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(config)
+        trainer.prepare()
+        if config.resume:
+            trainer.restore()
+        size = sum(value.numel() for value in trainer.network.parameters() if value.requires_grad)
+        pictures = sum(map(len, trainer.train_sources))
+        print(f"{pictures} pictures, {trainer.steps} steps, {size / 1e6:.1f} million trained parameters")
+        if config.dry_run:
+            _tell_cost(trainer)
+            return 0
+        trainer.train()
+    except CaptionerError as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _tell_cost(trainer: Trainer) -> None:
+    import time
+
+    number, indices = trainer.plan(0)[0]
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        trainer.step(trainer.train_sources[number].batch(indices, random.Random(0), PAD_ID))
+        seconds.append(time.perf_counter() - started)
+    hours = min(seconds) * trainer.steps / 3600
+    print(f"a step takes {min(seconds):.2f} s here: about {hours:.1f} hours, validation not counted")
+
+
+def _parameter_groups(network: CaptionNetwork, config: TrainConfig) -> list[dict[str, object]]:
+    """Weight decay for matrices only; the encoder's rate has its own factor."""
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, value in network.named_parameters():
+        if value.requires_grad:
+            groups.setdefault((name.startswith("encoder."), value.dim() >= 2), []).append(value)
+    return [
+        {
+            "params": values,
+            "weight_decay": config.weight_decay if matrix else 0.0,
+            "peak": config.rate * (config.encoder_rate if encoder else 1.0),
+        }
+        for (encoder, matrix), values in groups.items()
+    ]
+
+
+def _card(config: TrainConfig, progress: Progress) -> str:
+    settings = dataclasses.asdict(config)
+    lines = [
+        f"- {name}: {value}"
+        for name, value in settings.items()
+        if name not in ("run", "cache", "resume", "dry_run", "data")
+    ]
+    data = ", ".join(Path(name).name for name in config.data)
+    return "\n".join(
+        [
+            "# A Sightline checkpoint",
+            "",
+            f"Trained on {data}; {progress.step} steps. Its data's terms apply to it.",
+            "",
+            *lines,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

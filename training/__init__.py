@@ -1,0 +1,31 @@
+"""What would swell train.py: settings, batches, cached features, the weight average, the state of a run."""
+
+from training.average import WeightAverage
+from training.batches import Batch, TrainingSource
+from training.config import TrainConfig, parse_arguments
+from training.features import FeatureCache, cached_features, view_pixels
+from training.loss import caption_loss
+from training.network import build_network, frozen_parts
+from training.run import Progress, load_state, save_state
+from training.schedule import rate_factor
+from training.validation import Validation, validate
+
+__all__ = [
+    "Batch",
+    "FeatureCache",
+    "Progress",
+    "TrainConfig",
+    "TrainingSource",
+    "Validation",
+    "WeightAverage",
+    "build_network",
+    "cached_features",
+    "caption_loss",
+    "frozen_parts",
+    "load_state",
+    "parse_arguments",
+    "rate_factor",
+    "save_state",
+    "validate",
+    "view_pixels",
+]
