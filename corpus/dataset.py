@@ -96,4 +96,4 @@ class _SceneLoader:
     number: int
 
     def __call__(self) -> Image.Image:
-        return draw_scene(self.series, self.number).image
+        return draw_scene(self.series, self.number).paint()

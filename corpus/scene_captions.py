@@ -47,16 +47,14 @@ class Verdict:
 
 
 def captions_of(scene: Scene, dice: random.Random) -> list[SceneCaption]:
-    """Return three exact captions: largest first, the same with sizes, and told from the second object."""
+    """Return two exact captions: largest object first, and either the same with sizes or told from the second object."""
     order = list(range(len(scene.objects)))
-    swapped = [order[1], order[0], *order[2:]] if len(order) > 1 else order
-    rest = swapped[2:]
+    plain = _caption(scene, order, sized=False)
+    if dice.random() < 0.5 or len(order) == 1:
+        return [plain, _caption(scene, order, sized=True)]
+    rest = order[2:]
     dice.shuffle(rest)
-    return [
-        _caption(scene, order, sized=False),
-        _caption(scene, order, sized=True),
-        _caption(scene, [*swapped[:2], *rest], sized=False),
-    ]
+    return [plain, _caption(scene, [order[1], order[0], *rest], sized=False)]
 
 
 def relation(first: SceneObject, second: SceneObject) -> str:

@@ -79,10 +79,23 @@ class SceneObject:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """A picture and its objects, largest first."""
+class _Layer:
+    """What is drawn, in drawing order. side in pixels of the square around the whole shape."""
 
-    image: Image.Image
+    shape: str
+    colour: str
+    size: Size
+    centre: tuple[float, float]
+    side: float
+    rgb: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A planned picture and its objects, largest first; it is painted when it is asked for."""
+
+    name: str  # seed and number: the background's dice
+    layers: tuple[_Layer, ...]
     objects: tuple[SceneObject, ...]
 
     @property
@@ -90,32 +103,33 @@ class Scene:
         """Return whether a pair occurs that training never shows."""
         return any(entry.pair in UNSEEN_PAIRS for entry in self.objects)
 
+    def paint(self) -> Image.Image:
+        """Return the picture, 224 x 224 RGB, always the same."""
+        ground = _background(random.Random(f"background {self.name}"))
+        canvas = ground.resize((SIDE * _FINE, SIDE * _FINE), Image.Resampling.BICUBIC)
+        for layer in self.layers:
+            canvas.paste(layer.rgb, mask=_outline(layer.shape, layer.centre, layer.side))
+        return canvas.resize((SIDE, SIDE), Image.Resampling.BOX)
+
 
 def draw_scene(seed: int, number: int, *, unseen: bool = False) -> Scene:
-    """Draw scene `number` of the series `seed`; with `unseen` at least one of its pairs is held out from training."""
-    dice = random.Random(f"scene {seed} {number} {unseen}")
+    """Plan scene `number` of the series `seed`; with `unseen` at least one of its pairs is held out from training."""
+    name = f"{seed} {number} {unseen}"
+    dice = random.Random(f"scene {name}")
     count = dice.randint(1, 4)
     while True:
-        plan = _plan(dice, count, unseen)
-        shapes = [_outline(shape, centre, side) for shape, _, _, centre, side, _ in plan]
-        masks = _visible([_mask(outline) for outline in shapes])
+        layers = _layers(dice, count, unseen)
+        masks = _visible([_mask(_outline(layer.shape, layer.centre, layer.side)) for layer in layers])
         if masks is not None:
             break
-    canvas = _background(dice).resize((SIDE * _FINE, SIDE * _FINE), Image.Resampling.BICUBIC)
-    for outline, (_, _, _, _, _, rgb) in zip(shapes, plan, strict=True):
-        canvas.paste(rgb, mask=outline)
-    image = canvas.resize((SIDE, SIDE), Image.Resampling.BOX)
     objects = [
-        SceneObject(shape, colour, size, centre, mask)
-        for (shape, colour, size, centre, _, _), mask in zip(plan, masks, strict=True)
+        SceneObject(layer.shape, layer.colour, layer.size, layer.centre, mask)
+        for layer, mask in zip(layers, masks, strict=True)
     ]
-    return Scene(image, tuple(sorted(objects, key=lambda entry: -entry.area)))
+    return Scene(name, tuple(layers), tuple(sorted(objects, key=lambda entry: -entry.area)))
 
 
-_Plan = tuple[str, str, Size, tuple[float, float], float, tuple[int, int, int]]
-
-
-def _plan(dice: random.Random, count: int, unseen: bool) -> list[_Plan]:
+def _layers(dice: random.Random, count: int, unseen: bool) -> list[_Layer]:
     """Choose pairs that differ, sizes and places."""
     pairs: list[tuple[str, str]] = []
     if unseen:
@@ -125,15 +139,15 @@ def _plan(dice: random.Random, count: int, unseen: bool) -> list[_Plan]:
         if pair not in pairs and pair not in UNSEEN_PAIRS:
             pairs.append(pair)
     dice.shuffle(pairs)
-    plan: list[_Plan] = []
+    layers: list[_Layer] = []
     for colour, shape in pairs:
         size = dice.choice(list(AREAS))
         side = math.sqrt(dice.uniform(*AREAS[size]) / _UNIT_AREA[shape]) * SIDE
         half = side / 2 + 1
         centre = (dice.uniform(half, SIDE - half), dice.uniform(half, SIDE - half))
         red, green, blue = (min(255, max(0, value + dice.randint(-10, 10))) for value in COLOURS[colour])
-        plan.append((shape, colour, size, centre, side, (red, green, blue)))
-    return plan
+        layers.append(_Layer(shape, colour, size, centre, side, (red, green, blue)))
+    return layers
 
 
 def _visible(masks: list[Mask]) -> list[Mask] | None:

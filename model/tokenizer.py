@@ -50,12 +50,17 @@ class CaptionTokenizer:
         self._bytes = [b"" if index <= END_ID else bytes(alphabet[symbol] for symbol in piece) for piece, index in pieces]
 
     @classmethod
-    def train(cls, captions: Iterable[str], vocabulary: int) -> CaptionTokenizer:
-        """Learn at most `vocabulary` tokens, special ones and the 256 bytes counted, from captions."""
+    def train(cls, captions: Iterable[str], vocabulary: int, *, lowercase: bool = True) -> CaptionTokenizer:
+        """Learn at most `vocabulary` tokens, special ones and the 256 bytes counted, from captions.
+
+        With `lowercase` every text is encoded in lower case, whatever case it is given in.
+        """
         if vocabulary < 256 + 3:
             raise TextError(f"vocabulary is {vocabulary}; it must hold 256 bytes and 3 special tokens: at least 259")
         inner = tokenizers.Tokenizer(tokenizers.models.BPE())
         inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        if lowercase:
+            inner.normalizer = tokenizers.normalizers.Lowercase()
         inner.decoder = tokenizers.decoders.ByteLevel()
         trainer = tokenizers.trainers.BpeTrainer(
             vocab_size=vocabulary,
@@ -91,6 +96,12 @@ class CaptionTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids; special tokens give nothing, bytes that make no code point are dropped."""
         return b"".join(self._bytes[index] for index in ids).decode("utf-8", errors="ignore")
+
+    def align(self, text: str) -> list[int]:
+        """Return, for every code point of `decode(encode(text))`, its place in `text`: lower case can be longer."""
+        if self._inner.normalizer is None:
+            return list(range(len(text)))
+        return [place for place, character in enumerate(text) for _ in character.lower()]
 
     def words(self, ids: Sequence[int]) -> list[WordSpan]:
         """Return the words of `decode(ids)`, in order, with the tokens that touch each; punctuation is in none.

@@ -1,0 +1,243 @@
+"""Captioner, the front of the room: photographs in, captions with their words' maps out.
+
+It keeps nothing between calls and may be shared by threads. All heavy work happens in the calling thread.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from model.checkpoint import DEFAULT_CHECKPOINT, Checkpoint, load_checkpoint
+from model.config import GenerationOptions, ImageConfig, ModelConfig
+from model.decoding import Generation
+from model.encoder import ImageFeatures
+from model.errors import TextError
+from model.geometry import ImageView, PatchGrid
+from model.machine import DtypeName, Precision, choose_precision
+from model.maps import WordMap, peak_box, word_map
+from model.replay import ReplayedCaption, replay
+from model.search import Hypothesis
+from model.tokenizer import CaptionTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word of a caption: caption.text[start:end]. Map and box are None where no maps were asked for."""
+
+    text: str
+    start: int  # code points
+    end: int
+    log_probability: float  # nats, given the words before it and the image
+    image_reliance: float | None  # nats lost when the image is replaced by none
+    map: WordMap | None
+    box: tuple[int, int, int, int] | None  # pixels of the photograph, around the map's peak
+
+    @property
+    def probability(self) -> float:
+        return math.exp(self.log_probability)
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A sentence, its words, and how probable it is; log_probability counts the end token where there is one."""
+
+    text: str
+    words: tuple[Word, ...]
+    log_probability: float
+    finish_reason: str  # "stop", or "length" where a limit of words or tokens ended it
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds of a call, which all images of a batch share."""
+
+    encode: float
+    decode: float
+    maps: float
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCaptions:
+    """The captions of one image, best first."""
+
+    captions: tuple[Caption, ...]
+    grid: PatchGrid
+    timing: Timing
+
+
+class Captioner:
+    """A checkpoint made ready to caption photographs."""
+
+    def __init__(self, checkpoint: Checkpoint, precision: Precision | None = None) -> None:
+        """Take over the checkpoint's network; its encoder computes in `precision`, its decoder in float32.
+
+        The encoder is where the time goes; a decoder of a few rows gains nothing from bfloat16 (docs/decisions.md).
+        """
+        self.precision = precision or Precision(torch.float32, "float32 as built")
+        self.card = checkpoint.card
+        self._tokenizer = checkpoint.tokenizer
+        self._network = checkpoint.network.eval().requires_grad_(False)
+        self._network.encoder.to(self.precision.dtype)
+
+    @classmethod
+    def load(cls, folder: Path = DEFAULT_CHECKPOINT, dtype: DtypeName = "auto") -> Captioner:
+        """Read a checkpoint folder and choose the numeric type. Raises CheckpointError, ConfigError."""
+        checkpoint = load_checkpoint(folder)
+        return cls(checkpoint, choose_precision(dtype))
+
+    @property
+    def config(self) -> ModelConfig:
+        return self._network.config
+
+    @property
+    def image_config(self) -> ImageConfig:
+        """What `prepare` needs to make an ImageView for this checkpoint."""
+        return self.config.image
+
+    def caption(
+        self,
+        views: Sequence[ImageView],
+        options: GenerationOptions | None = None,
+        *,
+        maps: bool = True,
+        reliance: bool = True,
+    ) -> list[ImageCaptions]:
+        """Caption a batch of images with the same options (None: the checkpoint's own).
+
+        Raises TextError where the prompt is too long for the checkpoint.
+        """
+        options = options or self.config.generation
+        started = time.perf_counter()
+        features = self.encode(views)
+        encoded = time.perf_counter()
+        with torch.inference_mode():
+            generation = Generation(self._network, self._tokenizer)
+            generation.add(features, list(range(len(views))), [options] * len(views))
+            finished = generation.run()
+        decoded = time.perf_counter()
+        found = [finished[index] for index in range(len(views))]
+        captions = self.read_out(features, views, found, options.prompt, maps=maps, reliance=reliance)
+        done = time.perf_counter()
+        timing = Timing(1e3 * (encoded - started), 1e3 * (decoded - encoded), 1e3 * (done - decoded))
+        return [ImageCaptions(tuple(group), features.grid, timing) for group in captions]
+
+    def stream(
+        self, view: ImageView, options: GenerationOptions | None = None, *, maps: bool = True, reliance: bool = True
+    ) -> Iterator[Word | ImageCaptions]:
+        """Yield every word as soon as it is final, then the whole answer.
+
+        A word is final when every live beam agrees on it and on the beginning of what follows. A sampled caption is
+        only streamed where one is asked for. Closing the iterator stops the work.
+        """
+        options = options or self.config.generation
+        features = self.encode([view])
+        told = 0
+        generation = Generation(self._network, self._tokenizer)
+        with torch.inference_mode():
+            generation.add(features, ["stream"], [options])
+        while generation.rows:
+            with torch.inference_mode():
+                finished = generation.step()
+            if finished:
+                (group,) = self.read_out(
+                    features, [view], [finished["stream"]], options.prompt, maps=maps, reliance=reliance
+                )
+                yield from group[0].words[told:]
+                yield ImageCaptions(tuple(group), features.grid, Timing(0.0, 0.0, 0.0))
+            elif options.count == 1 or options.strategy == "beam":
+                agreed = generation.agreed("stream")
+                # The last word may still grow; those before it cannot.
+                if self._tokenizer.count_words(agreed) - 1 > told:
+                    hypothesis = Hypothesis(agreed, 0.0, False)
+                    ((caption,),) = self.read_out(
+                        features, [view], [[hypothesis]], options.prompt, maps=maps, reliance=reliance
+                    )
+                    yield from caption.words[told:-1]
+                    told = len(caption.words) - 1
+
+    def explain(
+        self, views: Sequence[ImageView], texts: Sequence[str], *, maps: bool = True, reliance: bool = True
+    ) -> list[ImageCaptions]:
+        """Read maps, probabilities and reliance of one caption an image that somebody else wrote.
+
+        The text stays as it was given. Raises TextError where it is longer than the checkpoint's positions.
+        """
+        started = time.perf_counter()
+        features = self.encode(views)
+        encoded = time.perf_counter()
+        hypotheses = []
+        for text in texts:
+            tokens = tuple(self._tokenizer.encode(text))
+            if 2 + len(tokens) > self.config.decoder.positions:
+                raise TextError(
+                    f"the caption has {len(tokens)} tokens; with start and end they must fit into "
+                    f"{self.config.decoder.positions} positions: send a shorter one"
+                )
+            hypotheses.append([Hypothesis(tokens, 0.0, True)])
+        captions = self.read_out(features, views, hypotheses, "", maps=maps, reliance=reliance, texts=texts)
+        timing = Timing(1e3 * (encoded - started), 0.0, 1e3 * (time.perf_counter() - encoded))
+        return [ImageCaptions(tuple(group), features.grid, timing) for group in captions]
+
+    @torch.inference_mode()
+    def encode(self, views: Sequence[ImageView]) -> ImageFeatures:
+        """Encode a batch of images: tokens (B, S, C) float32."""
+        pixels = torch.stack([view.pixels for view in views])  # (B, 3, height, width)
+        features = self._network.encoder(pixels.to(self._network.device, self.precision.dtype))
+        return ImageFeatures(features.tokens.to(self._network.dtype), features.grid, features.prefix)
+
+    def read_out(
+        self,
+        features: ImageFeatures,
+        views: Sequence[ImageView],
+        found: Sequence[Sequence[Hypothesis]],
+        prompt: str,
+        *,
+        maps: bool,
+        reliance: bool,
+        texts: Sequence[str] | None = None,
+    ) -> list[list[Caption]]:
+        """Replay the hypotheses of each image and make captions of them. `texts` are the captions as they were sent."""
+        rows = [(image, hypothesis) for image, group in enumerate(found) for hypothesis in group]
+        ends = self.config.decoder.end_id
+        sequences = [(*entry.tokens, ends) if entry.finished else entry.tokens for _, entry in rows]
+        image_of = tuple(image for image, _ in rows)
+        replayed = replay(self._network, features, image_of, sequences, maps=maps, reliance=reliance)
+        captions: list[list[Caption]] = [[] for _ in views]
+        for (image, hypothesis), read in zip(rows, replayed, strict=True):
+            given = texts[image] if texts is not None else prompt
+            captions[image].append(self._caption(hypothesis, read, views[image], features.grid, given, texts is None))
+        return captions
+
+    def _caption(
+        self, hypothesis: Hypothesis, read: ReplayedCaption, view: ImageView, grid: PatchGrid, given: str, is_prompt: bool
+    ) -> Caption:
+        text = self._tokenizer.decode(hypothesis.tokens)
+        # What a person wrote, a whole caption or its beginning, stays as it was written.
+        places = self._tokenizer.align(given)
+        shown = given + text[len(places) :] if is_prompt else given
+        places += [len(given) + place for place in range(len(text) - len(places))]
+        words = []
+        for span in self._tokenizer.words(hypothesis.tokens):
+            seen = sum(read.log_probs[token] for token in span.tokens)
+            blind = sum(read.blind_log_probs[token] for token in span.tokens) if read.blind_log_probs else None
+            found = None if read.rows is None else word_map(read.rows[list(span.tokens)])
+            start, end = places[span.start], places[span.end - 1] + 1
+            words.append(
+                Word(
+                    shown[start:end],
+                    start,
+                    end,
+                    seen,
+                    None if blind is None else seen - blind,
+                    found,
+                    None if found is None else peak_box(found.values, grid, view.covers),
+                )
+            )
+        reason = "stop" if hypothesis.finished else "length"
+        return Caption(shown, tuple(words), sum(read.log_probs), reason)

@@ -1,0 +1,88 @@
+"""One teacher-forced pass over finished captions: every probability, every attention row, and image reliance.
+
+Position t reads token t-1 (the start token first) and predicts token t: the attention of row t is that of the position
+that produced token t, and uses nothing that came later.
+
+Shapes: B images, R captions, T tokens, S image tokens (null key included), P cells, H heads, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.config import MapConfig
+from model.encoder import ImageFeatures
+from model.network import CaptionNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedCaption:
+    """What one caption's replay read, a value a token; the end token is the last where the caption has one."""
+
+    log_probs: tuple[float, ...]  # log p(token | tokens before, image), nats
+    blind_log_probs: tuple[float, ...]  # the same with no image; empty unless asked for
+    rows: Tensor | None  # (T, P) attention on the cells, row t produced token t; each sums to its image mass
+
+
+@torch.inference_mode()
+def replay(
+    network: CaptionNetwork,
+    features: ImageFeatures,
+    image_of: tuple[int, ...],
+    captions: Sequence[tuple[int, ...]],
+    *,
+    maps: bool,
+    reliance: bool,
+) -> list[ReplayedCaption]:
+    """Score R captions, whose tokens hold no start, over the images that `image_of` names.
+
+    A caption ends with the end token where it was chosen. Log-probabilities are those of the network's own softmax:
+    temperature 1, no penalties, no banned tokens.
+    """
+    decoder = network.config.decoder
+    longest = max(map(len, captions))
+    padded = [[*tokens, *[decoder.pad_id] * (longest - len(tokens))] for tokens in captions]
+    targets = torch.tensor(padded, device=network.device)  # (R, T)
+    start = torch.full_like(targets[:, :1], decoder.start_id)
+    inputs = torch.cat([start, targets[:, :-1]], dim=1) if longest else start
+
+    logits, weights, _ = network.decode(inputs, network.start(features, image_of), weights=maps)
+    seen = _chosen(logits, targets)
+    blind = None
+    if reliance:
+        nothing = network.without_image(features)  # one image, shared by every row
+        blind_logits, _, _ = network.decode(inputs, network.start(nothing, (0,) * len(captions)))
+        blind = _chosen(blind_logits, targets)
+    rows = attention_rows(weights, network.config.maps, features) if maps else None
+    return [
+        ReplayedCaption(
+            tuple(seen[at, : len(tokens)].tolist()),
+            () if blind is None else tuple(blind[at, : len(tokens)].tolist()),
+            None if rows is None else rows[at, : len(tokens)],
+        )
+        for at, tokens in enumerate(captions)
+    ]
+
+
+def attention_rows(weights: tuple[Tensor, ...], config: MapConfig, features: ImageFeatures) -> Tensor:
+    """Return the mean attention of the chosen heads on the cells: L x (R, H, T, S) -> (R, T, P).
+
+    Prefix tokens and the null key are left out, so a row sums to what its word took from the picture.
+    """
+    if config.heads:
+        chosen = torch.stack([weights[layer][:, head] for layer, head in config.heads])  # (N, R, T, S)
+    else:
+        chosen = torch.cat([layer.transpose(0, 1) for layer in weights])  # (L*H, R, T, S)
+    cells = slice(features.prefix, features.prefix + features.grid.cells)
+    return chosen.mean(dim=0)[..., cells]  # (R, T, P)
+
+
+def _chosen(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the log-probability of every target: logits (R, T, V), targets (R, T) -> (R, T)."""
+    if targets.size(1) == 0:
+        return logits.new_zeros(targets.shape)
+    return logits.log_softmax(-1).gather(2, targets[..., None]).squeeze(2)
