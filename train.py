@@ -45,6 +45,7 @@ from training import (
     load_state,
     parse_arguments,
     rate_factor,
+    restored_config,
     save_state,
     validate,
 )
@@ -140,7 +141,7 @@ class Trainer:
             logits, _, _ = network.decode(inputs, network.start(features, batch.image_of), only=real)
         loss = caption_loss(logits, targets[real], config.smoothing)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
         self.optimiser.step()
         self.average.update(network, self.progress.step)
@@ -222,8 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
             if progress.finished:
                 print(f"{config.run} is finished after {progress.step} steps; nothing to do")
                 return 0
-            settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-            config = TrainConfig(**(settings | {"run": config.run, "resume": True, "dry_run": False}))
+            config = restored_config(settings | {"run": config.run, "resume": True, "dry_run": False})
         elif (Path(config.run) / "state.pt").exists():
             print(f"{config.run} holds a run already; go on with --resume, or name another folder", file=sys.stderr)
             return 2

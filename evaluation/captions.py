@@ -48,7 +48,7 @@ def score_captions(candidates: dict[str, str], references: dict[str, list[str]])
         cider, _ = Cider().compute_score(known, given)
     lengths = [len(texts[0].split()) for texts in given.values()]
     return CaptionScores(
-        tuple(float(value) for value in bleu),
+        (float(bleu[0]), float(bleu[1]), float(bleu[2]), float(bleu[3])),
         float(cider),
         len(given),
         len(set(candidates.values())) / len(candidates),

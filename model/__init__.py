@@ -1,5 +1,7 @@
 """An image in, a caption with maps out."""
 
+from model.attention import MultiHeadAttention, attention_weights
+from model.captioner import Caption, Captioner, ImageCaptions, Timing, Word
 from model.checkpoint import DEFAULT_CHECKPOINT, SHARD_BYTES, Checkpoint, load_checkpoint, read_config, save_checkpoint
 from model.config import (
     DecoderConfig,
@@ -8,9 +10,11 @@ from model.config import (
     ImageConfig,
     MapConfig,
     ModelConfig,
+    Strategy,
     from_json,
     to_json,
 )
+from model.decoder import TextDecoder
 from model.decoding import Generation
 from model.encoder import ImageFeatures
 from model.errors import (
@@ -24,9 +28,21 @@ from model.errors import (
     UnsupportedImageError,
 )
 from model.geometry import Box, ImageView, PatchGrid
-from model.image import ALL_FORMATS, DEFAULT_FORMATS, ImageLimits, Picture, prepare, read_picture, squash, view
+from model.image import (
+    ALL_FORMATS,
+    DEFAULT_FORMATS,
+    ImageLimits,
+    Picture,
+    prepare,
+    read_picture,
+    sniff_format,
+    squash,
+    view,
+)
 from model.machine import DtypeName, Precision, available_threads, choose_precision, use_threads
+from model.maps import WordMap, peak_box, resample, word_map
 from model.network import CaptionNetwork
+from model.replay import ReplayedCaption, replay
 from model.search import Hypothesis
 from model.tokenizer import END_ID, PAD_ID, START_ID, CaptionTokenizer, WordSpan
 
@@ -39,8 +55,10 @@ __all__ = [
     "SHARD_BYTES",
     "START_ID",
     "Box",
+    "Caption",
     "CaptionNetwork",
     "CaptionTokenizer",
+    "Captioner",
     "CaptionerError",
     "Checkpoint",
     "CheckpointError",
@@ -52,6 +70,7 @@ __all__ = [
     "Generation",
     "GenerationOptions",
     "Hypothesis",
+    "ImageCaptions",
     "ImageConfig",
     "ImageError",
     "ImageFeatures",
@@ -60,22 +79,35 @@ __all__ = [
     "ImageView",
     "MapConfig",
     "ModelConfig",
+    "MultiHeadAttention",
     "PatchGrid",
     "Picture",
     "Precision",
+    "ReplayedCaption",
+    "Strategy",
+    "TextDecoder",
     "TextError",
+    "Timing",
     "UnsupportedImageError",
+    "Word",
+    "WordMap",
     "WordSpan",
+    "attention_weights",
     "available_threads",
     "choose_precision",
     "from_json",
     "load_checkpoint",
+    "peak_box",
     "prepare",
     "read_config",
     "read_picture",
+    "replay",
+    "resample",
     "save_checkpoint",
+    "sniff_format",
     "squash",
     "to_json",
     "use_threads",
     "view",
+    "word_map",
 ]

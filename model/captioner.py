@@ -23,7 +23,6 @@ from model.machine import DtypeName, Precision, choose_precision
 from model.maps import WordMap, peak_box, word_map
 from model.replay import ReplayedCaption, replay
 from model.search import Hypothesis
-from model.tokenizer import CaptionTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +93,15 @@ class Captioner:
     @property
     def config(self) -> ModelConfig:
         return self._network.config
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the network has learnt."""
+        return sum(value.numel() for value in self._network.parameters())
+
+    def count_words(self, text: str) -> int:
+        """Return how many words this checkpoint's tokenizer sees in a text."""
+        return self._tokenizer.count_words(self._tokenizer.encode(text))
 
     @property
     def image_config(self) -> ImageConfig:

@@ -80,7 +80,8 @@ class Generation:
 
     def remove(self, key: Hashable) -> None:
         """Drop a caption that nobody waits for; its rows are gone before the next step."""
-        kept, first = [], 0
+        kept: list[int] = []
+        first = 0
         for other, entry in self._running.items():
             rows = range(first, first + len(entry.search.rows))
             first = rows.stop

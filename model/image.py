@@ -177,8 +177,8 @@ def _colour(image: Image.Image) -> Image.Image:
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Scale 16-bit, 32-bit and float grey to 0..255; Pillow's own conversion would clip it to white."""
     values = image.convert("F")
-    low, high = values.getextrema()
-    assert isinstance(low, float) and isinstance(high, float), "a float picture has one band"
+    _, high = values.getextrema()
+    assert isinstance(high, float), "a float picture has one band"
     sixteen = image.mode.startswith("I;16") or high > 255
     factor = 1 / 257 if sixteen else 255.0 if image.mode == "F" and high <= 1 else 1.0
     return values.point(lambda value: value * factor + 0).convert("L")

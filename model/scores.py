@@ -34,7 +34,10 @@ def repeated_ngram_ids(ids: Sequence[int], size: int) -> set[int]:
 
 
 def sampling_distribution(scores: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """Return the probabilities (V,) to draw from: temperature, then top-k, then top-p (Holtzman et al. 2020, section 3.1)."""
+    """Return the probabilities (V,) to draw from: temperature, then top-k, then top-p.
+
+    Top-p, or nucleus sampling: Holtzman et al. 2020, section 3.1.
+    """
     scores = scores / temperature
     if 0 < top_k < scores.numel():
         scores = scores.masked_fill(scores < scores.topk(top_k).values[-1], NEVER)

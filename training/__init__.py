@@ -2,7 +2,7 @@
 
 from training.average import WeightAverage
 from training.batches import Batch, TrainingSource
-from training.config import TrainConfig, parse_arguments
+from training.config import TrainConfig, parse_arguments, restored_config
 from training.features import FeatureCache, cached_features, view_pixels
 from training.loss import caption_loss
 from training.network import build_network, frozen_parts
@@ -25,6 +25,7 @@ __all__ = [
     "load_state",
     "parse_arguments",
     "rate_factor",
+    "restored_config",
     "save_state",
     "validate",
     "view_pixels",

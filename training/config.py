@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from model import ConfigError, DtypeName
 
@@ -82,9 +82,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> TrainConfig:
     hints = typing.get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):
         _add_flag(parser, field.name, hints[field.name], field.default)
-    values = vars(parser.parse_args(arguments))
     try:
-        config = TrainConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        config = restored_config(vars(parser.parse_args(arguments)))
     except ConfigError as error:
         parser.error(str(error))
     if not config.run:
@@ -92,6 +91,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> TrainConfig:
     if not config.data and not config.resume:
         parser.error("--data DATA is needed: a file or folder of captioned pictures, or scenes:COUNT")
     return config
+
+
+def restored_config(values: dict[str, Any]) -> TrainConfig:
+    """Return the TrainConfig of plain values, as a command line or a run's state holds them."""
+    return TrainConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _add_flag(parser: argparse.ArgumentParser, name: str, hint: object, default: object) -> None:

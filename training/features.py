@@ -68,7 +68,7 @@ def _write(
     files: list[Any] = []
     plan = [(number, view) for number in range(len(entries)) for view in range(views)]
     done = 0
-    stem = copy.deepcopy(network.encoder).eval().to(dtype=dtype, memory_format=torch.channels_last)
+    stem = copy.deepcopy(network.encoder).eval().to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.inference_mode():
         for pixels in _batches(network, entries, plan):
             maps = stem.stem(pixels.to(dtype=dtype, memory_format=torch.channels_last))

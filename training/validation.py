@@ -31,7 +31,10 @@ class Validation:
             f"distinct {100 * scores.distinct:.0f} %  words {scores.words:.1f}"
         )
         if scores.distinct < FEW_DISTINCT:
-            text += "\n  WARNING: nearly one caption for every picture; lower --rate, check that pictures and captions belong together"
+            text += (
+                "\n  WARNING: nearly one caption for every picture; lower --rate, and check that pictures and captions "
+                "belong together"
+            )
         return text
 
 

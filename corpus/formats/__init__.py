@@ -12,7 +12,9 @@ from corpus.formats.shards import read_shards
 __all__ = ["read_coco", "read_data", "read_shards"]
 
 
-def read_data(data: str | Path, *, language: str = "en", need_captions: bool = True) -> list[Example]:
+def read_data(
+    data: str | Path, *, language: str = "en", need_captions: bool = True, need_images: bool = True
+) -> list[Example]:
     """Read captioned photographs from a file or folder, `FORMAT:PATH` (coco, shards) where it cannot be told.
 
     A captions json is COCO; a folder with captions*.json is COCO; a JSON-lines file is read beside its tar shards, and a
@@ -24,9 +26,9 @@ def read_data(data: str | Path, *, language: str = "en", need_captions: bool = T
     if not path.exists():
         raise DataError(f"{text!r} does not exist; name a captions file or a folder with captions and pictures")
     if path.is_dir():
-        return _read_folder(kind, path, language, need_captions)
+        return _read_folder(kind, path, language, need_captions, need_images)
     if kind == "coco" or (not kind and path.suffix == ".json"):
-        return read_coco(path)
+        return read_coco(path, need_images=need_images)
     if kind == "shards" or path.suffix == ".jsonl":
         own = path.with_suffix(".tar")
         shards = [own] if own.exists() else sorted(path.parent.glob("*.tar"))
@@ -34,7 +36,7 @@ def read_data(data: str | Path, *, language: str = "en", need_captions: bool = T
     raise DataError(f"{text!r} is in no format that can be told; say coco:PATH or shards:PATH")
 
 
-def _read_folder(kind: str, path: Path, language: str, need_captions: bool) -> list[Example]:
+def _read_folder(kind: str, path: Path, language: str, need_captions: bool, need_images: bool) -> list[Example]:
     shards = sorted(path.glob("*.tar"))
     if shards and kind != "coco":
         lines = path / f"captions.{language}.jsonl"
@@ -49,4 +51,4 @@ def _read_folder(kind: str, path: Path, language: str, need_captions: bool) -> l
     files = sorted({*path.glob("captions*.json"), *path.glob("annotations/captions*.json")})
     if not files:
         raise DataError(f"{path} has neither tar shards nor captions*.json; name a folder that has one of them")
-    return [example for file in files for example in read_coco(file)]
+    return [example for file in files for example in read_coco(file, need_images=need_images)]

@@ -1,0 +1,163 @@
+"""Figures: `python -m evaluation captions` and `python -m evaluation maps`; --json prints one object as the last line."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin starve their neighbours
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from corpus import DataError, Example, read_data
+from evaluation import (
+    best_constant,
+    caption_pictures,
+    held_out_scenes,
+    judge_scenes,
+    photograph_pointing,
+    scene_pointing,
+    score_captions,
+    wrong_pictures,
+)
+from model import DEFAULT_CHECKPOINT, Captioner, CaptionerError, Strategy, use_threads
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; returns the exit status: 0 all done, 1 bad data, 2 wrong use."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.run is _captions and bool(options.results) == bool(options.data):
+        parser.error("captions needs --data DATA (with a checkpoint), or --results FILE with --references DATA")
+    try:
+        figures: dict[str, Any] = options.run(options)
+    except (CaptionerError, OSError, ValueError) as error:
+        print(f"evaluation: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps(figures, ensure_ascii=False))
+    else:
+        _print_table(figures)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m evaluation", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    captions = commands.add_parser("captions", help="CIDEr and BLEU of a checkpoint, or of a results file")
+    captions.add_argument("--results", type=Path, help='COCO results: [{"image_id": …, "caption": …}, …]')
+    captions.add_argument("--references", help="data whose captions the results are scored against")
+    captions.add_argument("--data", help="data to caption, or `scenes`")
+    captions.add_argument("--split", default="test")
+    captions.add_argument("--language", default="en")
+    captions.add_argument("--beams", type=int, default=3, help="1 is greedy")
+    captions.add_argument("--length-penalty", type=float)
+    captions.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True)
+    captions.add_argument("--write", type=Path, metavar="RESULTS.json", help="also write the captions as COCO results")
+    captions.set_defaults(run=_captions)
+    maps = commands.add_parser("maps", help="whether maps point at what their words name")
+    maps.add_argument("--data", required=True, help="photographs with boxes and captions, or `scenes`")
+    maps.set_defaults(run=_maps)
+    for command in (captions, maps):
+        command.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT)
+        command.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
+        command.add_argument("--scenes", type=int, default=500, help="number of scenes for --data scenes")
+        command.add_argument("--json", action="store_true")
+    return parser
+
+
+def _captions(options: argparse.Namespace) -> dict[str, Any]:
+    if options.results:
+        return _results(options.results, options.references)
+    captioner = _captioner(options)
+    changed = {} if options.length_penalty is None else {"length_penalty": options.length_penalty}
+    strategy: Strategy = "greedy" if options.beams == 1 else "beam"
+    generation = dataclasses.replace(captioner.config.generation, strategy=strategy, beams=options.beams, **changed)
+    if options.data == "scenes":
+        return _scenes(captioner, generation, options.scenes)
+    everything = read_data(options.data, language=options.language)
+    examples = [example for example in everything if example.split == options.split]
+    if not examples:
+        splits = ", ".join(sorted({example.split for example in everything}))
+        raise DataError(f"{options.data!r} has no split {options.split!r}; it has {splits}")
+    references = {example.image_id: list(example.references) for example in examples}
+    texts = caption_pictures(captioner, [example.read() for example in examples], generation)
+    captions = {example.image_id: text for example, text in zip(examples, texts, strict=True)}
+    if options.write:
+        rows = [{"image_id": image, "caption": text} for image, text in captions.items()]
+        options.write.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    figures: dict[str, Any] = score_captions(captions, references).as_json()
+    if options.baselines:
+        figures["baselines"] = _baselines(everything, captions, references)
+    return figures
+
+
+def _baselines(everything: list[Example], captions: dict[str, str], references: dict[str, list[str]]) -> dict[str, Any]:
+    training = [text for example in everything if example.split == "train" for text in example.references]
+    known = training or [text for texts in references.values() for text in texts]
+    sentence, constant = best_constant(known, references)
+    return {
+        "best constant caption": {"caption": sentence, **constant.as_json()},
+        "wrong pictures": wrong_pictures(captions, references).as_json(),
+    }
+
+
+def _scenes(captioner: Captioner, generation: GenerationOptions, count: int) -> dict[str, Any]:
+    return {
+        "seen pairs": judge_scenes(captioner, held_out_scenes(count), generation),
+        "unseen pairs": judge_scenes(captioner, held_out_scenes(count, unseen=True), generation),
+    }
+
+
+def _results(results: Path, references: str | None) -> dict[str, Any]:
+    if not references:
+        raise DataError("--results needs --references DATA: the captions to score against")
+    try:
+        rows = json.loads(results.read_text(encoding="utf-8"))
+        captions = {str(row["image_id"]): str(row["caption"]) for row in rows}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f'{results} is no results file ({error!r}); it is [{{"image_id", "caption"}}, …]') from error
+    known = {
+        example.image_id: list(example.references)
+        for example in read_data(references, need_images=False)
+        if example.references
+    }
+    return score_captions(captions, known).as_json()
+
+
+def _maps(options: argparse.Namespace) -> dict[str, Any]:
+    captioner = _captioner(options)
+    if options.data == "scenes":
+        return scene_pointing(captioner, held_out_scenes(options.scenes)).as_json()
+    examples = read_data(options.data)
+    if not any(example.objects for example in examples):
+        raise DataError(f"{options.data!r} has no boxes; maps are judged by photographs with boxes, or by `scenes`")
+    return photograph_pointing(captioner, examples).as_json()
+
+
+def _captioner(options: argparse.Namespace) -> Captioner:
+    use_threads()
+    captioner = Captioner.load(options.checkpoint, options.dtype)
+    print(f"numeric type: {captioner.precision.reason}", file=sys.stderr)
+    return captioner
+
+
+def _print_table(figures: dict[str, Any], indent: str = "") -> None:
+    """Print figures; shares are printed x 100, as tables of papers have them."""
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            print(f"{indent}{name}")
+            _print_table(value, indent + "  ")
+        elif isinstance(value, float) and name != "words":
+            print(f"{indent}{name:<12} {100 * value:6.1f}")
+        else:
+            print(f"{indent}{name:<12} {value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""Captions of many pictures with one Captioner, in batches, with a progress bar on standard error."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+
+from PIL import Image
+from tqdm import tqdm
+
+from model import Captioner, GenerationOptions, ImageCaptions, ImageLimits, ImageView, prepare
+
+BATCH = 32
+_LIMITS = ImageLimits(pixels=200_000_000, edge=65_536)  # one's own data
+
+
+def caption_pictures(captioner: Captioner, pictures: Sequence[bytes], options: GenerationOptions) -> list[str]:
+    """Return the best caption of each picture; maps and reliance are not computed."""
+    captions: list[str] = []
+    for views in _batches(captioner, pictures, "captions"):
+        answers = captioner.caption(views, options, maps=False, reliance=False)
+        captions += [answer.captions[0].text for answer in answers]
+    return captions
+
+
+def explain_pictures(captioner: Captioner, pictures: Sequence[bytes], texts: Sequence[str]) -> list[ImageCaptions]:
+    """Return every text explained on its picture: maps, probabilities and reliance."""
+    answers: list[ImageCaptions] = []
+    for views in _batches(captioner, pictures, "explanations"):
+        done = len(answers)
+        answers += captioner.explain(views, texts[done : done + len(views)])
+    return answers
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """Return a drawn picture as the bytes of a PNG file: drawn and photographed pictures take the same way in."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def _batches(captioner: Captioner, pictures: Sequence[bytes], what: str) -> Iterator[list[ImageView]]:
+    """Yield the pictures prepared, a batch at a time."""
+    for first in tqdm(range(0, len(pictures), BATCH), desc=what, unit="batch", leave=False):
+        yield [prepare(data, captioner.image_config, _LIMITS) for data in pictures[first : first + BATCH]]

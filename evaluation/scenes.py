@@ -1,0 +1,30 @@
+"""Captions of drawn scenes, judged exactly: the share that is right, unseen colour-shape pairs apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from corpus import SCENE_SPLITS, Scene, draw_scene, judge
+from evaluation.generate import caption_pictures, png_bytes
+from model import Captioner, GenerationOptions
+
+
+def held_out_scenes(count: int, *, unseen: bool = False) -> list[Scene]:
+    """Return scenes of the series that training never draws from."""
+    return [draw_scene(SCENE_SPLITS["test"], number, unseen=unseen) for number in range(count)]
+
+
+def judge_scenes(captioner: Captioner, scenes: Sequence[Scene], options: GenerationOptions) -> dict[str, object]:
+    """Caption the scenes and judge each caption: the share right in all and by number of objects, and what is wrong."""
+    captions = caption_pictures(captioner, [png_bytes(scene.paint()) for scene in scenes], options)
+    verdicts = [judge(text, scene) for text, scene in zip(captions, scenes, strict=True)]
+    counts = Counter(len(scene.objects) for scene in scenes)
+    right = Counter(len(scene.objects) for scene, verdict in zip(scenes, verdicts, strict=True) if verdict.right)
+    reasons = Counter(verdict.reason.split(":")[0] for verdict in verdicts if not verdict.right)
+    return {
+        "scenes": len(scenes),
+        "right": sum(right.values()) / len(scenes),
+        "right_by_objects": {str(number): right[number] / counts[number] for number in sorted(counts)},
+        "wrong": dict(reasons.most_common(8)),
+    }

@@ -1,0 +1,185 @@
+"""Command lines of the model: `python -m model caption FILE|FOLDER…` and `python -m model show FOLDER`."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin starve their neighbours
+
+import argparse
+import csv
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from model import (
+    ALL_FORMATS,
+    DEFAULT_CHECKPOINT,
+    Captioner,
+    CaptionerError,
+    ImageCaptions,
+    ImageError,
+    ImageLimits,
+    prepare,
+    read_picture,
+    to_json,
+    use_threads,
+)
+
+_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+_LIMITS = ImageLimits(formats=ALL_FORMATS)  # files of one's own: every format that can be read
+_CSV_FIELDS = ["file", "text", "confidence", "words", "error"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; returns the exit status: 0 all done, 1 bad data, 2 wrong use."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        return status
+    except (CaptionerError, OSError) as error:
+        print(f"model: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m model", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+
+    caption = commands.add_parser("caption", help="caption pictures: one JSON line each")
+    caption.add_argument("pictures", nargs="+", type=Path, metavar="FILE|FOLDER")
+    caption.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT)
+    caption.add_argument("--beams", type=int)
+    caption.add_argument("--max-tokens", type=int)
+    caption.add_argument("--length-penalty", type=float)
+    caption.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
+    where = caption.add_mutually_exclusive_group()
+    where.add_argument("--output", type=Path, metavar="FILE.jsonl|FILE.csv", help="instead of standard output")
+    where.add_argument("--sidecar", action="store_true", help="write PICTURE.txt beside every picture")
+    caption.add_argument("--overlays", type=Path, metavar="FOLDER", help="write a contact sheet a picture")
+    caption.set_defaults(run=_caption)
+
+    show = commands.add_parser("show", help="say what a checkpoint is")
+    show.add_argument("checkpoint", type=Path, nargs="?", default=DEFAULT_CHECKPOINT)
+    show.set_defaults(run=_show)
+    return parser
+
+
+def _caption(options: argparse.Namespace) -> int:
+    if options.output is not None and options.output.suffix not in (".jsonl", ".csv"):
+        print(f"model: --output is {str(options.output)!r}; it must end in .jsonl or .csv", file=sys.stderr)
+        return 2
+    files = list(_files(options.pictures))
+    use_threads()
+    captioner = Captioner.load(options.checkpoint, options.dtype)
+    print(f"numeric type: {captioner.precision.reason}", file=sys.stderr)
+    changed = {
+        name: value
+        for name, value in (
+            ("beams", options.beams),
+            ("max_tokens", options.max_tokens),
+            ("length_penalty", options.length_penalty),
+        )
+        if value is not None
+    }
+    generation = dataclasses.replace(captioner.config.generation, **changed)
+    if options.overlays is not None:
+        options.overlays.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    with _Writer(options) as writer:
+        for number, file in enumerate(files, start=1):
+            _progress(number, len(files))
+            try:
+                data = file.read_bytes()
+                (answer,) = captioner.caption([prepare(data, captioner.image_config, _LIMITS)], generation)
+            except (ImageError, OSError) as error:
+                failed += 1
+                writer.write(file, {"file": str(file), "error": str(error)})
+                continue
+            writer.write(file, _record(file, answer))
+            if options.overlays is not None:
+                _draw(options.overlays, file, data, answer)
+    return 1 if failed else 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    captioner = Captioner.load(options.checkpoint, "float32")
+    print(json.dumps({"parameters": captioner.parameters, **to_json(captioner.config)}, indent=2))
+    print(captioner.card)
+    return 0
+
+
+def _files(pictures: Sequence[Path]) -> Iterator[Path]:
+    """Yield the files named, and every picture of the folders named, in order of their names."""
+    for path in pictures:
+        if path.is_dir():
+            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in _ENDINGS)
+        else:
+            yield path
+
+
+def _record(file: Path, answer: ImageCaptions) -> dict[str, Any]:
+    caption = answer.captions[0]
+    words = [
+        {
+            "text": word.text,
+            "start": word.start,
+            "end": word.end,
+            "probability": round(word.probability, 6),
+            "image_reliance": None if word.image_reliance is None else round(word.image_reliance, 6),
+            "box": None if word.box is None else list(word.box),
+        }
+        for word in caption.words
+    ]
+    return {"file": str(file), "text": caption.text, "confidence": None, "words": words}
+
+
+def _draw(folder: Path, file: Path, data: bytes, answer: ImageCaptions) -> None:
+    from report import contact_sheet  # the one place where model looks into another room (docs/architecture.md)
+
+    photograph = read_picture(data, _LIMITS).upright()
+    sheet = contact_sheet(photograph, answer.captions[0], answer.grid)
+    sheet.save(folder / f"{file.name}.png")
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        filled = 30 * done // total
+        print(f"\r[{'#' * filled}{'.' * (30 - filled)}] {done}/{total}", end="", file=sys.stderr)
+        if done == total:
+            print(file=sys.stderr)
+
+
+class _Writer:
+    """Sends each record where the options say: standard output, a JSON-lines or CSV file, or sidecar texts."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._sidecar: bool = options.sidecar
+        self._file = sys.stdout if options.output is None else options.output.open("w", encoding="utf-8", newline="")
+        self._table: csv.DictWriter[str] | None = None
+        if options.output is not None and options.output.suffix == ".csv":
+            self._table = csv.DictWriter(self._file, _CSV_FIELDS, restval="")
+            self._table.writeheader()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not sys.stdout:
+            self._file.close()
+
+    def write(self, file: Path, record: dict[str, Any]) -> None:
+        if self._table is not None:
+            words = json.dumps(record["words"], ensure_ascii=False) if "words" in record else ""
+            self._table.writerow(record | {"words": words})
+        elif self._sidecar and "text" in record:
+            file.with_suffix(".txt").write_text(record["text"] + "\n", encoding="utf-8")
+        else:
+            print(json.dumps(record, ensure_ascii=False), file=self._file, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

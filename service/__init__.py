@@ -1,0 +1,6 @@
+"""HTTP around a Captioner."""
+
+from service.app import create_app
+from service.settings import Settings
+
+__all__ = ["Settings", "create_app"]

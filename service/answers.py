@@ -1,0 +1,112 @@
+"""Captions and models as JSON: the shapes of schemas.py, filled."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from typing import Any
+
+from model import Captioner, ImageCaptions, ImageView, PatchGrid, Word, resample, to_json
+from service.schemas import significant
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def answer_json(
+    kind: str,
+    model: str,
+    language: str,
+    view: ImageView,
+    answer: ImageCaptions,
+    target: PatchGrid | None,
+    timing: dict[str, float],
+) -> dict[str, Any]:
+    """Return the answer of a caption or an explanation; `target` is the grid that maps are resampled to."""
+    covers = view.covers
+    width, height = view.source_size
+    return {
+        "id": f"{'cap' if kind == 'caption' else 'exp'}_{sortable_id()}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+        "image": {
+            "width": width,
+            "height": height,
+            "format": view.format,
+            "orientation_applied": view.orientation,
+        },
+        "captions": [
+            {
+                "text": caption.text,
+                "language": language,
+                "finish_reason": caption.finish_reason,
+                "log_probability": caption.log_probability,
+                "confidence": None,
+                "words": [_word_json(word, view, answer.grid, target) for word in caption.words],
+            }
+            for caption in answer.captions
+        ],
+        "grid": {
+            "rows": answer.grid.rows,
+            "columns": answer.grid.columns,
+            "covers": [round(covers.x0), round(covers.y0), round(covers.x1), round(covers.y1)],
+        },
+        "timing": {name: round(value, 3) for name, value in timing.items()},
+    }
+
+
+def model_json(name: str, captioner: Captioner) -> dict[str, Any]:
+    """Return what /v1/models says of a checkpoint."""
+    config = captioner.config
+    return {
+        "id": name,
+        "object": "model",
+        "created": config.created,
+        "owned_by": "sightline",
+        "name": name,
+        "parameters": captioner.parameters,
+        "image": {"width": config.image.width, "height": config.image.height},
+        "grid": {
+            "rows": config.image.height // config.encoder.stride,
+            "columns": config.image.width // config.encoder.stride,
+        },
+        "languages": list(config.languages),
+        "maps": {"method": config.maps.method, "pointing": config.maps.pointing},
+        "defaults": to_json(config.generation),
+        "licence": config.licence,
+        "card": captioner.card,
+    }
+
+
+def sortable_id() -> str:
+    """Return 26 letters that sort by time: 48 bits of milliseconds and 80 random ones, in Crockford's base 32."""
+    value = int(time.time() * 1000) << 80 | secrets.randbits(80)
+    return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))
+
+
+def _word_json(word: Word, view: ImageView, grid: PatchGrid, target: PatchGrid | None) -> dict[str, Any]:
+    found = word.map
+    body: dict[str, Any] = {
+        "text": word.text,
+        "start": word.start,
+        "end": word.end,
+        "log_probability": word.log_probability,
+        "probability": math.exp(word.log_probability),
+        "image_reliance": word.image_reliance,
+        "map": None,
+        "image_mass": None,
+        "focus": None,
+        "box": None,
+    }
+    if found is None:
+        return body
+    values, shape = found.values, grid
+    if target is not None:
+        values, shape = resample(found.values, grid, view.covers, view.source_size, target), target
+    body["map"] = {
+        "rows": shape.rows,
+        "columns": shape.columns,
+        "values": [significant(value) for value in values.tolist()],
+    }
+    return body | {"image_mass": found.image_mass, "focus": found.focus, "box": list(word.box or ())}

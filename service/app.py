@@ -1,0 +1,128 @@
+"""The application: routes over an engine, problems as answers, a request id and a log line for every request."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from model import ALL_FORMATS, Captioner, ConfigError, ImageLimits
+from service.errors import Problem, problem_response
+from service.openapi import describe
+from service.routes import Engine, build_router
+from service.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+_REQUEST_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
+
+
+def create_app(captioners: dict[str, Captioner], settings: Settings) -> FastAPI:
+    """Return the application over captioners that are loaded and warm; the first one is the default.
+
+    Raises ConfigError where the settings name a picture format that is not known.
+    """
+    engine = Engine.start(captioners, image_limits(settings), settings.max_body_bytes)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        engine.stop()
+
+    app = FastAPI(
+        title="Sightline",
+        version="1",
+        description="Captions whose every word shows where in the picture it came from.",
+        lifespan=lifespan,
+        openapi_url="/openapi.json" if settings.docs else None,
+        docs_url="/docs" if settings.docs else None,
+        redoc_url=None,
+    )
+    app.include_router(build_router(engine))
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_bug)
+    app.add_middleware(RequestIds)
+    describe(app)
+    return app
+
+
+def image_limits(settings: Settings) -> ImageLimits:
+    """Return the limits of a picture that the settings name."""
+    formats = tuple(name.strip().upper() for name in settings.formats.split(",") if name.strip())
+    if unknown := [name for name in formats if name not in ALL_FORMATS]:
+        raise ConfigError(f"formats names {', '.join(unknown)}; known are {', '.join(ALL_FORMATS)}")
+    return ImageLimits(pixels=settings.max_pixels, edge=settings.max_edge, formats=formats)
+
+
+class RequestIds:
+    """Gives every request an id, taken from x-request-id or made; every answer carries it, and the log names it.
+
+    Pure ASGI: a middleware that wraps requests and responses would hide a client that leaves.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = sent if _REQUEST_ID.match(sent) else secrets.token_hex(12)
+        scope.setdefault("state", {})["request_id"] = request_id
+        started, status = time.perf_counter(), 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["x-content-type-options"] = "nosniff"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            took = 1e3 * (time.perf_counter() - started)
+            _LOG.info(
+                "request id=%s method=%s path=%s status=%d ms=%.1f",
+                request_id,
+                scope["method"],
+                scope["path"],
+                status,
+                took,
+            )
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem), "registered for Problem"
+    return problem_response(request, error)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """What the framework itself refuses: an unknown path or a wrong method."""
+    assert isinstance(error, HTTPException), "registered for HTTPException"
+    path = request.url.path
+    if error.status_code == 405:
+        allowed = dict(error.headers or {})
+        detail = f"{request.method} was sent to {path}; it takes {allowed.get('Allow', 'another method')}"
+        return problem_response(request, Problem("method", detail, headers=allowed))
+    if error.status_code == 404:
+        return problem_response(request, Problem("unknown_path", f"there is nothing at {path}; /docs lists the paths"))
+    return problem_response(request, Problem("internal", f"{error.status_code} {error.detail}"))
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    _LOG.error("bug id=%s", request.scope.get("state", {}).get("request_id", ""), exc_info=error)
+    return problem_response(request, Problem("internal", "a bug of the service; the log has it under the request id"))

@@ -1,0 +1,148 @@
+"""From an HTTP request to the bytes of one picture and its options, judged cheapest first.
+
+The body is read up to the limit and no further; nothing here decodes a picture.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from model import sniff_format
+from service.errors import Problem, option_problem
+
+_UNTOLD = {"", "application/octet-stream", "application/x-www-form-urlencoded"}  # what curl --data-binary sends
+_MOST_FIELDS = 40  # of a form: there are fewer options
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A picture's bytes and the options as they came; `json` says whether they are typed or all text."""
+
+    image: bytes
+    options: dict[str, Any]
+    json: bool
+
+
+async def receive(request: Request, most_bytes: int) -> Received:
+    """Read a request that carries one picture as raw bytes, as multipart or in JSON. Raises Problem."""
+    body = await _body(request, most_bytes)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not body:
+        raise Problem("empty_body", "the body has 0 bytes; send a picture as the body, as a form or in JSON")
+    if kind in _UNTOLD:
+        kind = "application/json" if body.lstrip()[:1] == b"{" and not sniff_format(body) else "image/unknown"
+    if kind.startswith("image/"):
+        return Received(body, _query(request), False)
+    if kind == "multipart/form-data":
+        return await _from_form(request, body)
+    if kind == "application/json":
+        return _from_json(request, body)
+    raise Problem(
+        "unsupported_media_type",
+        f"the content type is {kind!r}; send image/*, multipart/form-data, application/json, or none at all",
+    )
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """Read the body, or refuse it by its announced length or as soon as it has passed the limit."""
+    too_large = Problem("body_too_large", f"the body has more than {most} bytes; send a smaller picture")
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > most:
+        raise too_large
+    chunks = bytearray()
+    try:
+        async for chunk in request.stream():
+            if len(chunks) + len(chunk) > most:
+                raise too_large
+            chunks += chunk
+    except ClientDisconnect as error:
+        raise Problem("empty_body", "the body ended before it was whole; send it again") from error
+    return bytes(chunks)
+
+
+def _query(request: Request) -> dict[str, Any]:
+    """Return the options of the query; one that is given twice is a Problem."""
+    values: dict[str, Any] = {}
+    for name, value in request.query_params.multi_items():
+        if name in values:
+            raise _twice(name)
+        values[name] = value
+    return values
+
+
+async def _from_form(request: Request, body: bytes) -> Received:
+    async def stream() -> AsyncIterator[bytes]:
+        yield body
+
+    parser = MultiPartParser(request.headers, stream(), max_files=2, max_fields=_MOST_FIELDS)  # type: ignore[arg-type]
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError, ValueError) as error:
+        raise Problem("broken_multipart", f"the form cannot be read ({error}); send multipart/form-data") from error
+    image: bytes | None = None
+    options = _query(request)
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            if name != "image" or image is not None:
+                detail = f"the form has a file {name!r}; it must have exactly one file, named 'image'"
+                raise option_problem(name, detail, json=False)
+            image = await value.read()
+        elif name in options:
+            raise _twice(name)
+        else:
+            options[name] = value
+    if image is None:
+        detail = "the form has no file 'image'; send the picture under that name"
+        raise option_problem("image", detail, json=False)
+    if not image:
+        raise Problem("empty_body", "the form's file 'image' has 0 bytes; send a picture")
+    return Received(image, options, False)
+
+
+def _from_json(request: Request, body: bytes) -> Received:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Problem("broken_json", f"the JSON cannot be read ({error}); send one object in UTF-8") from error
+    if not isinstance(document, dict):
+        raise Problem("broken_json", f"the JSON is {type(document).__name__}; send an object with 'image' and options")
+    if query := _query(request):
+        name = sorted(query)[0]
+        detail = f"{name} is in the query; with a JSON body options stand in the JSON"
+        raise option_problem(name, detail, json=False)
+    options = {name: value for name, value in document.items() if name not in ("image", "url")}
+    if document.get("url") is not None:
+        raise Problem("host_not_allowed", "a 'url' was sent; this service fetches none: send the picture's bytes")
+    image = document.get("image")
+    if not isinstance(image, str):
+        detail = f"image is {type(image).__name__}; it must be base64 text or a data: URL"
+        raise option_problem("image", detail, json=True)
+    return Received(_decoded(image), options, True)
+
+
+def _decoded(text: str) -> bytes:
+    """Decode base64: white space, the URL-safe alphabet, a data: URL and missing padding are accepted."""
+    if text[:5].lower() == "data:":
+        head, comma, text = text.partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            raise Problem("broken_base64", "the data: URL is not base64; write data:image/jpeg;base64,…")
+    plain = "".join(text.split()).translate(str.maketrans("-_", "+/")).rstrip("=")
+    if not plain:
+        raise Problem("empty_body", "the JSON's 'image' is empty; send a picture as base64")
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Problem("broken_base64", f"'image' is no base64 ({error}); encode the picture's bytes") from error
+
+
+def _twice(name: str) -> Problem:
+    return option_problem(name, f"{name} was given twice; give it once", json=False)

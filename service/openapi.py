@@ -1,0 +1,117 @@
+"""What the OpenAPI document says of each operation: bodies, options, answers, and every error that can come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from service.errors import MEDIA_TYPE, PROBLEMS
+from service.schemas import CaptionOptions, CaptionsAnswer, ExplanationOptions, HealthAnswer, ModelsAnswer, ProblemAnswer
+
+_REF = "#/components/schemas/{model}"
+_DOCUMENTED: tuple[type[BaseModel], ...] = (
+    CaptionOptions, CaptionsAnswer, ExplanationOptions, HealthAnswer, ModelsAnswer, ProblemAnswer,
+)  # fmt: skip
+_ANYWHERE = ("internal",)
+_INTAKE = (
+    "empty_body", "broken_image", "broken_base64", "broken_multipart", "broken_json", "host_not_allowed",
+    "unknown_model", "not_acceptable", "body_too_large", "too_many_pixels", "unsupported_media_type",
+    "unsupported_image_format", "invalid_option", *_ANYWHERE,
+)  # fmt: skip
+
+
+def captions_operation() -> dict[str, Any]:
+    """Return FastAPI's arguments for POST /v1/captions."""
+    text = {"text/plain": {"schema": {"type": "string"}, "example": "a brown dog runs on grass\n"}}
+    return _operation("Caption a picture", CaptionOptions, "The captions, best first", text)
+
+
+def explanations_operation() -> dict[str, Any]:
+    """Return FastAPI's arguments for POST /v1/explanations."""
+    return _operation("Explain a caption that somebody else wrote", ExplanationOptions, "The caption with its maps", {})
+
+
+def _operation(summary: str, options: type[BaseModel], answered: str, others: dict[str, Any]) -> dict[str, Any]:
+    answers = {"application/json": _schema(CaptionsAnswer), **others}
+    return {
+        "summary": summary,
+        "responses": {200: {"description": answered, "content": answers}, **_problems(*_INTAKE)},
+        "openapi_extra": {"parameters": _parameters(options), "requestBody": _request_body(options)},
+    }
+
+
+def _parameters(options: type[BaseModel]) -> list[dict[str, Any]]:
+    """Return the options as query parameters: for raw bytes; a form or JSON body holds its own."""
+    properties: dict[str, Any] = options.model_json_schema()["properties"]
+    return [
+        {"name": name, "in": "query", "required": False, "schema": schema, "description": schema.get("description", "")}
+        for name, schema in properties.items()
+    ]
+
+
+def _request_body(options: type[BaseModel]) -> dict[str, Any]:
+    schema = options.model_json_schema()
+    needed = schema.get("required", [])
+    binary = {"type": "string", "format": "binary"}
+    form = {"type": "object", "required": ["image", *needed], "properties": {"image": binary, **schema["properties"]}}
+    text = {"type": "string", "description": "base64, or a data: URL"}
+    document = {
+        "type": "object",
+        "required": ["image", *needed],
+        "properties": {"image": text, **schema["properties"]},
+        "additionalProperties": False,
+    }
+    raw = {name: {"schema": binary} for name in ("image/jpeg", "image/png", "image/webp", "application/octet-stream")}
+    return {
+        "required": True,
+        "content": {**raw, "multipart/form-data": {"schema": form}, "application/json": {"schema": document}},
+    }
+
+
+def _problems(*codes: str) -> dict[int | str, dict[str, Any]]:
+    by_status: dict[int, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(PROBLEMS[code].status, []).append(code)
+    return {
+        status: {"description": " · ".join(names), "content": {MEDIA_TYPE: _schema(ProblemAnswer)}}
+        for status, names in by_status.items()
+    }
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return {"schema": {"$ref": _REF.format(model=model.__name__)}}
+
+
+def _simple(summary: str, model: type[BaseModel], *codes: str) -> dict[str, Any]:
+    answer = {"description": summary, "content": {"application/json": _schema(model)}}
+    return {"summary": summary, "responses": {200: answer, **_problems(*codes, *_ANYWHERE)}}
+
+
+LIVE = _simple("Whether the process answers", HealthAnswer)
+READY = _simple("Whether requests can be answered", HealthAnswer, "not_ready")
+MODELS = _simple("The checkpoints that are served", ModelsAnswer)
+PROBLEM_PAGE: dict[str, Any] = {
+    "summary": "What a problem's code means",
+    "responses": {
+        200: {"description": "The explanation", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        **_problems("unknown_path", *_ANYWHERE),
+    },
+}
+
+
+def describe(app: FastAPI) -> None:
+    """Make the app's OpenAPI document hold every schema that the operations refer to."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            built = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            _, schemas = models_json_schema([(model, "serialization") for model in _DOCUMENTED], ref_template=_REF)
+            built.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
+            app.openapi_schema = built
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]

@@ -1,0 +1,28 @@
+"""What the service can be told from outside: the one place that reads the environment.
+
+Every field is an environment variable SIGHTLINE_<NAME>; the flags of `python -m service` win over it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings of one process."""
+
+    model_config = SettingsConfigDict(env_prefix="SIGHTLINE_", extra="ignore")
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    checkpoint: str = Field("", description="FOLDER or NAME=FOLDER, several with commas; empty: the embedded one")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="numeric type; auto is a timed trial")
+    threads: int = Field(0, ge=0, description="threads of the network; 0: the container's CPU quota")
+    max_body_bytes: int = Field(20_000_000, ge=1, description="largest request body")
+    max_pixels: int = Field(24_000_000, ge=1, description="largest picture, width x height by its header")
+    max_edge: int = Field(16_384, ge=1, description="longest edge of a picture")
+    formats: str = Field("JPEG,PNG,WEBP", description="picture formats taken; GIF, BMP and TIFF can be added")
+    docs: bool = Field(True, description="serve /docs and /openapi.json")
