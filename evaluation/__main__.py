@@ -25,7 +25,7 @@ from evaluation import (
     score_captions,
     wrong_pictures,
 )
-from model import DEFAULT_CHECKPOINT, Captioner, CaptionerError, Strategy, use_threads
+from model import DEFAULT_CHECKPOINT, Captioner, CaptionerError, GenerationOptions, Strategy, use_threads
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -117,7 +117,7 @@ class PatchEncoder(nn.Module):
         """pixels (B, 3, height, width) -> what `finish` takes: the stem's maps, or the pixels where there is no stem."""
         if not self.config.stem:
             return (pixels,)
-        return self.vit.patch_embed.backbone.maps(pixels)  # type: ignore[no-any-return]
+        return self.vit.patch_embed.backbone.maps(pixels)
 
     def finish(self, maps: tuple[Tensor, ...]) -> ImageFeatures:
         """What `stem` returned -> ImageFeatures of tokens (B, S, C)."""
@@ -146,4 +146,4 @@ class PatchEncoder(nn.Module):
         embed = self.vit.patch_embed
         joined = embed.backbone.join(maps) if self.config.stem else maps[0]
         patches = embed.proj(joined).flatten(2).transpose(1, 2)  # (B, cells, C)
-        return self.vit.norm_pre(self.vit._pos_embed(patches))  # type: ignore[no-any-return]
+        return self.vit.norm_pre(self.vit._pos_embed(patches))

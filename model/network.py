@@ -36,7 +36,7 @@ class CaptionNetwork(nn.Module):
 
     def encode(self, pixels: Tensor) -> ImageFeatures:
         """pixels (B, 3, height, width), normalised -> ImageFeatures of tokens (B, S, C)."""
-        return self.encoder(pixels.to(self.device, self.dtype))  # type: ignore[no-any-return]
+        return self.encoder(pixels.to(self.device, self.dtype))
 
     def without_image(self, features: ImageFeatures, dropped: Tensor | None = None) -> ImageFeatures:
         """Return features in which the no-image embedding stands for every token of the dropped images.
@@ -58,4 +58,4 @@ class CaptionNetwork(nn.Module):
         self, tokens: Tensor, state: DecoderState, *, weights: bool = False, only: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...], DecoderState]:
         """Score caption tokens (R, T); see TextDecoder.forward."""
-        return self.decoder(tokens, state, weights=weights, only=only)  # type: ignore[no-any-return]
+        return self.decoder(tokens, state, weights=weights, only=only)

@@ -95,7 +95,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> TrainConfig:
 
 def restored_config(values: dict[str, Any]) -> TrainConfig:
     """Return the TrainConfig of plain values, as a command line or a run's state holds them."""
-    return TrainConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return TrainConfig(**fields)
 
 
 def _add_flag(parser: argparse.ArgumentParser, name: str, hint: object, default: object) -> None:
