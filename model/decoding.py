@@ -97,7 +97,6 @@ class Generation:
         tokens = torch.tensor(self._last, device=self._network.device)[:, None]  # (R, 1)
         logits, _, self._state = self._network.decode(tokens, self._state)
         scores = logits[:, -1].float()  # (R, V)
-        scores[:, self._never] = NEVER
 
         finished: dict[Hashable, list[Hypothesis]] = {}
         kept: list[int] = []
@@ -163,6 +162,7 @@ class Generation:
         firsts: dict[Hashable, int] = {}
         shapes: dict[tuple[int, int], list[Hashable]] = defaultdict(list)
         ranked = log_probs.clone()
+        ranked[:, self._never] = NEVER
         totals = torch.zeros(scores.size(0))
         first = 0
         for key, entry in self._running.items():
@@ -183,7 +183,8 @@ class Generation:
             index = torch.tensor([firsts[key] + row for key in keys for row in range(rows)], device=scores.device)
             beam = self._running[keys[0]].search.is_beam
             pool = ranked[index] + totals.to(scores.device)[index, None] if beam else ranked[index]
-            values, places = pool.unflatten(0, (len(keys), rows)).flatten(1).topk(width)  # (keys, width)
+            pool = pool.unflatten(0, (len(keys), rows)).flatten(1)  # (keys, rows * V)
+            values, places = pool.topk(min(width, pool.size(1)))  # (keys, width)
             if not beam:
                 values = log_probs[index].gather(1, places) + totals.to(scores.device)[index, None]
             size = scores.size(1)
@@ -201,12 +202,12 @@ class Generation:
         ids = (decoder.start_id, *search.rows[row])
         if options.repetition_penalty != 1.0:
             scores = penalise_repetition(scores, ids, options.repetition_penalty)
-        banned = repeated_ngram_ids(ids, options.no_repeat) if options.no_repeat else set()
+        banned = set(self._never)
+        if options.no_repeat:
+            banned |= repeated_ngram_ids(ids, options.no_repeat)
         if search.bans_end(row):
-            banned = banned | {decoder.end_id}
-        if banned:
-            scores = scores.index_fill(0, torch.tensor(sorted(banned), device=scores.device), NEVER)
-        return scores
+            banned.add(decoder.end_id)
+        return scores.index_fill(0, torch.tensor(sorted(banned), dtype=torch.long, device=scores.device), NEVER)
 
     def _drawn(self, entry: _Running, first: int, ranked: Tensor, log_probs: Tensor) -> list[Candidate]:
         """Draw one token for each row of a sampling search, each with the generator of its own drawing."""

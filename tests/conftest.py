@@ -1,0 +1,107 @@
+"""Tiny networks in float64, pictures made by the tests, and nothing from outside."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import io
+from collections.abc import Callable
+
+import pytest
+import torch
+from PIL import Image
+
+from model import (
+    CaptionNetwork,
+    Captioner,
+    CaptionTokenizer,
+    Checkpoint,
+    DecoderConfig,
+    EncoderConfig,
+    ImageConfig,
+    ModelConfig,
+    prepare,
+)
+
+SENTENCES = [
+    "a brown dog runs on the grass",
+    "two dogs play with a red ball",
+    "a girl in a pink dress climbs the stairs",
+    "a man rides a bike down the hill",
+    "children play football in the park",
+    "a woman's well-known hat is on the table",
+]
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> CaptionTokenizer:
+    return CaptionTokenizer.train(SENTENCES * 3, 320)
+
+
+def tiny_config(vocabulary: int, **encoder: object) -> ModelConfig:
+    options: dict[str, object] = {"width": 24, "depth": 1, "heads": 2, "patch_size": 8, "stem_strides": (8,)}
+    return ModelConfig(
+        image=ImageConfig(height=24, width=32),
+        encoder=EncoderConfig(**(options | encoder)),  # type: ignore[arg-type]
+        decoder=DecoderConfig(
+            vocabulary=vocabulary, width=16, depth=2, heads=2, mlp_width=32, positions=96, image_width=24
+        ),
+        licence="none: random weights",
+        created=1,
+    )
+
+
+def redraw(network: torch.nn.Module, seed: int, scale: float = 0.35) -> None:
+    """Redraw every weight, so that no zero bias or unit norm of the initialisation hides a mistake."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for value in network.parameters():
+            value += torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.dtype) * scale
+
+
+@pytest.fixture(scope="session")
+def tiny_network(tokenizer: CaptionTokenizer) -> CaptionNetwork:
+    """Random weights in float64, with an end token that is likely enough for captions to end."""
+    torch.manual_seed(0)
+    network = CaptionNetwork(tiny_config(tokenizer.size, registers=1)).double().eval()
+    redraw(network, 1)
+    with torch.no_grad():
+        network.decoder.token_embedding.weight[network.config.decoder.end_id] *= 2.5
+    return network.requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def tiny_captioner(tokenizer: CaptionTokenizer) -> Captioner:
+    torch.manual_seed(0)
+    network = CaptionNetwork(tiny_config(tokenizer.size))
+    redraw(network, 2)
+    return Captioner(Checkpoint(network, tokenizer, "# A tiny card"))
+
+
+@pytest.fixture(scope="session")
+def pixels() -> torch.Tensor:
+    return torch.rand(3, 3, 24, 32, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 2 - 1
+
+
+@pytest.fixture(scope="session")
+def photo() -> Callable[..., bytes]:
+    """Return the bytes of a drawn photograph: photo(width, height, format, mode, seed)."""
+
+    def make(
+        width: int = 64, height: int = 48, format: str = "PNG", mode: str = "RGB", seed: int = 0, **options: object
+    ) -> bytes:
+        noise = torch.randint(0, 256, (height, width, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+        image = Image.frombytes("RGB", (width, height), noise.numpy().tobytes()).convert(mode)
+        file = io.BytesIO()
+        image.save(file, format, **options)
+        return file.getvalue()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def views(tiny_captioner: Captioner, photo: Callable[..., bytes]) -> list:
+    return [prepare(photo(seed=seed), tiny_captioner.image_config) for seed in range(3)]
