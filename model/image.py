@@ -43,21 +43,22 @@ class ImageLimits:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded photograph: as stored, before its EXIF turn. `scale` is 1 unless a JPEG was decoded smaller."""
+    """A decoded photograph, before its EXIF turn; a JPEG may have been decoded smaller than `stored_size`."""
 
     image: Image.Image
     format: str
-    orientation: int
-    stored_size: tuple[int, int]  # width, height by the header
+    orientation: int  # what EXIF says
+    turn: int  # the part of it that is still to be done: Pillow turns TIFF files itself, their size too
+    stored_size: tuple[int, int]  # width, height before `turn`, undiminished
 
     @property
     def upright_size(self) -> tuple[int, int]:
         width, height = self.stored_size
-        return (height, width) if self.orientation >= 5 else (width, height)
+        return (height, width) if self.turn >= 5 else (width, height)
 
     def upright(self) -> Image.Image:
         """Return the whole photograph as RGB, turned as its EXIF orientation says."""
-        return _turned(_flattened(self.image), self.orientation)
+        return _turned(_flattened(self.image), self.turn)
 
 
 def sniff_format(data: bytes) -> str:
@@ -98,6 +99,7 @@ def read_picture(data: bytes, limits: ImageLimits | None = None, *, least: tuple
             # libjpeg decodes at 1/2, 1/4 or 1/8: 6000 x 6000 pixels in 12 ms instead of 212.
             image.draft(None, (2 * max(least), 2 * max(least)))
         image.load()
+        turn = _orientation(image) if name == "TIFF" else orientation
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -106,7 +108,7 @@ def read_picture(data: bytes, limits: ImageLimits | None = None, *, least: tuple
         raise ImageError(f"the {name} picture needs more memory than is allowed; send a smaller one") from error
     except Exception as error:  # decoders raise whatever they like on hostile bytes
         raise ImageError(f"the {name} picture cannot be decoded ({error}); send a whole, undamaged file") from error
-    return Picture(image, name, orientation, stored_size)
+    return Picture(image, name, orientation, turn, stored_size)
 
 
 def prepare(data: bytes, config: ImageConfig, limits: ImageLimits | None = None) -> ImageView:
@@ -117,20 +119,20 @@ def prepare(data: bytes, config: ImageConfig, limits: ImageLimits | None = None)
 def view(picture: Picture, config: ImageConfig) -> ImageView:
     """Squash a decoded photograph to the encoder's size: pixels (3, height, width) float32, normalised."""
     try:
-        pixels = squash(picture.image, config, picture.orientation)
+        pixels = squash(picture.image, config, picture.turn)
     except Exception as error:  # a frame that only fails when it is converted
         raise ImageError(f"the {picture.format} picture cannot be converted ({error}); send it as RGB") from error
     width, height = picture.upright_size
     return ImageView(pixels, (width, height), Box(0, 0, width, height), picture.format, picture.orientation)
 
 
-def squash(image: Image.Image, config: ImageConfig, orientation: int = 1) -> Tensor:
+def squash(image: Image.Image, config: ImageConfig, turn: int = 1) -> Tensor:
     """A picture of any mode and shape -> pixels (3, height, width) float32: (value / 255 - mean) / std.
 
     It is resized before its EXIF turn is applied: the turn of a small picture costs nothing.
     """
-    size = (config.height, config.width) if orientation >= 5 else (config.width, config.height)
-    small = _turned(_flattened(_colour(image).resize(size, Image.Resampling.BICUBIC)), orientation)
+    size = (config.height, config.width) if turn >= 5 else (config.width, config.height)
+    small = _turned(_flattened(_colour(image).resize(size, Image.Resampling.BICUBIC)), turn)
     values = torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8)
     pixels = values.reshape(config.height, config.width, 3).permute(2, 0, 1).float() / 255
     mean, std = torch.tensor(config.mean)[:, None, None], torch.tensor(config.std)[:, None, None]
@@ -170,7 +172,9 @@ def _colour(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith(("I", "F")):
         return _eight_bit(image)
-    has_alpha = image.mode in ("PA", "La", "RGBa", "LA", "RGBA") or "transparency" in image.info
+    if image.mode == "La":
+        return image.convert("LA")
+    has_alpha = image.mode in ("PA", "RGBa", "LA", "RGBA") or "transparency" in image.info
     return image.convert("RGBA" if has_alpha else "RGB")
 
 

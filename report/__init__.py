@@ -1,9 +1,11 @@
-"""What people look at: overlays and contact sheets."""
+"""What people look at: overlays, contact sheets, and heat maps of two sequences."""
 
 from report.overlay import contact_sheet, heat, overlay
+from report.sequences import sequence_map
 
 __all__ = [
     "contact_sheet",
     "heat",
     "overlay",
+    "sequence_map",
 ]

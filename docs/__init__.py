@@ -1,0 +1,1 @@
+"""The notes behind this project, executable."""
