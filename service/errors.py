@@ -72,14 +72,17 @@ def named_option(name: str, detail: str, *, json: bool) -> dict[str, str]:
 def problem_response(request: Request, problem: Problem) -> JSONResponse:
     """Return the answer to a request that met a problem."""
     kind = PROBLEMS[problem.code]
+    request_id = request.scope.get("state", {}).get("request_id", "")
     body: dict[str, Any] = {
         "type": f"/problems/{problem.code}",
         "title": kind.title,
         "status": kind.status,
         "detail": problem.detail,
         "code": problem.code,
-        "request_id": request.scope.get("state", {}).get("request_id", ""),
+        "request_id": request_id,
     }
     if problem.errors:
         body["errors"] = problem.errors
-    return JSONResponse(body, kind.status, headers=problem.headers, media_type=MEDIA_TYPE)
+    # A bug is answered outside of the middleware that names every request, so the name is set here as well.
+    headers = problem.headers | {"x-request-id": request_id, "x-content-type-options": "nosniff"}
+    return JSONResponse(body, kind.status, headers=headers, media_type=MEDIA_TYPE)

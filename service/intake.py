@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
@@ -88,8 +88,21 @@ async def _from_form(request: Request, body: bytes) -> Received:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
         raise Problem("broken_multipart", f"the form cannot be read ({error}); send multipart/form-data") from error
+    try:
+        image, options = await _sorted(form, _query(request))
+    finally:
+        await form.close()
+    if image is None:
+        detail = "the form has no file 'image'; send the picture under that name"
+        raise option_problem("image", detail, json=False)
+    if not image:
+        raise Problem("empty_body", "the form's file 'image' has 0 bytes; send a picture")
+    return Received(image, options, False)
+
+
+async def _sorted(form: FormData, options: dict[str, Any]) -> tuple[bytes | None, dict[str, Any]]:
+    """Return the bytes of the form's one file, None without one, and its fields added to `options`."""
     image: bytes | None = None
-    options = _query(request)
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             if name != "image" or image is not None:
@@ -100,12 +113,7 @@ async def _from_form(request: Request, body: bytes) -> Received:
             raise _twice(name)
         else:
             options[name] = value
-    if image is None:
-        detail = "the form has no file 'image'; send the picture under that name"
-        raise option_problem("image", detail, json=False)
-    if not image:
-        raise Problem("empty_body", "the form's file 'image' has 0 bytes; send a picture")
-    return Received(image, options, False)
+    return image, options
 
 
 def _from_json(request: Request, body: bytes) -> Received:

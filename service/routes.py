@@ -98,15 +98,18 @@ def build_router(engine: Engine) -> APIRouter:
         body = answer_json("explanation", name, language, view, answer, options.target_grid(), timing)
         return JSONResponse(body, headers=_timing_header(timing))
 
-    @router.api_route("/livez", methods=["GET", "HEAD"], **LIVE)
+    @router.head("/livez", include_in_schema=False)
+    @router.get("/livez", **LIVE)
     async def livez() -> Response:
         return JSONResponse({"status": "alive"})
 
-    @router.api_route("/readyz", methods=["GET", "HEAD"], **READY)
+    @router.head("/readyz", include_in_schema=False)
+    @router.get("/readyz", **READY)
     async def readyz() -> Response:
         return JSONResponse({"status": "ready"})
 
-    @router.api_route("/v1/models", methods=["GET", "HEAD"], **MODELS)
+    @router.head("/v1/models", include_in_schema=False)
+    @router.get("/v1/models", **MODELS)
     async def models() -> Response:
         data = [model_json(name, captioner) for name, captioner in engine.captioners.items()]
         return JSONResponse({"object": "list", "data": data})

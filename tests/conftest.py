@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from model import (
-    CaptionNetwork,
     Captioner,
+    CaptionNetwork,
     CaptionTokenizer,
     Checkpoint,
     DecoderConfig,

@@ -113,7 +113,9 @@ def test_a_huge_text_chunk_is_broken_and_a_small_one_is_not():
     assert read_picture(text_png(2_000)).upright_size == (8, 8)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I", "F", "CMYK", "YCbCr", "PA", "La", "RGBa"])
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I", "F", "CMYK", "YCbCr", "PA", "La", "RGBa"]
+)
 def test_every_colour_mode_becomes_three_channels_of_the_same_grey(mode):
     grey = Image.new("L", (20, 10), 100)
     if mode == "I;16":

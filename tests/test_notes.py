@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from docs.notes import CROSS, EXAMPLES, PICTURES, SELF, TRANSLATION, additive_scores, attention_of, draw, multiplicative_scores
+from docs.notes import (
+    CROSS,
+    EXAMPLES,
+    PICTURES,
+    SELF,
+    TRANSLATION,
+    additive_scores,
+    attention_of,
+    draw,
+    multiplicative_scores,
+)
 from docs.translation import learn, sentences
 
 

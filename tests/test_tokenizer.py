@@ -101,7 +101,9 @@ def test_a_run_is_cut_where_a_script_of_the_other_kind_begins():
 def test_a_token_that_crosses_two_words_counts_with_each():
     inner = tokenizers.Tokenizer.from_str(KEPT.to_json())
     inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    trainer = tokenizers.trainers.BpeTrainer(special_tokens=["<pad>", "<start>", "<end>"], vocab_size=400, show_progress=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        special_tokens=["<pad>", "<start>", "<end>"], vocab_size=400, show_progress=False
+    )
     inner.train_from_iterator(["x,y"] * 5, trainer)
     tokenizer = CaptionTokenizer(inner)
     ids = tokenizer.encode("x,y")

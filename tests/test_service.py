@@ -1,0 +1,407 @@
+"""The HTTP contract: every form of a request, every answer, every problem."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from model import Captioner
+from service import Settings, create_app
+from service.errors import PROBLEMS
+from service.schemas import CaptionOptions, CaptionsAnswer, ModelsAnswer, ProblemAnswer
+from tests.test_image import lying_png, text_png
+
+
+@pytest.fixture(scope="module")
+def client(tiny_captioner: Captioner):
+    settings = Settings(max_body_bytes=3_000_000)
+    with TestClient(
+        create_app({"tiny": tiny_captioner, "other": tiny_captioner}, settings), raise_server_exceptions=False
+    ) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def picture(photo) -> bytes:
+    return photo(120, 90, "JPEG")
+
+
+def problem(response, code: str) -> dict:
+    """Check that an answer is the problem `code`, whole, and return it."""
+    body = response.json()
+    assert body["code"] == code, body
+    assert response.status_code == PROBLEMS[code].status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["x-request-id"] == body["request_id"]
+    ProblemAnswer.model_validate(body)
+    return body
+
+
+def test_a_caption_has_words_with_offsets_probabilities_and_maps(client, picture):
+    response = client.post("/v1/captions", content=picture, headers={"content-type": "image/jpeg"})
+    body = CaptionsAnswer.model_validate(response.json(), extra="forbid")
+
+    assert response.status_code == 200
+    assert body.id.startswith("cap_")
+    assert len(body.id) == 30
+    assert (body.image.width, body.image.height, body.image.format) == (120, 90, "JPEG")
+    assert body.grid.covers == [0, 0, 120, 90]
+    (caption,) = body.captions
+    assert caption.words
+    for word in caption.words:
+        assert caption.text[word.start : word.end] == word.text
+        assert word.probability == pytest.approx(math.exp(word.log_probability))
+        assert len(word.map.values) == word.map.rows * word.map.columns == 12
+        assert min(word.map.values) >= 0
+        assert sum(word.map.values) == pytest.approx(1, abs=1e-3)
+        assert 0 <= word.image_mass <= 1
+        assert 0 <= word.focus <= 1
+        x0, y0, x1, y1 = word.box
+        assert 0 <= x0 < x1 <= 120
+        assert 0 <= y0 < y1 <= 90
+    assert set(body.timing.model_dump()) == {"decode_image_ms", "queue_ms", "encode_ms", "decode_ms", "maps_ms"}
+    assert "encode;dur=" in response.headers["server-timing"]
+    assert response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_every_form_of_a_request_gives_the_same_answer(client, picture):
+    encoded = base64.b64encode(picture).decode()
+    url_safe = base64.urlsafe_b64encode(picture).decode().rstrip("=")
+    spaced = "\n".join(encoded[at : at + 76] for at in range(0, len(encoded), 76))
+    requests = {
+        "raw": {"content": picture, "headers": {"content-type": "image/jpeg"}},
+        "raw of another type": {"content": picture, "headers": {"content-type": "image/png"}},
+        "no type": {"content": picture},
+        "octets": {"content": picture, "headers": {"content-type": "application/octet-stream"}},
+        "curl --data-binary": {"content": picture, "headers": {"content-type": "application/x-www-form-urlencoded"}},
+        "form": {"files": {"image": ("photo.jpg", picture, "image/jpeg")}},
+        "form without a type": {"files": {"image": ("photo", picture)}},
+        "json": {"json": {"image": encoded}},
+        "json, data URL": {"json": {"image": f"data:image/jpeg;base64,{encoded}"}},
+        "json, URL-safe and unpadded": {"json": {"image": url_safe}},
+        "json, in lines": {"json": {"image": spaced}},
+        "json without a type": {"content": b' {"image": "' + encoded.encode() + b'"}'},
+    }
+    answers = {name: client.post("/v1/captions", **request) for name, request in requests.items()}
+
+    assert {name: answer.status_code for name, answer in answers.items()} == dict.fromkeys(requests, 200)
+    assert len({str(answer.json()["captions"]) for answer in answers.values()}) == 1
+
+
+def test_options_mean_the_same_in_query_form_and_json(client, picture):
+    options = {"strategy": "sample", "seed": 7, "count": 2, "max_words": 5, "top_p": 0.9, "reliance": False, "maps": "none"}
+    text = {name: str(value).lower() for name, value in options.items()}
+    answers = [
+        client.post("/v1/captions", content=picture, params=text),
+        client.post("/v1/captions", files={"image": picture}, data=text),
+        client.post("/v1/captions", json={"image": base64.b64encode(picture).decode(), **options}),
+    ]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    first, *others = [answer.json()["captions"] for answer in answers]
+    assert all(other == first for other in others)
+    assert len(first) == 2
+    assert all(len(caption["words"]) <= 5 for caption in first)
+    for word in first[0]["words"]:
+        assert word["map"] is word["image_mass"] is word["focus"] is word["box"] is word["image_reliance"] is None
+
+
+def test_text_is_the_first_caption_and_a_newline(client, picture):
+    answer = client.post("/v1/captions", content=picture, headers={"accept": "text/plain"})
+    known = client.post("/v1/captions", content=picture).json()
+    assert answer.text == known["captions"][0]["text"] + "\n"
+    assert answer.headers["content-type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("text/*", "text/plain"),
+        ("application/json;q=0.2, text/plain;q=0.9", "text/plain"),
+        ("text/plain;q=0, */*;q=0.1", "application/json"),
+        ("text/html, application/json;q=0.5", "application/json"),
+    ],
+)
+def test_the_type_that_is_wanted_most_is_given(client, picture, accept, kind):
+    answer = client.post("/v1/captions", content=picture, headers={"accept": accept})
+    assert answer.headers["content-type"].startswith(kind)
+
+
+@pytest.mark.parametrize("accept", ["image/png", "text/html", "text/event-stream", "application/xml;q=1", "*/*;q=0"])
+def test_other_types_are_not_acceptable(client, picture, accept):
+    problem(client.post("/v1/captions", content=picture, headers={"accept": accept}), "not_acceptable")
+
+
+def test_an_explanation_keeps_the_text_as_it_was_sent(client, picture):
+    text = "A brown DOG, well-known, runs."
+    answer = client.post("/v1/explanations", files={"image": picture}, data={"caption": text})
+    body = CaptionsAnswer.model_validate(answer.json())
+
+    assert body.object == "explanation"
+    assert body.captions[0].text == text
+    words = body.captions[0].words
+    assert [word.text for word in words] == ["A", "brown", "DOG", "well-known", "runs"]
+    assert all(text[word.start : word.end] == word.text for word in words)
+    assert all(sum(word.map.values) == pytest.approx(1, abs=1e-3) for word in words)
+    assert body.captions[0].log_probability < sum(word.log_probability for word in words), "the end token counts"
+
+
+def test_a_caption_explained_has_the_figures_that_it_was_made_with(client, picture):
+    made = client.post("/v1/captions", content=picture).json()["captions"][0]
+    explained = client.post("/v1/explanations", content=picture, params={"caption": made["text"]}).json()["captions"][0]
+    if made["finish_reason"] == "stop":
+        assert explained["log_probability"] == pytest.approx(made["log_probability"], abs=1e-4)
+        assert explained["words"][0]["map"] == made["words"][0]["map"]
+
+
+def test_a_prompt_is_kept_as_given_and_its_words_get_maps(client, picture):
+    answer = client.post("/v1/captions", content=picture, params={"prompt": "A Dog"}).json()["captions"][0]
+    assert answer["text"].startswith("A Dog")
+    assert [word["text"] for word in answer["words"][:2]][0] == "A"
+    assert all(answer["text"][word["start"] : word["end"]] == word["text"] for word in answer["words"])
+
+
+def test_a_map_can_be_asked_for_in_another_size(client, picture):
+    word = client.post("/v1/captions", content=picture, params={"map_size": "20x10"}).json()["captions"][0]["words"][0]
+    assert (word["map"]["columns"], word["map"]["rows"]) == (20, 10)
+    assert sum(word["map"]["values"]) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("params", "name"),
+    [
+        ({"beams": "9"}, "beams"),
+        ({"beams": "three"}, "beams"),
+        ({"count": "5"}, "count"),
+        ({"strategy": "greedy", "count": "2"}, "count"),
+        ({"strategy": "best"}, "strategy"),
+        ({"maps": "gradient"}, "maps"),
+        ({"map_size": "0x4"}, "map_size"),
+        ({"map_size": "600x4"}, "map_size"),
+        ({"map_size": "big"}, "map_size"),
+        ({"language": "fr"}, "language"),
+        ({"min_words": "9", "max_words": "3"}, "min_words"),
+        ({"temperature": "nan"}, "temperature"),
+        ({"length_penalty": "inf"}, "length_penalty"),
+        ({"seed": str(2**63)}, "seed"),
+        ({"prompt": "dog " * 90}, "prompt"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_named(client, picture, params, name):
+    body = problem(client.post("/v1/captions", content=picture, params=params), "invalid_option")
+    assert [entry["parameter"] for entry in body["errors"]] == [name]
+
+
+def test_an_unknown_option_lists_the_known_ones(client, picture):
+    body = problem(client.post("/v1/captions", content=picture, params={"beam": "3"}), "invalid_option")
+    assert all(name in body["errors"][0]["detail"] for name in CaptionOptions.model_fields)
+
+
+def test_options_in_json_are_typed_and_pointed_at(client, picture):
+    body = {"image": base64.b64encode(picture).decode(), "beams": "3", "reliance": 1}
+    found = problem(client.post("/v1/captions", json=body), "invalid_option")
+    assert {entry["pointer"] for entry in found["errors"]} == {"/beams", "/reliance"}
+
+
+def test_options_given_twice_are_refused(client, picture):
+    problem(client.post("/v1/captions?beams=2&beams=3", content=picture), "invalid_option")
+    problem(client.post("/v1/captions?beams=2", files={"image": picture}, data={"beams": "3"}), "invalid_option")
+
+
+def test_an_explanation_needs_a_caption_of_at_most_60_words(client, picture):
+    for params in ({}, {"caption": ""}, {"caption": "dog " * 61}):
+        body = problem(client.post("/v1/explanations", content=picture, params=params), "invalid_option")
+        assert body["errors"][0]["parameter"] == "caption"
+    assert client.post("/v1/explanations", content=picture, params={"caption": "dog " * 40}).status_code == 200
+
+
+def test_a_model_is_chosen_by_name(client, picture):
+    assert client.post("/v1/captions", content=picture).json()["model"] == "tiny"
+    assert client.post("/v1/captions", content=picture, params={"model": "other"}).json()["model"] == "other"
+    problem(client.post("/v1/captions", content=picture, params={"model": "gpt"}), "unknown_model")
+
+
+def hostile() -> dict[str, tuple[bytes, str]]:
+    file = io.BytesIO()
+    Image.new("RGB", (30, 30), "red").save(file, "GIF", save_all=True, append_images=[Image.new("RGB", (30, 30), "blue")])
+    jpeg = io.BytesIO()
+    Image.effect_noise((200, 200), 90).convert("RGB").save(jpeg, "JPEG")
+    return {
+        "empty": (b"", "empty_body"),
+        "truncated": (jpeg.getvalue()[:2000], "broken_image"),
+        "text": (b"This is a text file, not a picture.\n" * 30, "unsupported_image_format"),
+        "lying header": (lying_png(9400, 9400), "too_many_pixels"),
+        "animated GIF": (file.getvalue(), "unsupported_image_format"),
+        "huge text chunk": (text_png(2_000_000), "broken_image"),
+        "too many bytes": (b"\xff\xd8\xff" + b"\0" * 3_100_000, "body_too_large"),
+    }
+
+
+@pytest.mark.parametrize("name", hostile())
+@pytest.mark.parametrize("form", ["raw", "form", "json"])
+def test_hostile_bytes_get_their_problem_in_every_form(client, name, form):
+    data, code = hostile()[name]
+    if form == "raw":
+        response = client.post("/v1/captions", content=data)
+    elif form == "form":
+        response = client.post("/v1/captions", files={"image": ("x", data)})
+    else:
+        response = client.post("/v1/captions", json={"image": base64.b64encode(data).decode()})
+    problem(response, code)
+
+
+def harmless() -> dict[str, bytes]:
+    def encoded(image: Image.Image, format: str, **options: object) -> bytes:
+        file = io.BytesIO()
+        image.save(file, format, **options)
+        return file.getvalue()
+
+    palette = Image.new("P", (40, 40), 0)
+    palette.putpalette([255, 0, 0, 0, 0, 255])
+    return {
+        "CMYK JPEG": encoded(Image.new("CMYK", (50, 40), (0, 90, 90, 10)), "JPEG"),
+        "16-bit PNG": encoded(Image.new("I;16", (50, 40), 40_000), "PNG"),
+        "transparent palette PNG": encoded(palette, "PNG", transparency=0),
+        "1 x 1": encoded(Image.new("RGB", (1, 1)), "PNG"),
+        "1 x 4000": encoded(Image.new("RGB", (1, 4000)), "PNG"),
+        "animated WebP": encoded(palette.convert("RGB"), "WEBP", save_all=True, append_images=[Image.new("RGB", (40, 40))]),
+    }
+
+
+@pytest.mark.parametrize("name", harmless())
+def test_odd_but_whole_pictures_get_captions(client, name):
+    answer = client.post("/v1/captions", content=harmless()[name])
+    assert answer.status_code == 200
+    CaptionsAnswer.model_validate(answer.json())
+
+
+def test_a_gif_is_captioned_where_it_is_switched_on(tiny_captioner):
+    data, _ = hostile()["animated GIF"]
+    with TestClient(create_app({"tiny": tiny_captioner}, Settings(formats="jpeg, gif"))) as client:
+        assert client.post("/v1/captions", content=data).json()["image"]["format"] == "GIF"
+
+
+@pytest.mark.parametrize(
+    ("request_arguments", "code"),
+    [
+        ({"content": b"{", "headers": {"content-type": "application/json"}}, "broken_json"),
+        ({"content": b"[1]", "headers": {"content-type": "application/json"}}, "broken_json"),
+        ({"content": b"[" * 100_000, "headers": {"content-type": "application/json"}}, "broken_json"),
+        ({"content": b'{"image": "\xff"}', "headers": {"content-type": "application/json"}}, "broken_json"),
+        ({"json": {"image": "***"}}, "broken_base64"),
+        ({"json": {"image": "data:image/png,abc"}}, "broken_base64"),
+        ({"json": {"image": "a"}}, "broken_base64"),
+        ({"json": {"image": ""}}, "empty_body"),
+        ({"json": {"image": 5}}, "invalid_option"),
+        ({"json": {}}, "invalid_option"),
+        ({"json": {"url": "https://example.org/a.jpg"}}, "host_not_allowed"),
+        ({"content": b"xx", "headers": {"content-type": "multipart/form-data"}}, "broken_multipart"),
+        ({"content": b"xx", "headers": {"content-type": "multipart/form-data; boundary=a"}}, "broken_multipart"),
+        ({"files": {"picture": b"xx"}}, "invalid_option"),
+        ({"data": {"beams": "3"}, "files": {"image": b""}}, "empty_body"),
+        ({"content": b"%PDF", "headers": {"content-type": "application/pdf"}}, "unsupported_media_type"),
+        ({"content": b"hi", "headers": {"content-type": "text/plain"}}, "unsupported_media_type"),
+    ],
+)
+def test_bodies_that_cannot_be_read_say_why(client, request_arguments, code):
+    problem(client.post("/v1/captions", **request_arguments), code)
+
+
+def test_a_chunked_body_is_read_up_to_the_limit(client):
+    def endless():
+        for _ in range(100):
+            yield b"\xff\xd8\xff" + b"\0" * 100_000
+
+    problem(client.post("/v1/captions", content=endless()), "body_too_large")
+
+
+def test_paths_and_methods_that_are_not_there(client):
+    problem(client.get("/nothing"), "unknown_path")
+    assert "POST" in problem(client.get("/v1/captions"), "method")["detail"]
+    assert client.get("/v1/captions").headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/models"])
+def test_probes_answer_get_and_head(client, path):
+    assert client.get(path).status_code == 200
+    head = client.head(path)
+    assert head.status_code == 200
+    assert head.content == b""
+
+
+def test_models_say_what_they_are(client, tiny_captioner):
+    body = ModelsAnswer.model_validate(client.get("/v1/models").json(), extra="forbid")
+    assert [entry.name for entry in body.data] == ["tiny", "other"]
+    first = body.data[0]
+    assert first.grid == {"rows": 3, "columns": 4}
+    assert first.languages == ["en"]
+    assert first.parameters == tiny_captioner.parameters
+    assert first.card == "# A tiny card"
+    assert first.defaults["beams"] == 3
+
+
+def test_a_request_id_is_taken_or_made(client, picture):
+    assert client.get("/livez", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
+    made = [client.get("/livez").headers["x-request-id"] for _ in range(2)]
+    assert made[0] != made[1]
+    assert len(client.get("/livez", headers={"x-request-id": "a b" * 100}).headers["x-request-id"]) == 24
+
+
+def test_every_problem_has_a_page(client):
+    for code in PROBLEMS:
+        assert code in client.get(f"/problems/{code}").text
+    problem(client.get("/problems/none"), "unknown_path")
+
+
+def test_the_openapi_document_holds_every_error_option_and_schema(client):
+    document = client.get("/openapi.json").json()
+    operation = document["paths"]["/v1/captions"]["post"]
+    documented = {status: entry["description"] for status, entry in operation["responses"].items()}
+    for code in ("empty_body", "host_not_allowed", "unknown_model", "too_many_pixels", "invalid_option", "internal"):
+        assert code in documented[str(PROBLEMS[code].status)]
+    assert {entry["name"] for entry in operation["parameters"]} == set(CaptionOptions.model_fields)
+    assert {"multipart/form-data", "application/json", "image/jpeg"} <= operation["requestBody"]["content"].keys()
+
+    def references(node: object):
+        if isinstance(node, dict):
+            if "$ref" in node:
+                yield node["$ref"]
+            for value in node.values():
+                yield from references(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from references(value)
+
+    for reference in set(references(document)):
+        assert reference.removeprefix("#/components/schemas/") in document["components"]["schemas"]
+    assert "/v1/explanations" in document["paths"]
+
+
+def test_a_bug_is_told_as_one_and_gives_nothing_away(tiny_captioner, picture, caplog):
+    class Failing(Captioner):
+        def caption(self, *arguments: object, **options: object):
+            raise RuntimeError("secret")
+
+    failing = Failing.__new__(Failing)
+    failing.__dict__ = tiny_captioner.__dict__
+    with TestClient(create_app({"tiny": failing}, Settings()), raise_server_exceptions=False) as client:
+        body = problem(client.post("/v1/captions", content=picture), "internal")
+    assert "secret" not in str(body)
+    assert body["request_id"] in caplog.text
+
+
+def test_requests_at_once_each_get_their_own_answer(client, photo):
+    from concurrent.futures import ThreadPoolExecutor
+
+    pictures = [photo(60 + seed, 50, "PNG", seed=seed) for seed in range(8)]
+    alone = [client.post("/v1/captions", content=data).json()["captions"] for data in pictures]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda data: client.post("/v1/captions", content=data).json()["captions"], pictures))
+    assert together == alone
