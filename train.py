@@ -22,11 +22,11 @@ import torch
 from tqdm import tqdm
 
 from corpus import Captioned, Source, open_source
+from evaluation import CaptionScores, score_captions
 from model import (
     PAD_ID,
     SHARD_BYTES,
     CaptionerError,
-    CaptionNetwork,
     choose_precision,
     save_checkpoint,
     use_threads,
@@ -39,16 +39,20 @@ from training import (
     TrainingSource,
     WeightAverage,
     build_network,
+    build_optimiser,
     cached_features,
     caption_loss,
+    card_text,
     frozen_parts,
+    greedy_captions,
     load_state,
     parse_arguments,
     rate_factor,
     restored_config,
     save_state,
-    validate,
 )
+
+FEW_DISTINCT = 0.1  # below this share of distinct captions a network has most likely learnt one caption for all pictures
 
 
 class Trainer:
@@ -68,7 +72,7 @@ class Trainer:
         for part in self.frozen:
             part.requires_grad_(False)
         self.average = WeightAverage(self.network, config.average)
-        self.optimiser = torch.optim.AdamW(_parameter_groups(self.network, config), lr=config.rate, betas=(0.9, 0.98))
+        self.optimiser = build_optimiser(self.network, config)
         self.progress = Progress()
 
     def prepare(self) -> None:
@@ -150,12 +154,11 @@ class Trainer:
     def validate(self) -> None:
         """Caption the validation pictures with the averaged weights; keep the best by the first source's CIDEr."""
         for place, (name, entries, cache) in enumerate(self.validation):
-            result = validate(name, self.average.network, self.tokenizer, entries, cache, self.dtype)
-            print(f"step {self.progress.step}  {result.line()}")
-            for sample in result.samples:
-                print(f"    {sample}")
-            if place == 0 and result.scores.cider > self.progress.best:
-                self.progress.best = result.scores.cider
+            captions = greedy_captions(self.average.network, self.tokenizer, entries, cache, self.dtype)
+            scores = score_captions(captions, {entry.image_id: list(entry.captions) for entry in entries})
+            print(_told(name, self.progress.step, scores, captions))
+            if place == 0 and scores.cider > self.progress.best:
+                self.progress.best = scores.cider
                 self.save_checkpoint("best")
         if not self.validation:
             self.save_checkpoint("best")
@@ -178,7 +181,7 @@ class Trainer:
         return min(self.config.steps or sys.maxsize, self.config.epochs * batches)
 
     def save_checkpoint(self, name: str) -> None:
-        card = _card(self.config, self.progress)
+        card = card_text(self.config, self.progress.step)
         save_checkpoint(
             self.run / name, self.network.config, self.average.network.state_dict(), self.tokenizer, card,
             dtype=torch.float16, shard_bytes=SHARD_BYTES,
@@ -258,40 +261,18 @@ def _tell_cost(trainer: Trainer) -> None:
     print(f"a step takes {min(seconds):.2f} s here: about {hours:.1f} hours, validation not counted")
 
 
-def _parameter_groups(network: CaptionNetwork, config: TrainConfig) -> list[dict[str, object]]:
-    """Weight decay for matrices only; the encoder's rate has its own factor."""
-    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
-    for name, value in network.named_parameters():
-        if value.requires_grad:
-            groups.setdefault((name.startswith("encoder."), value.dim() >= 2), []).append(value)
-    return [
-        {
-            "params": values,
-            "weight_decay": config.weight_decay if matrix else 0.0,
-            "peak": config.rate * (config.encoder_rate if encoder else 1.0),
-        }
-        for (encoder, matrix), values in groups.items()
-    ]
-
-
-def _card(config: TrainConfig, progress: Progress) -> str:
-    settings = dataclasses.asdict(config)
+def _told(name: str, step: int, scores: CaptionScores, captions: dict[str, str]) -> str:
+    """Return a validation in words: the scores, three captions to read, and a warning where nearly all are the same."""
     lines = [
-        f"- {name}: {value}"
-        for name, value in settings.items()
-        if name not in ("run", "cache", "resume", "dry_run", "data")
+        f"step {step}  {name}: CIDEr {100 * scores.cider:.1f}  BLEU-4 {100 * scores.bleu[3]:.1f}  "
+        f"distinct {100 * scores.distinct:.0f} %  words {scores.words:.1f}",
+        *(f"    {text}" for text in list(captions.values())[:3]),
     ]
-    data = ", ".join(Path(name).name for name in config.data)
-    return "\n".join(
-        [
-            "# A Sightline checkpoint",
-            "",
-            f"Trained on {data}; {progress.step} steps. Its data's terms apply to it.",
-            "",
-            *lines,
-            "",
-        ]
-    )
+    if scores.distinct < FEW_DISTINCT:
+        lines.append(
+            "  WARNING: nearly one caption for every picture; lower --rate, and check that pictures and captions match"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

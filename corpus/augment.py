@@ -21,6 +21,7 @@ def augmented(image: Image.Image, view: int, dice: random.Random) -> Image.Image
 
 
 def is_mirrored(view: int) -> bool:
+    """Return whether `augmented` mirrors this view, so that its captions must be mirrored too."""
     return view % 2 == 1
 
 

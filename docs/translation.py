@@ -44,7 +44,10 @@ class Pair:
 
 
 def sentences() -> list[Pair]:
-    """Return all the 240 sentences, in a fixed order: English subject verb doing thing, Hindi subject thing doing verb है."""
+    """Return all the 240 sentences in a fixed order.
+
+    English: subject, verb, doing, thing; Hindi: subject, thing, doing, verb and है.
+    """
     pairs = [
         Pair(
             (subject, liking, doing, thing),
@@ -98,7 +101,9 @@ class Translator(nn.Module):
         """Translate greedily; returns the Hindi words and the map (T, S): where each word looked when it was chosen."""
         source = torch.tensor([[self.english.index(word) for word in english]])
         state = self.decoder.start(self.encode(source), (0,))
-        token, words, rows = 1, [], []
+        token = 1
+        words: list[str] = []
+        rows: list[Tensor] = []
         while len(words) < 7:
             logits, (seen,), state = self.decoder(torch.tensor([[token]]), state, weights=True)
             token = int(logits[0, -1].argmax())

@@ -116,7 +116,7 @@ def read_config(folder: Path) -> ModelConfig:
     try:
         document: dict[str, Any] = json.loads(_read(path))
         found = document.pop("format", None)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path} is not a JSON object ({error}); copy it again from its source") from error
     if found != FORMAT:
         raise CheckpointError(

@@ -2,13 +2,15 @@
 
 from training.average import WeightAverage
 from training.batches import Batch, TrainingSource
+from training.card import card_text
 from training.config import TrainConfig, parse_arguments, restored_config
 from training.features import FeatureCache, cached_features, view_pixels
 from training.loss import caption_loss
 from training.network import build_network, frozen_parts
+from training.optimiser import build_optimiser
 from training.run import Progress, load_state, save_state
 from training.schedule import rate_factor
-from training.validation import Validation, validate
+from training.validation import greedy_captions
 
 __all__ = [
     "Batch",
@@ -16,17 +18,18 @@ __all__ = [
     "Progress",
     "TrainConfig",
     "TrainingSource",
-    "Validation",
     "WeightAverage",
     "build_network",
+    "build_optimiser",
     "cached_features",
     "caption_loss",
+    "card_text",
     "frozen_parts",
+    "greedy_captions",
     "load_state",
     "parse_arguments",
     "rate_factor",
     "restored_config",
     "save_state",
-    "validate",
     "view_pixels",
 ]

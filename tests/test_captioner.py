@@ -1,0 +1,109 @@
+"""The front of the model room: caption, stream, explain."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from model import Captioner, GenerationOptions, ImageCaptions, TextError, Word
+
+
+def test_a_caption_joins_text_words_and_figures(tiny_captioner, views):
+    for answer in tiny_captioner.caption(views, GenerationOptions(beams=3, count=2)):
+        assert len(answer.captions) == 2
+        for caption in answer.captions:
+            for word in caption.words:
+                assert caption.text[word.start : word.end] == word.text
+                assert word.map.values.sum().item() == pytest.approx(1.0)
+                assert (word.map.values >= 0).all()
+                assert word.map.values.shape == (answer.grid.cells,)
+                assert 0 < word.probability <= 1
+
+
+def test_maps_and_reliance_cost_nothing_where_they_are_not_asked_for(tiny_captioner, views):
+    bare = tiny_captioner.caption(views, maps=False, reliance=False)
+    full = tiny_captioner.caption(views)
+    for one, two in zip(bare, full, strict=True):
+        assert one.captions[0].text == two.captions[0].text
+        assert one.captions[0].log_probability == pytest.approx(two.captions[0].log_probability, abs=1e-5)
+        assert all(word.map is word.box is word.image_reliance is None for word in one.captions[0].words)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [GenerationOptions(), GenerationOptions(strategy="greedy"), GenerationOptions(beams=2, prompt="a dog", max_words=6),
+     GenerationOptions(strategy="sample", seed=3)],
+)  # fmt: skip
+def test_a_stream_tells_the_words_of_the_answer_in_order(tiny_captioner, views, options):
+    events = list(tiny_captioner.stream(views[0], options))
+    (answer,) = [event for event in events if isinstance(event, ImageCaptions)]
+    words = [event for event in events if isinstance(event, Word)]
+    (expected,) = tiny_captioner.caption(views[:1], options)
+
+    assert events[-1] is answer
+    assert answer.captions[0].text == expected.captions[0].text
+    assert len(words) == len(expected.captions[0].words)
+    for word, known in zip(words, expected.captions[0].words, strict=True):
+        assert (word.text, word.start, word.end, word.box) == (known.text, known.start, known.end, known.box)
+        assert word.log_probability == pytest.approx(known.log_probability, abs=1e-5)
+        torch.testing.assert_close(word.map.values, known.map.values, atol=1e-6, rtol=0)
+
+
+def test_a_word_is_told_before_the_caption_is_finished(tiny_captioner, views):
+    stream = tiny_captioner.stream(views[0], GenerationOptions(strategy="greedy", min_words=6))
+    first = next(stream)
+    assert isinstance(first, Word)
+    stream.close()
+
+
+def test_an_explanation_reads_what_the_caption_was_made_with(tiny_captioner, views):
+    made = tiny_captioner.caption(views)
+    explained = tiny_captioner.explain(views, [answer.captions[0].text for answer in made])
+    for one, two in zip(made, explained, strict=True):
+        caption, other = one.captions[0], two.captions[0]
+        assert other.text == caption.text
+        if caption.finish_reason == "stop" and len(other.words) == len(caption.words):
+            assert other.log_probability == pytest.approx(caption.log_probability, abs=1e-4)
+
+
+def test_the_words_before_a_change_do_not_know_of_it(tiny_captioner, views):
+    one, two = tiny_captioner.explain([views[0]] * 2, ["a brown dog runs", "a brown dog sleeps all day"])
+    for word, other in list(zip(one.captions[0].words, two.captions[0].words, strict=False))[:3]:
+        assert word.log_probability == pytest.approx(other.log_probability, abs=1e-6)
+        torch.testing.assert_close(word.map.values, other.map.values, atol=1e-7, rtol=0)
+
+
+def test_texts_that_do_not_fit_are_refused_before_any_work(tiny_captioner, views):
+    with pytest.raises(TextError, match="positions"):
+        tiny_captioner.explain(views[:1], ["dog " * 200])
+    with pytest.raises(TextError, match="positions"):
+        tiny_captioner.caption(views[:1], GenerationOptions(prompt="dog " * 90))
+
+
+def test_an_empty_caption_can_be_explained(tiny_captioner, views):
+    (answer,) = tiny_captioner.explain(views[:1], [""])
+    assert answer.captions[0].words == ()
+    assert answer.captions[0].log_probability < 0
+
+
+def test_a_captioner_is_shared_by_threads(tiny_captioner, views):
+    alone = [tiny_captioner.caption([view])[0].captions for view in views]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda view: tiny_captioner.caption([view])[0].captions[0].text, views * 4))
+    assert together == [captions[0].text for captions in alone] * 4
+
+
+def test_bfloat16_says_nearly_the_same(tiny_captioner, views, tokenizer):
+    import copy
+
+    from model import Checkpoint, Precision
+
+    network = copy.deepcopy(tiny_captioner._network)
+    quick = Captioner(Checkpoint(network, tokenizer, ""), Precision(torch.bfloat16, "as asked"))
+    text = "a brown dog runs"
+    for one, two in zip(tiny_captioner.explain(views, [text] * 3), quick.explain(views, [text] * 3), strict=True):
+        for word, other in zip(one.captions[0].words, two.captions[0].words, strict=True):
+            assert word.log_probability == pytest.approx(other.log_probability, abs=0.15)  # the random weights are large
+            torch.testing.assert_close(word.map.values, other.map.values, atol=2e-2, rtol=0)

@@ -1,0 +1,167 @@
+"""Captioned photographs on disk: COCO json, tar shards with JSON lines, and their errors."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+
+import pytest
+
+from corpus import DataError, augmented, is_mirrored, mirrored_caption, open_source, plain_caption, read_data
+
+
+@pytest.fixture
+def coco(tmp_path, photo):
+    """Write a COCO folder of two photographs."""
+    (tmp_path / "images").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "images" / name).write_bytes(photo(format="JPEG"))
+    document = {
+        "images": [{"id": 1, "file_name": "a.jpg"}, {"id": "x2", "file_name": "b.jpg", "split": "test"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "caption": "A dog."},
+            {"id": 2, "image_id": 1, "caption": " A brown dog runs . "},
+            {"id": 3, "image_id": "x2", "caption": "a cat"},
+        ],
+    }
+    (tmp_path / "captions_val2017.json").write_text(json.dumps(document))
+    return tmp_path
+
+
+@pytest.fixture
+def shards(tmp_path, photo):
+    """Write two shards and two languages."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for shard, names in (("train-00", ("p", "q")), ("test-00", ("r",))):
+        with tarfile.open(folder / f"{shard}.tar", "w") as archive:
+            for name in names:
+                data = photo(format="WEBP")
+                entry = tarfile.TarInfo(f"{name}.webp")
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
+    rows = [
+        {"image": "p", "split": "train", "captions": ["one", "two"], "boxes": [[1, 2, 3.5, 4, "dog"]]},
+        {"image": "q", "split": "train", "captions": []},
+        {"image": "r", "split": "test", "captions": ["three"]},
+    ]
+    (folder / "captions.en.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "captions.zh.jsonl").write_text(json.dumps({"image": "p", "split": "train", "captions": ["一"]}))
+    return folder
+
+
+def test_coco_is_read_from_its_file_and_its_folder(coco):
+    for data in (coco, coco / "captions_val2017.json", f"coco:{coco}"):
+        examples = read_data(data)
+        assert [(e.image_id, e.split, e.references) for e in examples] == [
+            ("1", "val", ("A dog.", "A brown dog runs .")),
+            ("x2", "test", ("a cat",)),
+        ]
+        assert examples[0].read()[:2] == b"\xff\xd8"
+
+
+def test_shards_are_read_beside_the_captions_of_a_language(shards):
+    examples = read_data(shards)
+    assert [(e.image_id, e.split, e.references) for e in examples] == [
+        ("p", "train", ("one", "two")),
+        ("r", "test", ("three",)),
+    ]
+    assert examples[0].objects[0].name == "dog"
+    assert examples[0].objects[0].box.x1 == 3.5
+    assert examples[0].read()[8:12] == b"WEBP"
+    (chinese,) = read_data(shards, language="zh")
+    assert (chinese.references, chinese.language) == (("一",), "zh")
+    assert len(read_data(shards / "captions.en.jsonl", need_captions=False)) == 3
+
+
+def test_an_image_id_is_in_exactly_one_split(coco, shards):
+    for data in (coco, shards):
+        ids = [example.image_id for example in read_data(data)]
+        assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda f: (f / "captions_val2017.json").write_text("{}"), "needs 'images' and 'annotations'"),
+        (lambda f: (f / "captions_val2017.json").write_text("nonsense"), "no COCO captions file"),
+        (lambda f: (f / "images/b.jpg").unlink(), r"images\[1\] is 'b.jpg'"),
+        (lambda f: (f / "captions_val2017.json").write_text('{"images": [], "annotations": [{"caption": "x"}]}'),
+         r"annotations\[0\] has no 'image_id'"),
+    ],
+)  # fmt: skip
+def test_a_broken_coco_file_names_the_record(coco, break_it, message):
+    break_it(coco)
+    with pytest.raises(DataError, match=message):
+        read_data(coco)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda f: (f / "captions.en.jsonl").write_text('{"image": "p", "captions": ["a"]}\n{"captions": []}'), "line 2"),
+        (
+            lambda f: (f / "captions.en.jsonl").write_text('{"image": "zz", "captions": ["a"]}'),
+            "'zz' is in none of 2 shards",
+        ),
+        (lambda f: (f / "captions.en.jsonl").write_text("not json"), "line 1"),
+        (lambda f: (f / "test-00.tar").write_bytes(b"not a tar"), "test-00.tar cannot be read"),
+        (
+            lambda f: (f / "captions.en.jsonl").unlink() or (f / "captions.hi.jsonl").write_text(""),
+            r"no captions\.en\.jsonl",
+        ),
+    ],
+)
+def test_broken_shards_name_file_and_line(shards, break_it, message):
+    break_it(shards)
+    with pytest.raises(DataError, match=message):
+        read_data(shards)
+
+
+def test_data_that_is_not_there_or_cannot_be_told_is_refused(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        read_data(tmp_path / "none")
+    with pytest.raises(DataError, match="neither tar shards"):
+        read_data(tmp_path)
+    (tmp_path / "x.txt").write_text("hello")
+    with pytest.raises(DataError, match="format that can be told"):
+        read_data(tmp_path / "x.txt")
+
+
+def test_a_source_spells_captions_in_one_way(shards, coco):
+    source = open_source(str(shards))
+    assert [entry.captions for entry in source.split("train")] == [("one", "two")]
+    assert source.split("train")[0].load().size == (64, 48)
+    assert plain_caption("  A Dog\truns . ") == "a dog runs"
+    with pytest.raises(DataError, match="train split"):
+        open_source(str(coco))
+
+
+def test_scenes_are_a_source_of_their_own():
+    source = open_source("scenes:3")
+    assert len(source.split("train")) == 3
+    assert len(source.split("val")) == 200
+    assert source.split("train")[0].load().size == (224, 224)
+    with pytest.raises(DataError, match="scenes:many"):
+        open_source("scenes:many")
+
+
+def test_a_mirrored_view_exchanges_left_and_right_in_the_words():
+    assert mirrored_caption("the dog left of the right lefty") == "the dog right of the left lefty"
+    assert [is_mirrored(view) for view in range(4)] == [False, True, False, True]
+
+
+def test_views_keep_the_picture_and_its_colours(photo):
+    import random
+
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (100, 50), "black")
+    ImageDraw.Draw(image).rectangle((0, 0, 19, 49), fill="white")
+    assert augmented(image, 0, random.Random(0)).tobytes() == image.tobytes()
+    assert augmented(image, 1, random.Random(0)).getpixel((99, 10)) == (255, 255, 255)
+    for seed in range(20):
+        width, height = augmented(image, 2, random.Random(seed)).size
+        assert 74 <= width <= 100
+        assert 37 <= height <= 50

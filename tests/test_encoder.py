@@ -1,0 +1,76 @@
+"""The image encoder: plain patches and hybrids around timm's VisionTransformer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from model import CaptionNetwork, ConfigError, EncoderConfig, ImageConfig, PatchGrid
+from model.encoder import PatchEncoder
+from tests.conftest import tiny_config
+
+SMALL = ImageConfig(height=64, width=96)
+
+
+@pytest.mark.parametrize(
+    ("options", "grid", "prefix"),
+    [
+        ({"patch_size": 16}, PatchGrid(4, 6), 1),
+        ({"patch_size": 32, "class_token": False}, PatchGrid(2, 3), 0),
+        ({"patch_size": 16, "registers": 4}, PatchGrid(4, 6), 5),
+        ({"stem": "resnet10t", "stem_strides": (16,)}, PatchGrid(4, 6), 1),
+        ({"stem": "resnet10t", "stem_strides": (8, 16, 32)}, PatchGrid(8, 12), 1),
+        ({"stem": "tf_efficientnet_lite0", "stem_strides": (32,)}, PatchGrid(2, 3), 1),
+    ],
+)
+def test_an_encoder_gives_prefix_and_cells(options, grid, prefix):
+    encoder = PatchEncoder(EncoderConfig(width=24, depth=1, heads=2, **options), SMALL).eval()
+    features = encoder(torch.zeros(2, 3, 64, 96))
+    assert (features.grid, features.prefix) == (grid, prefix)
+    assert features.tokens.shape == (2, prefix + grid.cells, 24)
+
+
+def test_a_plain_encoder_is_timms_own_forward_pass(tiny_network, pixels):
+    vit = tiny_network.encoder.vit
+    torch.testing.assert_close(tiny_network.encode(pixels).tokens, vit.forward_features(pixels), atol=1e-12, rtol=0)
+
+
+def test_a_hybrid_encoder_is_timms_own_forward_pass():
+    config = EncoderConfig(width=24, depth=1, heads=2, stem="resnet10t", stem_strides=(16, 32), registers=1)
+    encoder = PatchEncoder(config, SMALL).double().eval()
+    pixels = torch.rand(2, 3, 64, 96, dtype=torch.float64)
+    torch.testing.assert_close(encoder(pixels).tokens, encoder.vit.forward_features(pixels), atol=1e-12, rtol=0)
+
+
+def test_the_stem_can_be_cached():
+    config = EncoderConfig(width=24, depth=1, heads=2, stem="resnet10t", stem_strides=(16, 32))
+    encoder = PatchEncoder(config, SMALL).eval()
+    pixels = torch.rand(2, 3, 64, 96)
+    maps = encoder.stem(pixels)
+    assert [tuple(value.shape[-2:]) for value in maps] == [(4, 6), (2, 3)]
+    torch.testing.assert_close(encoder.finish(maps).tokens, encoder(pixels).tokens)
+
+
+def test_self_attention_is_told_and_sums_to_one(tiny_network, pixels):
+    (weights,) = tiny_network.encoder.self_attention(pixels)
+    assert weights.shape == (3, 2, 14, 14)
+    torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]), atol=1e-12, rtol=0)
+
+
+def test_training_and_evaluation_agree_without_dropout(tokenizer, pixels):
+    network = CaptionNetwork(tiny_config(tokenizer.size)).double()
+    tokens = torch.randint(3, tokenizer.size, (3, 5))
+    results = []
+    for mode in (True, False):  # written-out attention, then the fused kernel
+        network.train(mode)
+        results.append(network.decode(tokens, network.start(network.encode(pixels)))[0])
+    torch.testing.assert_close(results[0], results[1], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"stem": "no_such_net"}, "no_such_net"), ({"stem": "resnet10t", "stem_strides": (7,)}, r"strides \[7\]")],
+)
+def test_a_stem_that_cannot_be_is_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        PatchEncoder(EncoderConfig(width=24, depth=0, heads=2, **options), ImageConfig(height=56, width=56))

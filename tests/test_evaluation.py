@@ -1,0 +1,184 @@
+"""Measures and their command lines."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from corpus import draw_scene
+from evaluation import (
+    best_constant,
+    held_out_scenes,
+    judge_scenes,
+    photograph_pointing,
+    scene_pointing,
+    score_captions,
+    tokenised,
+    wrong_pictures,
+)
+from evaluation.__main__ import main
+from evaluation.synonyms import words_of
+from model import Box, Caption, GenerationOptions, ImageCaptions, PatchGrid, Timing, Word, WordMap
+
+REFERENCES = {
+    "1": ["a brown dog runs on the grass", "a dog is running", "the dog runs fast"],
+    "2": ["two children play football", "kids play with a ball", "two kids kick a ball in the park"],
+    "3": ["a man rides a red bike", "a cyclist on a hill", "a man on a bicycle rides down a hill"],
+}
+
+
+def test_captions_are_compared_as_lower_case_runs_of_letters_and_digits():
+    assert tokenised("A well-known Dog's 2nd ball_game .") == "a well known dog s 2nd ball game"
+
+
+def test_a_copied_reference_scores_higher_than_a_wrong_caption():
+    good = score_captions({image: texts[0] for image, texts in REFERENCES.items()}, REFERENCES)
+    shuffled = wrong_pictures({image: texts[0] for image, texts in REFERENCES.items()}, REFERENCES, seed=1)
+    assert good.bleu[0] == pytest.approx(1.0, abs=1e-6)
+    assert good.cider > 1.0 > 0.5 > shuffled.cider
+    assert (good.images, good.distinct) == (3, 1.0)
+
+
+def test_cider_is_what_its_paper_says_on_a_case_done_by_hand():
+    """One-word captions: only 1-grams count, each of the four orders weighs a quarter, and a factor of 10."""
+    references = {"1": ["dog"], "2": ["cat"]}
+    found = score_captions({"1": "dog", "2": "dog"}, references)
+    assert found.cider == pytest.approx((10 * 0.25 * 1.0 + 0.0) / 2, abs=1e-6)
+
+
+def test_captions_without_references_are_named():
+    with pytest.raises(ValueError, match="'9'"):
+        score_captions({"9": "a dog"}, REFERENCES)
+
+
+def test_the_best_constant_is_the_best_of_its_candidates():
+    candidates = [text for texts in REFERENCES.values() for text in texts]
+    text, scores = best_constant(candidates, REFERENCES)
+    every = {c: score_captions(dict.fromkeys(REFERENCES, tokenised(c)), REFERENCES).cider for c in candidates}
+    assert scores.cider == pytest.approx(max(every.values()))
+    assert scores.distinct == pytest.approx(1 / 3)
+
+
+class Pointer:
+    """A captioner whose maps are given: one cell a word."""
+
+    def __init__(self, cell_of) -> None:
+        self._cell_of = cell_of
+        self._asked = 0
+
+    @property
+    def image_config(self):
+        from model import ImageConfig
+
+        return ImageConfig(height=224, width=224)
+
+    def explain(self, views, texts):
+        answers = []
+        for text in texts:
+            words, grid = [], PatchGrid(14, 14)
+            start = 0
+            for name in text.split():
+                start = text.index(name, start)
+                values = torch.zeros(196, dtype=torch.float64)
+                values[self._cell_of(self._asked, name)] = 1.0
+                words.append(Word(name, start, start + len(name), -1.0, 0.0, WordMap(values, 1.0), (0, 0, 1, 1)))
+                start += len(name)
+            answers.append(ImageCaptions((Caption(text, tuple(words), -1.0, "stop"),), grid, Timing(0, 0, 0)))
+            self._asked += 1
+        return answers
+
+
+def test_maps_that_point_at_their_objects_score_one_and_swapped_maps_score_none():
+    scenes = [draw_scene(3, n) for n in range(200) if len(draw_scene(3, n).objects) >= 2][:30]
+
+    def cell(number: int, shape: str, other: bool = False) -> int:
+        objects = scenes[number].objects
+        own = next((index for index, entry in enumerate(objects) if entry.shape == shape), 0)
+        mask = torch.from_numpy(objects[(own + 1) % len(objects) if other else own].mask)
+        centres = mask[8::16, 8::16].flatten()
+        return (
+            int(centres.nonzero()[0]) if centres.any() else int(mask.reshape(14, 16, 14, 16).float().mean((1, 3)).argmax())
+        )
+
+    single = [s for s in scenes if len({e.shape for e in s.objects}) == len(s.objects)]
+    scenes = single
+    right = scene_pointing(Pointer(cell), scenes)
+    wrong = scene_pointing(Pointer(lambda n, shape: cell(n, shape, other=True)), scenes)
+
+    assert right.pointing > 0.9
+    assert right.swapped > 0.95
+    assert right.other < 0.05
+    assert wrong.pointing < 0.05
+    assert 0.01 <= right.area <= 0.12
+    assert right.objects == sum(len(scene.objects) for scene in scenes)
+
+
+def test_photographs_are_judged_by_the_boxes_of_the_class_that_a_word_names(photo):
+    from corpus import Example, NamedBox
+
+    picture = photo(140, 140)
+    boxes = (NamedBox("dog", Box(0, 0, 70, 70)), NamedBox("person", Box(70, 70, 140, 140)))
+    example = Example(picture, ("a dog and a woman", "something else"), "val", "1", objects=boxes)
+    right = photograph_pointing(Pointer(lambda n, name: 0 if name == "dog" else 195), [example])
+    wrong = photograph_pointing(Pointer(lambda n, name: 195 if name == "dog" else 0), [example])
+
+    assert (right.objects, right.pointing, right.swapped, right.swaps) == (2, 1.0, 1.0, 2)
+    assert (wrong.pointing, wrong.other, wrong.swapped) == (0.0, 1.0, 0.0)
+    assert right.area == pytest.approx(0.25, abs=0.01)
+    assert "women" in words_of("person")
+
+
+def test_scenes_are_captioned_and_judged(tiny_captioner):
+    scenes = held_out_scenes(6)
+    figures = judge_scenes(tiny_captioner, scenes, GenerationOptions(strategy="greedy"))
+    assert figures["right"] == 0.0, "random weights cannot be right"
+    assert sum(figures["wrong"].values()) == 6
+    assert all(scene.unseen for scene in held_out_scenes(4, unseen=True))
+
+
+def test_a_results_file_is_scored_from_the_command_line(tmp_path, capsys):
+    images = [{"id": int(image), "file_name": f"{image}.jpg"} for image in REFERENCES]
+    rows = [
+        {"id": n, "image_id": int(i), "caption": c}
+        for n, (i, c) in enumerate((i, c) for i, t in REFERENCES.items() for c in t)
+    ]
+    (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": rows}))
+    results = [
+        {"image_id": image if image == "1" else int(image), "caption": texts[0]} for image, texts in REFERENCES.items()
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+
+    arguments = ["captions", "--results", str(tmp_path / "results.json"), "--references", str(tmp_path / "captions.json")]
+    assert main([*arguments, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["BLEU-1"] == pytest.approx(1.0, abs=1e-6)
+    assert figures["images"] == 3
+    assert math.isfinite(figures["CIDEr"])
+    assert main(arguments) == 0
+    assert "CIDEr" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["captions", "--results", "none.json", "--references", "none.json"], 1),
+        (["maps", "--data", "none", "--json"], 1),
+        (["captions"], 2),
+    ],
+)
+def test_bad_data_and_wrong_use_have_their_own_status(arguments, status, capsys):
+    try:
+        found = main(arguments)
+    except SystemExit as error:
+        found = error.code
+    assert found == status
+    assert capsys.readouterr().err
+
+
+def test_wrong_pictures_are_the_same_captions_elsewhere():
+    captions = {str(n): f"caption {n}" for n in range(20)}
+    references = {str(n): [f"caption {n}"] for n in range(20)}
+    assert wrong_pictures(captions, references).bleu[0] < score_captions(captions, references).bleu[0]

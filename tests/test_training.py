@@ -1,0 +1,254 @@
+"""Training: the loss, the schedule, the average, and whole small runs that stop, resume and finish."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import random
+
+import pytest
+import torch
+from PIL import Image
+
+import train
+from model import END_ID, PAD_ID, START_ID, Captioner, ImageConfig, load_checkpoint, prepare
+from training import (
+    TrainConfig,
+    TrainingSource,
+    WeightAverage,
+    build_network,
+    caption_loss,
+    frozen_parts,
+    parse_arguments,
+    rate_factor,
+)
+
+TINY = [
+    "--data", "scenes:24", "--stem", "", "--freeze", "none", "--patch-size", "56", "--width", "24", "--heads", "2",
+    "--encoder-depth", "1", "--decoder-depth", "1", "--vocabulary", "300", "--batch", "8", "--validate", "4", "--dtype",
+    "float32", "--threads", "1", "--average", "0.5",
+]  # fmt: skip
+
+
+def test_the_loss_is_the_mean_over_real_targets_and_ignores_how_they_are_grouped():
+    logits = torch.randn(7, 11, dtype=torch.float32, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([1, 4, 10, 0, 3, 3, 9])
+    by_hand = -logits.log_softmax(-1)[range(7), targets].mean()
+    smoothed = 0.9 * by_hand - 0.1 * logits.log_softmax(-1).mean()
+
+    torch.testing.assert_close(caption_loss(logits, targets, 0.0), by_hand)
+    torch.testing.assert_close(caption_loss(logits, targets, 0.1), smoothed)
+
+
+def test_padding_has_no_part_in_the_loss(tiny_network, pixels):
+    rows = [[START_ID, 5, 6, END_ID], [START_ID, 7, 8, 9, 10, END_ID]]
+    state = tiny_network.start(tiny_network.encode(pixels[:2]))
+
+    def loss_of(rows, state):
+        longest = max(map(len, rows))
+        tokens = torch.tensor([row + [PAD_ID] * (longest - len(row)) for row in rows])
+        targets = tokens[:, 1:]
+        logits, _, _ = tiny_network.decode(tokens[:, :-1], state, only=targets != PAD_ID)
+        return caption_loss(logits, targets[targets != PAD_ID], 0.1), int((targets != PAD_ID).sum())
+
+    together, count = loss_of(rows, state)
+    parts = [loss_of([row], tiny_network.start(tiny_network.encode(pixels[i : i + 1]))) for i, row in enumerate(rows)]
+    assert count == 8
+    torch.testing.assert_close(together, sum(loss * n for loss, n in parts) / count, atol=1e-5, rtol=0)
+
+
+def test_the_rate_warms_up_and_falls_along_a_cosine():
+    factors = [rate_factor(step, 100, 10) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[9] == pytest.approx(1.0)
+    assert all(a >= b for a, b in zip(factors[9:], factors[10:], strict=False))
+    assert factors[-1] < 0.03
+    assert factors[55] == pytest.approx(0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi / 2)), abs=0.01)
+
+
+def test_the_average_follows_the_trained_weights_only(tiny_network):
+    import copy
+
+    network = copy.deepcopy(tiny_network).requires_grad_(True)
+    network.encoder.requires_grad_(False)
+    average = WeightAverage(network, 0.5)
+    before = network.no_image.detach().clone()
+    with torch.no_grad():
+        network.no_image += 1
+        network.encoder.vit.pos_embed += 1
+    average.update(network, step=1000)
+    torch.testing.assert_close(average.network.no_image, before + 0.5)
+    torch.testing.assert_close(average.network.encoder.vit.pos_embed, tiny_network.encoder.vit.pos_embed)
+
+
+def source(tokenizer, **options: object) -> TrainingSource:
+    from corpus import open_source
+
+    entries = open_source("scenes:20").split("train")
+    settings = {"views": 1, "most_captions": 2, "most_tokens": 200} | options
+    return TrainingSource(entries, tokenizer, ImageConfig(height=56, width=56), None, **settings)
+
+
+def test_an_epoch_goes_through_every_picture_once_in_another_order(tokenizer):
+    batches = source(tokenizer)
+    first, second = batches.plan(0, 1, 6), batches.plan(1, 1, 6)
+    assert sorted(index for batch in first for index in batch) == list(range(20))
+    assert first != second
+    assert batches.plan(0, 1, 6) == first
+    assert len(source(tokenizer, epoch_pictures=12).plan(0, 1, 6)) == 2
+
+
+def test_a_batch_holds_start_text_end_and_padding(tokenizer):
+    batch = source(tokenizer).batch([0, 3], random.Random(0), PAD_ID)
+    assert batch.image_of == (0, 0, 1, 1)
+    assert batch.maps[0].shape == (2, 3, 56, 56)
+    for row in batch.tokens.tolist():
+        text = row[1 : row.index(END_ID)]
+        assert row[0] == START_ID
+        assert not {PAD_ID, START_ID, END_ID} & set(text)
+        assert set(row[row.index(END_ID) + 1 :]) <= {PAD_ID}
+
+
+def test_a_caption_that_is_cut_has_no_end(tokenizer):
+    batch = source(tokenizer, most_tokens=4).batch([0, 1], random.Random(0), PAD_ID)
+    assert batch.tokens.size(1) == 5
+    assert END_ID not in batch.tokens
+
+
+def test_the_control_gives_every_caption_another_picture(tokenizer):
+    shuffled = source(tokenizer, shuffle_pictures=True)
+    honest = source(tokenizer)
+    differ = [
+        not torch.equal(shuffled.batch([i], random.Random(0), 0).maps[0], honest.batch([i], random.Random(0), 0).maps[0])
+        for i in range(20)
+    ]
+    assert sum(differ) >= 15
+    assert torch.equal(shuffled.batch([3], random.Random(0), 0).tokens, honest.batch([3], random.Random(0), 0).tokens)
+
+
+def test_the_packaged_stem_is_frozen_and_pretrained():
+    from corpus import open_source
+
+    config = TrainConfig(data=("scenes:2",), run="x", width=24, heads=2, vocabulary=300)
+    network, _ = build_network(config, [open_source("scenes:2")])
+    (stem,) = frozen_parts(network, "stem")
+    weight = stem.backbone.conv_stem.weight
+    assert weight.abs().mean() > 0.05, "ImageNet weights, not the initialisation"
+    assert frozen_parts(network, "none") == []
+    assert frozen_parts(network, "encoder") == [network.encoder]
+
+
+def weights_of(folder) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder).network.state_dict()
+
+
+def test_a_run_that_was_stopped_resumes_to_the_same_weights(tmp_path, capsys):
+    whole = [*TINY, "--run", str(tmp_path / "whole"), "--epochs", "3", "--checkpoint-every", "2"]
+    assert train.main(whole) == 0
+    out = capsys.readouterr().out
+    assert "distinct" in out
+    assert "threads 1" in out
+
+    stopped = [*TINY, "--run", str(tmp_path / "stopped"), "--epochs", "3", "--checkpoint-every", "2"]
+
+    class Stop(Exception):
+        pass
+
+    original = train.Trainer.step
+
+    def step(self: train.Trainer, batch: object) -> float:
+        if self.progress.step == 5:
+            raise Stop
+        return original(self, batch)
+
+    train.Trainer.step = step
+    try:
+        with pytest.raises(Stop):
+            train.main(stopped)
+    finally:
+        train.Trainer.step = original
+    assert train.main(["--run", str(tmp_path / "stopped"), "--resume"]) == 0
+
+    for name in ("best", "last"):
+        one, two = weights_of(tmp_path / "whole" / name), weights_of(tmp_path / "stopped" / name)
+        assert all(torch.equal(value, two[key]) for key, value in one.items())
+
+
+def test_a_finished_run_is_left_alone(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train.main([*TINY, "--run", str(run), "--epochs", "1", "--steps", "2"]) == 0
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert train.main(["--run", str(run), "--resume"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    assert train.main([*TINY, "--run", str(run)]) == 2, "a run is not written over"
+
+
+def test_a_dry_run_tells_the_cost_and_trains_nothing(tmp_path, capsys):
+    assert train.main([*TINY, "--run", str(tmp_path / "run"), "--dry-run"]) == 0
+    assert "a step takes" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "best").exists()
+
+
+def test_a_checkpoint_can_be_trained_on(tmp_path):
+    assert train.main([*TINY, "--run", str(tmp_path / "one"), "--epochs", "1"]) == 0
+    again = [*TINY, "--run", str(tmp_path / "two"), "--epochs", "1", "--init", str(tmp_path / "one/best"), "--rate", "0"]
+    assert train.main(again) == 0
+    one, two = weights_of(tmp_path / "one/best"), weights_of(tmp_path / "two/best")
+    assert all(torch.equal(value, two[name]) for name, value in one.items()), "a rate of 0 changes nothing"
+
+
+def test_a_captioner_trained_on_a_folder_says_of_new_pictures_what_is_in_them(tmp_path):
+    """The whole way: COCO folder, train.py, checkpoint, Captioner."""
+    colours = {"red": (220, 20, 20), "green": (20, 200, 30), "blue": (20, 30, 220)}
+    (tmp_path / "images").mkdir()
+    images, annotations = [], []
+    for number in range(36):
+        name, colour = list(colours.items())[number % 3]
+        Image.new("RGB", (40, 30), tuple(c + number for c in colour)).save(tmp_path / "images" / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "split": "val" if number >= 30 else "train"})
+        annotations.append({"id": number, "image_id": number, "caption": f"A {name} wall ."})
+    (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    arguments = [*TINY[2:], "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--epochs", "30", "--rate", "4e-3"]
+    assert train.main([*arguments, "--validate-every", "30", "--views", "1"]) == 0
+
+    captioner = Captioner.load(tmp_path / "run/best", "float32")
+    for name, (red, green, blue) in colours.items():
+        file = io.BytesIO()
+        Image.new("RGB", (90, 120), (red + 5, green - 3, blue + 9)).save(file, "JPEG")
+        (answer,) = captioner.caption([prepare(file.getvalue(), captioner.image_config)])
+        assert answer.captions[0].text == f"a {name} wall"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "scenes:4"], "--run FOLDER is needed"),
+        (["--run", "x"], "--data DATA is needed"),
+        (["--run", "x", "--data", "scenes", "--batch", "0"], "--batch is 0"),
+        (["--run", "x", "--data", "scenes", "--dropout", "1.5"], "--dropout is 1.5"),
+        (["--run", "x", "--data", "scenes", "--stem", ""], "--freeze stem needs a stem"),
+        (["--run", "x", "--data", "scenes", "--colour", "red"], "--colour"),
+    ],
+)
+def test_wrong_use_ends_with_status_2(arguments, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse_arguments(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_bad_data_ends_with_status_1(tmp_path, capsys):
+    assert train.main(["--run", str(tmp_path / "run"), "--data", str(tmp_path / "none")]) == 1
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_every_setting_is_a_flag():
+    import dataclasses
+
+    config = parse_arguments(["--run", "x", "--data", "a", "--data", "b", "--stem-strides", "8", "16", "--no-null-key"])
+    assert config.data == ("a", "b")
+    assert config.stem_strides == (8, 16)
+    assert not config.null_key
+    assert len(dataclasses.fields(TrainConfig)) > 30

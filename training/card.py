@@ -1,0 +1,19 @@
+"""The card of a checkpoint that a run writes: what it was trained on, and how."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from training.config import TrainConfig
+
+_OF_THE_MACHINE = {"run", "cache", "resume", "dry_run", "data", "init"}  # say nothing about the checkpoint
+
+
+def card_text(config: TrainConfig, step: int) -> str:
+    """Return the card as Markdown."""
+    data = ", ".join(Path(name).name for name in config.data)
+    settings = dataclasses.asdict(config)
+    lines = [f"- {name}: {value}" for name, value in settings.items() if name not in _OF_THE_MACHINE]
+    head = ["# A Sightline checkpoint", "", f"Trained on {data}; {step} steps. The terms of its data apply to it.", ""]
+    return "\n".join([*head, *lines, ""])
