@@ -269,9 +269,7 @@ def _told(name: str, step: int, scores: CaptionScores, captions: dict[str, str])
         *(f"    {text}" for text in list(captions.values())[:3]),
     ]
     if scores.distinct < FEW_DISTINCT:
-        lines.append(
-            "  WARNING: nearly one caption for every picture; lower --rate, and check that pictures and captions match"
-        )
+        lines.append("  WARNING: nearly one caption for every picture; lower --rate, and check that pictures and captions match")
     return "\n".join(lines)
 
 

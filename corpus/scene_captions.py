@@ -15,9 +15,7 @@ from corpus.scenes import COLOURS, SHAPES, SIDE, Scene, SceneObject
 RELATIONS = ("left of", "right of", "above", "below")
 CLEAR = 0.03 * SIDE  # pixels by which one centre must lie beyond the other for a relation to be true
 
-_MENTION = re.compile(
-    rf"(?:an?|the|one)? ?(?P<size>small|large)? ?(?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join(SHAPES)})"
-)
+_MENTION = re.compile(rf"(?:an?|the|one)? ?(?P<size>small|large)? ?(?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join(SHAPES)})")
 _LINK = re.compile(rf"(?:(?:,|, and|and)|is (?P<is>{'|'.join(RELATIONS)})|(?P<relation>{'|'.join(RELATIONS)}))")
 
 

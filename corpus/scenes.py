@@ -123,8 +123,7 @@ def draw_scene(seed: int, number: int, *, unseen: bool = False) -> Scene:
         if masks is not None:
             break
     objects = [
-        SceneObject(layer.shape, layer.colour, layer.size, layer.centre, mask)
-        for layer, mask in zip(layers, masks, strict=True)
+        SceneObject(layer.shape, layer.colour, layer.size, layer.centre, mask) for layer, mask in zip(layers, masks, strict=True)
     ]
     return Scene(name, tuple(layers), tuple(sorted(objects, key=lambda entry: -entry.area)))
 
@@ -210,8 +209,7 @@ def _star() -> list[tuple[float, float]]:
 def _heart() -> list[tuple[float, float]]:
     turns = [2 * math.pi * step / 60 for step in range(60)]
     return [
-        (math.sin(t) ** 3, -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 17)
-        for t in turns
+        (math.sin(t) ** 3, -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 17) for t in turns
     ]
 
 

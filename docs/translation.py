@@ -136,6 +136,4 @@ def learnt_example() -> Example:
     translator = learn([pair for pair in sentences() if pair.english != wanted])
     words, rows = translator.translate(wanted)
     weights = tuple(tuple(row) for row in rows.tolist())
-    return Example(
-        "translation-learnt", "The same sentence: weights that a small network learnt", tuple(words), wanted, weights
-    )
+    return Example("translation-learnt", "The same sentence: weights that a small network learnt", tuple(words), wanted, weights)

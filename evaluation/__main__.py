@@ -14,18 +14,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from corpus import DataError, Example, read_data
+from corpus import DataError, Example, draw_scene, read_data
 from evaluation import (
+    SELECTION_SERIES,
     best_constant,
     caption_pictures,
+    choose_heads,
     held_out_scenes,
     judge_scenes,
     photograph_pointing,
+    scene_head_rows,
     scene_pointing,
     score_captions,
     wrong_pictures,
 )
-from model import DEFAULT_CHECKPOINT, Captioner, CaptionerError, GenerationOptions, Strategy, use_threads
+from model import (
+    DEFAULT_CHECKPOINT,
+    Captioner,
+    CaptionerError,
+    GenerationOptions,
+    Strategy,
+    load_checkpoint,
+    rewrite_config,
+    use_threads,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     maps = commands.add_parser("maps", help="whether maps point at what their words name")
     maps.add_argument("--data", required=True, help="photographs with boxes and captions, or `scenes`")
     maps.set_defaults(run=_maps)
-    for command in (captions, maps):
+    heads = commands.add_parser("heads", help="choose the attention heads whose mean points best, on drawn scenes")
+    heads.add_argument("--write", action="store_true", help="write the choice into the checkpoint's config.json")
+    heads.set_defaults(run=_heads)
+    for command in (captions, maps, heads):
         command.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT)
         command.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
         command.add_argument("--scenes", type=int, default=500, help="number of scenes for --data scenes")
@@ -123,9 +138,7 @@ def _results(results: Path, references: str | None) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f'{results} is no results file ({error!r}); it is [{{"image_id", "caption"}}, …]') from error
     known = {
-        example.image_id: list(example.references)
-        for example in read_data(references, need_images=False)
-        if example.references
+        example.image_id: list(example.references) for example in read_data(references, need_images=False) if example.references
     }
     return score_captions(captions, known).as_json()
 
@@ -138,6 +151,19 @@ def _maps(options: argparse.Namespace) -> dict[str, Any]:
     if not any(example.objects for example in examples):
         raise DataError(f"{options.data!r} has no boxes; maps are judged by photographs with boxes, or by `scenes`")
     return photograph_pointing(captioner, examples).as_json()
+
+
+def _heads(options: argparse.Namespace) -> dict[str, Any]:
+    checkpoint = load_checkpoint(options.checkpoint)
+    scenes = [draw_scene(SELECTION_SERIES, number) for number in range(options.scenes)]
+    read = scene_head_rows(checkpoint, scenes)
+    chosen, best = choose_heads(read)
+    if options.write:
+        maps = dataclasses.replace(checkpoint.config.maps, heads=tuple(chosen), pointing=None)
+        rewrite_config(options.checkpoint, dataclasses.replace(checkpoint.config, maps=maps))
+    every = range(read.rows.size(1))
+    alone = {f"layer {head // read.heads} head {head % read.heads}": read.pointing([head]) for head in every}
+    return {"heads": chosen, "object under the peak": best, "of all heads": read.pointing(every), "of one head": alone}
 
 
 def _captioner(options: argparse.Namespace) -> Captioner:

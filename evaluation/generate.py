@@ -23,12 +23,12 @@ def caption_pictures(captioner: Captioner, pictures: Sequence[bytes], options: G
     return captions
 
 
-def explain_pictures(captioner: Captioner, pictures: Sequence[bytes], texts: Sequence[str]) -> list[ImageCaptions]:
-    """Return every text explained on its picture: maps, probabilities and reliance."""
+def explain_pictures(captioner: Captioner, pictures: Sequence[bytes], texts: Sequence[Sequence[str]]) -> list[ImageCaptions]:
+    """Return every picture's texts explained: maps and probabilities."""
     answers: list[ImageCaptions] = []
     for views in _batches(captioner, pictures, "explanations"):
         done = len(answers)
-        answers += captioner.explain(views, texts[done : done + len(views)])
+        answers += captioner.explain(views, texts[done : done + len(views)], reliance=False)
     return answers
 
 

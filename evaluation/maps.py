@@ -14,10 +14,10 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from corpus import Example, NamedBox, Scene, captions_of
+from corpus import Example, Scene, captions_of
 from evaluation.generate import explain_pictures, png_bytes
 from evaluation.synonyms import words_of
-from model import Box, Captioner, ImageCaptions, Word
+from model import Box, Caption, Captioner, ImageCaptions, Word, read_picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def scene_pointing(captioner: Captioner, scenes: Sequence[Scene]) -> Pointing:
 
     captions = [captions_of(scene, random.Random(0))[0] for scene in scenes]
     pictures = [png_bytes(scene.paint()) for scene in scenes]
-    answers = explain_pictures(captioner, pictures, [caption.text for caption in captions])
+    answers = explain_pictures(captioner, pictures, [[caption.text] for caption in captions])
     hits, centres, areas, others, swaps = [], [], [], [], []
     for scene, caption, answer in zip(scenes, captions, answers, strict=True):
         found = {word.start: word for word in answer.captions[0].words}
@@ -72,44 +72,35 @@ def photograph_pointing(
     common synonym: synonyms.py); its figure is the mean over the captions that name it, each by its first such word.
     A peak counts where it lies in any box of the class.
     """
-    plan = [(example, text) for example in examples if example.objects for text in example.references]
-    answers = explain_pictures(captioner, [example.read() for example, _ in plan], [text for _, text in plan])
-    by_image: dict[str, list[ImageCaptions]] = {}
-    for (example, _), answer in zip(plan, answers, strict=True):
-        by_image.setdefault(example.image_id, []).append(answer)
+    chosen = [example for example in examples if example.objects and example.references]
+    answers = explain_pictures(captioner, [e.read() for e in chosen], [e.references for e in chosen])
     hits, centres, areas, others, swaps = [], [], [], [], []
-    for example in examples:
-        if example.image_id not in by_image:
-            continue
-        size = _size(example)
-        whole = Box(0, 0, *size)
-        classes: dict[str, list[NamedBox]] = {}
-        for entry in example.objects:
-            classes.setdefault(entry.name, []).append(entry)
-        masks = {name: _mask([entry.box for entry in boxes], size) for name, boxes in classes.items()}
-        named: dict[str, list[Tensor]] = {}
-        for name in classes:
-            for answer in by_image[example.image_id]:
-                word = _first_named(name, answer)
-                if word is not None:
-                    named.setdefault(name, []).append(_values(word))
-        answer = by_image[example.image_id][0]
+    for example, answer in zip(chosen, answers, strict=True):
+        size = read_picture(example.read()).upright_size
+        masks = class_masks(example, size)
+        named = {name: [_values(word) for word in _naming(name, answer.captions)] for name in masks}
+        named = {name: maps for name, maps in named.items() if maps}
+        shares = {name: _cell_shares(masks[name], answer) for name in named}
         for name, maps in named.items():
-            peaks = [_peak(values, answer, whole) for values in maps]
-            hit = mean(bool(masks[name][int(y), int(x)]) for x, y in peaks)
-            hits.append(hit)
+            peaks = [_peak(values, answer, Box(0, 0, *size)) for values in maps]
+            hits.append(mean(bool(masks[name][int(y), int(x)]) for x, y in peaks))
             centres.append(bool(masks[name][size[1] // 2, size[0] // 2]))
             areas.append(masks[name].float().mean().item())
-            if cases is not None:
-                cases.append({"image": example.image_id, "class": name, "pointing": hit})
-            own = _cell_shares(masks[name], answer)
             for other in named:
-                if other == name:
-                    continue
-                others.append(mean(bool(masks[other][int(y), int(x)]) for x, y in peaks))
-                rest = _cell_shares(masks[other], answer)
-                swaps.append(mean(_density(values, own) > _density(values, rest) for values in maps))
+                if other != name:
+                    others.append(mean(bool(masks[other][int(y), int(x)]) for x, y in peaks))
+                    swaps.append(mean(_density(values, shares[name]) > _density(values, shares[other]) for values in maps))
     return _summary(hits, centres, areas, others, swaps)
+
+
+def class_masks(example: Example, size: tuple[int, int]) -> dict[str, Tensor]:
+    """Return for each boxed class the pixels (height, width) that any of its boxes holds; size is (width, height)."""
+    masks: dict[str, Tensor] = {}
+    for entry in example.objects:
+        mask = masks.setdefault(entry.name, torch.zeros(size[1], size[0], dtype=torch.bool))
+        box = entry.box
+        mask[int(box.y0) : int(box.y1) + 1, int(box.x0) : int(box.x1) + 1] = True
+    return masks
 
 
 def _summary(
@@ -149,25 +140,14 @@ def _density(values: Tensor, shares: Tensor) -> float:
     return (values * shares).sum().item() / area if area else 0.0
 
 
-def _mask(boxes: Sequence[Box], size: tuple[int, int]) -> Tensor:
-    mask = torch.zeros(size[1], size[0], dtype=torch.bool)
-    for box in boxes:
-        mask[int(box.y0) : int(box.y1) + 1, int(box.x0) : int(box.x1) + 1] = True
-    return mask
-
-
-def _size(example: Example) -> tuple[int, int]:
-    from model import read_picture
-
-    return read_picture(example.read()).upright_size
-
-
-def _first_named(name: str, answer: ImageCaptions) -> Word | None:
-    """Return the first word of the caption that names the class; of a name of two words, its last."""
-    caption = answer.captions[0]
-    text = caption.text.lower()
-    for phrase in words_of(name):
-        found = re.search(rf"\b{re.escape(phrase)}\b", text)
-        if found is not None:
-            return next((word for word in caption.words if word.start < found.end() <= word.end), None)
-    return None
+def _naming(name: str, captions: Sequence[Caption]) -> list[Word]:
+    """Return, from each caption that names the class, the first word that does; of a name of two words, its last."""
+    found = []
+    for caption in captions:
+        text = caption.text.lower()
+        for phrase in words_of(name):
+            match = re.search(rf"\b{re.escape(phrase)}\b", text)
+            if match is not None:
+                found += [word for word in caption.words if word.start < match.end() <= word.end][:1]
+                break
+    return found

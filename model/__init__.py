@@ -2,7 +2,15 @@
 
 from model.attention import MultiHeadAttention, attention_weights
 from model.captioner import Caption, Captioner, ImageCaptions, Timing, Word
-from model.checkpoint import DEFAULT_CHECKPOINT, SHARD_BYTES, Checkpoint, load_checkpoint, read_config, save_checkpoint
+from model.checkpoint import (
+    DEFAULT_CHECKPOINT,
+    SHARD_BYTES,
+    Checkpoint,
+    load_checkpoint,
+    read_config,
+    rewrite_config,
+    save_checkpoint,
+)
 from model.config import (
     DecoderConfig,
     EncoderConfig,
@@ -103,6 +111,7 @@ __all__ = [
     "read_picture",
     "replay",
     "resample",
+    "rewrite_config",
     "save_checkpoint",
     "sniff_format",
     "squash",

@@ -153,9 +153,7 @@ class Captioner:
             with torch.inference_mode():
                 finished = generation.step()
             if finished:
-                (group,) = self.read_out(
-                    features, [view], [finished["stream"]], options.prompt, maps=maps, reliance=reliance
-                )
+                (group,) = self.read_out(features, [view], [finished["stream"]], options.prompt, maps=maps, reliance=reliance)
                 yield from group[0].words[told:]
                 yield ImageCaptions(tuple(group), features.grid, Timing(0.0, 0.0, 0.0))
             elif options.count == 1 or options.strategy == "beam":
@@ -163,34 +161,33 @@ class Captioner:
                 # The last word may still grow; those before it cannot.
                 if self._tokenizer.count_words(agreed) - 1 > told:
                     hypothesis = Hypothesis(agreed, 0.0, False)
-                    ((caption,),) = self.read_out(
-                        features, [view], [[hypothesis]], options.prompt, maps=maps, reliance=reliance
-                    )
+                    ((caption,),) = self.read_out(features, [view], [[hypothesis]], options.prompt, maps=maps, reliance=reliance)
                     yield from caption.words[told:-1]
                     told = len(caption.words) - 1
 
     def explain(
-        self, views: Sequence[ImageView], texts: Sequence[str], *, maps: bool = True, reliance: bool = True
+        self, views: Sequence[ImageView], texts: Sequence[Sequence[str]], *, maps: bool = True, reliance: bool = True
     ) -> list[ImageCaptions]:
-        """Read maps, probabilities and reliance of one caption an image that somebody else wrote.
+        """Read maps, probabilities and reliance of captions that somebody else wrote: `texts` holds each image's.
 
-        The text stays as it was given. Raises TextError where it is longer than the checkpoint's positions.
+        The texts stay as they were given. Raises TextError where one is longer than the checkpoint's positions.
         """
+        hypotheses = [[Hypothesis(self._tokens(text), 0.0, True) for text in group] for group in texts]
         started = time.perf_counter()
         features = self.encode(views)
         encoded = time.perf_counter()
-        hypotheses = []
-        for text in texts:
-            tokens = tuple(self._tokenizer.encode(text))
-            if 2 + len(tokens) > self.config.decoder.positions:
-                raise TextError(
-                    f"the caption has {len(tokens)} tokens; with start and end they must fit into "
-                    f"{self.config.decoder.positions} positions: send a shorter one"
-                )
-            hypotheses.append([Hypothesis(tokens, 0.0, True)])
-        captions = self.read_out(features, views, hypotheses, "", maps=maps, reliance=reliance, texts=texts)
+        captions = self.read_out(features, views, hypotheses, texts, maps=maps, reliance=reliance)
         timing = Timing(1e3 * (encoded - started), 0.0, 1e3 * (time.perf_counter() - encoded))
         return [ImageCaptions(tuple(group), features.grid, timing) for group in captions]
+
+    def _tokens(self, text: str) -> tuple[int, ...]:
+        tokens = tuple(self._tokenizer.encode(text))
+        if 2 + len(tokens) > self.config.decoder.positions:
+            raise TextError(
+                f"the caption has {len(tokens)} tokens; with start and end they must fit into "
+                f"{self.config.decoder.positions} positions: send a shorter one"
+            )
+        return tokens
 
     @torch.inference_mode()
     def encode(self, views: Sequence[ImageView]) -> ImageFeatures:
@@ -204,48 +201,57 @@ class Captioner:
         features: ImageFeatures,
         views: Sequence[ImageView],
         found: Sequence[Sequence[Hypothesis]],
-        prompt: str,
+        given: str | Sequence[Sequence[str]],
         *,
         maps: bool,
         reliance: bool,
-        texts: Sequence[str] | None = None,
     ) -> list[list[Caption]]:
-        """Replay the hypotheses of each image and make captions of them. `texts` are the captions as they were sent."""
+        """Replay the hypotheses of each image and make captions of them.
+
+        `given` is what a person wrote: the prompt that all captions begin with, or every caption whole.
+        """
         rows = [(image, hypothesis) for image, group in enumerate(found) for hypothesis in group]
-        ends = self.config.decoder.end_id
-        sequences = [(*entry.tokens, ends) if entry.finished else entry.tokens for _, entry in rows]
+        end = self.config.decoder.end_id
+        sequences = [(*entry.tokens, end) if entry.finished else entry.tokens for _, entry in rows]
         image_of = tuple(image for image, _ in rows)
         replayed = replay(self._network, features, image_of, sequences, maps=maps, reliance=reliance)
         captions: list[list[Caption]] = [[] for _ in views]
         for (image, hypothesis), read in zip(rows, replayed, strict=True):
-            given = texts[image] if texts is not None else prompt
-            captions[image].append(self._caption(hypothesis, read, views[image], features.grid, given, texts is None))
+            text, places = self._shown(hypothesis, given, image, len(captions[image]))
+            words = self._words(hypothesis, read, text, places, views[image], features.grid)
+            reason = "stop" if hypothesis.finished else "length"
+            captions[image].append(Caption(text, words, sum(read.log_probs), reason))
         return captions
 
-    def _caption(
-        self, hypothesis: Hypothesis, read: ReplayedCaption, view: ImageView, grid: PatchGrid, given: str, is_prompt: bool
-    ) -> Caption:
-        text = self._tokenizer.decode(hypothesis.tokens)
-        # What a person wrote, a whole caption or its beginning, stays as it was written.
-        places = self._tokenizer.align(given)
-        shown = given + text[len(places) :] if is_prompt else given
-        places += [len(given) + place for place in range(len(text) - len(places))]
+    def _shown(
+        self, hypothesis: Hypothesis, given: str | Sequence[Sequence[str]], image: int, number: int
+    ) -> tuple[str, list[int]]:
+        """Return the text to show, and the place in it of every code point of the tokenizer's own spelling.
+
+        What a person wrote stays as it was written.
+        """
+        spelled = self._tokenizer.decode(hypothesis.tokens)
+        written = given if isinstance(given, str) else given[image][number]
+        places = self._tokenizer.align(written)
+        text = written + spelled[len(places) :] if isinstance(given, str) else written
+        return text, places + [len(written) + place for place in range(len(spelled) - len(places))]
+
+    def _words(
+        self,
+        hypothesis: Hypothesis,
+        read: ReplayedCaption,
+        text: str,
+        places: list[int],
+        view: ImageView,
+        grid: PatchGrid,
+    ) -> tuple[Word, ...]:
         words = []
         for span in self._tokenizer.words(hypothesis.tokens):
             seen = sum(read.log_probs[token] for token in span.tokens)
             blind = sum(read.blind_log_probs[token] for token in span.tokens) if read.blind_log_probs else None
             found = None if read.rows is None else word_map(read.rows[list(span.tokens)])
             start, end = places[span.start], places[span.end - 1] + 1
-            words.append(
-                Word(
-                    shown[start:end],
-                    start,
-                    end,
-                    seen,
-                    None if blind is None else seen - blind,
-                    found,
-                    None if found is None else peak_box(found.values, grid, view.covers),
-                )
-            )
-        reason = "stop" if hypothesis.finished else "length"
-        return Caption(shown, tuple(words), sum(read.log_probs), reason)
+            reliance = None if blind is None else seen - blind
+            box = None if found is None else peak_box(found.values, grid, view.covers)
+            words.append(Word(text[start:end], start, end, seen, reliance, found, box))
+        return tuple(words)

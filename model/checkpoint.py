@@ -59,8 +59,7 @@ def save_checkpoint(
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    document = {"format": FORMAT, **to_json(config)}
-    (partial / _CONFIG).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    rewrite_config(partial, config)
     (partial / _TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
     (partial / _CARD).write_text(card, encoding="utf-8")
     tensors = {
@@ -69,9 +68,18 @@ def save_checkpoint(
     }
     _write_weights(partial, tensors, shard_bytes)
     for path in partial.iterdir():
+        path.chmod(0o644)  # safetensors writes files that only their owner can read
         with path.open("rb") as file:
             os.fsync(file.fileno())
     replace_folder(partial, folder)
+
+
+def rewrite_config(folder: Path, config: ModelConfig) -> None:
+    """Replace a checkpoint's config.json in one move: for what is chosen after training, such as its map heads."""
+    path = Path(folder) / _CONFIG
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({"format": FORMAT, **to_json(config)}, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def replace_folder(new: Path, folder: Path) -> None:
@@ -133,9 +141,7 @@ def _fill(network: CaptionNetwork, weights: dict[str, Tensor], folder: Path) -> 
     if missing := sorted(wanted.keys() - weights.keys()):
         raise CheckpointError(f"{folder} lacks {_some(missing)}; its weights are incomplete, copy them again")
     if extra := sorted(weights.keys() - wanted.keys()):
-        raise CheckpointError(
-            f"{folder} has tensors that its config does not know: {_some(extra)}; config and weights differ"
-        )
+        raise CheckpointError(f"{folder} has tensors that its config does not know: {_some(extra)}; config and weights differ")
     for name, value in wanted.items():
         if value.shape != weights[name].shape:
             raise CheckpointError(
@@ -175,9 +181,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         place = json.loads(_read(folder / _INDEX))["weight_map"]
         files = sorted(set(place.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{folder / _INDEX} is no index of shards ({error}); copy it again from its source"
-        ) from error
+        raise CheckpointError(f"{folder / _INDEX} is no index of shards ({error}); copy it again from its source") from error
     tensors: dict[str, Tensor] = {}
     for file in files:
         if Path(file).name != file:

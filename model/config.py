@@ -203,9 +203,7 @@ def from_json(kind: type[_T], values: Any, where: str = "config") -> _T:
     if missing := sorted(fields - values.keys()):
         raise ConfigError(f"{where} lacks {', '.join(missing)}; a checkpoint says every field, none is guessed")
     if unknown := sorted(values.keys() - fields):
-        raise ConfigError(
-            f"{where} has unknown fields {', '.join(unknown)}; {kind.__name__} has {', '.join(sorted(fields))}"
-        )
+        raise ConfigError(f"{where} has unknown fields {', '.join(unknown)}; {kind.__name__} has {', '.join(sorted(fields))}")
     hints = typing.get_type_hints(kind)
     return kind(**{name: _value(hints[name], values[name], f"{where}.{name}") for name in fields})
 

@@ -45,9 +45,7 @@ class DecoderLayer(nn.Module):
         self.cross_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.cross_attention = MultiHeadAttention(config.width, config.heads, config.image_width, null_key=config.null_key)
         self.mlp_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.mlp = nn.Sequential(
-            nn.Linear(config.width, config.mlp_width), nn.GELU(), nn.Linear(config.mlp_width, config.width)
-        )
+        self.mlp = nn.Sequential(nn.Linear(config.width, config.mlp_width), nn.GELU(), nn.Linear(config.mlp_width, config.width))
         self.dropout = SharedDropout(dropout)
 
     def forward(

@@ -92,7 +92,7 @@ def build_router(engine: Engine) -> APIRouter:
 
         def call(view: ImageView) -> ImageCaptions:
             maps = options.maps != "none"
-            return captioner.explain([view], [options.caption], maps=maps, reliance=options.reliance)[0]
+            return captioner.explain([view], [[options.caption]], maps=maps, reliance=options.reliance)[0]
 
         view, answer, timing = await _answer(engine, captioner, received, call, "caption")
         body = answer_json("explanation", name, language, view, answer, options.target_grid(), timing)

@@ -46,9 +46,7 @@ def tiny_config(vocabulary: int, **encoder: object) -> ModelConfig:
     return ModelConfig(
         image=ImageConfig(height=24, width=32),
         encoder=EncoderConfig(**(options | encoder)),  # type: ignore[arg-type]
-        decoder=DecoderConfig(
-            vocabulary=vocabulary, width=16, depth=2, heads=2, mlp_width=32, positions=96, image_width=24
-        ),
+        decoder=DecoderConfig(vocabulary=vocabulary, width=16, depth=2, heads=2, mlp_width=32, positions=96, image_width=24),
         licence="none: random weights",
         created=1,
     )

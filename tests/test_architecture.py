@@ -20,9 +20,7 @@ MAY_IMPORT = {
     "docs": {"model", "report"},
 }
 ROOMS = set(MAY_IMPORT) - {"train.py"}
-SOURCES = sorted(
-    path for room in MAY_IMPORT for path in ([ROOT / room] if room.endswith(".py") else (ROOT / room).rglob("*.py"))
-)
+SOURCES = sorted(path for room in MAY_IMPORT for path in ([ROOT / room] if room.endswith(".py") else (ROOT / room).rglob("*.py")))
 
 
 def room_of(path: Path) -> str:
@@ -96,9 +94,7 @@ def test_every_public_name_says_what_it_is(path):
 
 
 def test_the_environment_is_read_in_one_place():
-    readers = {
-        path for path in SOURCES if re.search(r"os\.(environ\[|environ\.get|getenv)", path.read_text(encoding="utf-8"))
-    }
+    readers = {path for path in SOURCES if re.search(r"os\.(environ\[|environ\.get|getenv)", path.read_text(encoding="utf-8"))}
     assert readers <= {ROOT / "service/settings.py"}
 
 

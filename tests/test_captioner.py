@@ -60,7 +60,7 @@ def test_a_word_is_told_before_the_caption_is_finished(tiny_captioner, views):
 
 def test_an_explanation_reads_what_the_caption_was_made_with(tiny_captioner, views):
     made = tiny_captioner.caption(views)
-    explained = tiny_captioner.explain(views, [answer.captions[0].text for answer in made])
+    explained = tiny_captioner.explain(views, [[answer.captions[0].text] for answer in made])
     for one, two in zip(made, explained, strict=True):
         caption, other = one.captions[0], two.captions[0]
         assert other.text == caption.text
@@ -69,7 +69,7 @@ def test_an_explanation_reads_what_the_caption_was_made_with(tiny_captioner, vie
 
 
 def test_the_words_before_a_change_do_not_know_of_it(tiny_captioner, views):
-    one, two = tiny_captioner.explain([views[0]] * 2, ["a brown dog runs", "a brown dog sleeps all day"])
+    one, two = tiny_captioner.explain([views[0]] * 2, [["a brown dog runs"], ["a brown dog sleeps all day"]])
     for word, other in list(zip(one.captions[0].words, two.captions[0].words, strict=False))[:3]:
         assert word.log_probability == pytest.approx(other.log_probability, abs=1e-6)
         torch.testing.assert_close(word.map.values, other.map.values, atol=1e-7, rtol=0)
@@ -77,13 +77,22 @@ def test_the_words_before_a_change_do_not_know_of_it(tiny_captioner, views):
 
 def test_texts_that_do_not_fit_are_refused_before_any_work(tiny_captioner, views):
     with pytest.raises(TextError, match="positions"):
-        tiny_captioner.explain(views[:1], ["dog " * 200])
+        tiny_captioner.explain(views[:1], [["dog " * 200]])
     with pytest.raises(TextError, match="positions"):
         tiny_captioner.caption(views[:1], GenerationOptions(prompt="dog " * 90))
 
 
+def test_captions_of_one_image_are_explained_together_as_alone(tiny_captioner, views):
+    texts = ["a brown dog runs", "two dogs", "a girl"]
+    (together,) = tiny_captioner.explain(views[:1], [texts])
+    for text, caption in zip(texts, together.captions, strict=True):
+        (alone,) = tiny_captioner.explain(views[:1], [[text]])
+        assert caption.log_probability == pytest.approx(alone.captions[0].log_probability, abs=1e-5)
+        assert caption.text == text
+
+
 def test_an_empty_caption_can_be_explained(tiny_captioner, views):
-    (answer,) = tiny_captioner.explain(views[:1], [""])
+    (answer,) = tiny_captioner.explain(views[:1], [[""]])
     assert answer.captions[0].words == ()
     assert answer.captions[0].log_probability < 0
 
@@ -103,7 +112,7 @@ def test_bfloat16_says_nearly_the_same(tiny_captioner, views, tokenizer):
     network = copy.deepcopy(tiny_captioner._network)
     quick = Captioner(Checkpoint(network, tokenizer, ""), Precision(torch.bfloat16, "as asked"))
     text = "a brown dog runs"
-    for one, two in zip(tiny_captioner.explain(views, [text] * 3), quick.explain(views, [text] * 3), strict=True):
+    for one, two in zip(tiny_captioner.explain(views, [[text]] * 3), quick.explain(views, [[text]] * 3), strict=True):
         for word, other in zip(one.captions[0].words, two.captions[0].words, strict=True):
             assert word.log_probability == pytest.approx(other.log_probability, abs=0.15)  # the random weights are large
             torch.testing.assert_close(word.map.values, other.map.values, atol=2e-2, rtol=0)

@@ -56,7 +56,7 @@ def test_captions_without_references_are_named():
 
 def test_the_best_constant_is_the_best_of_its_candidates():
     candidates = [text for texts in REFERENCES.values() for text in texts]
-    text, scores = best_constant(candidates, REFERENCES)
+    _text, scores = best_constant(candidates, REFERENCES)
     every = {c: score_captions(dict.fromkeys(REFERENCES, tokenised(c)), REFERENCES).cider for c in candidates}
     assert scores.cider == pytest.approx(max(every.values()))
     assert scores.distinct == pytest.approx(1 / 3)
@@ -75,20 +75,23 @@ class Pointer:
 
         return ImageConfig(height=224, width=224)
 
-    def explain(self, views, texts):
+    def explain(self, views, texts, **_):
         answers = []
-        for text in texts:
-            words, grid = [], PatchGrid(14, 14)
-            start = 0
-            for name in text.split():
-                start = text.index(name, start)
-                values = torch.zeros(196, dtype=torch.float64)
-                values[self._cell_of(self._asked, name)] = 1.0
-                words.append(Word(name, start, start + len(name), -1.0, 0.0, WordMap(values, 1.0), (0, 0, 1, 1)))
-                start += len(name)
-            answers.append(ImageCaptions((Caption(text, tuple(words), -1.0, "stop"),), grid, Timing(0, 0, 0)))
+        for group in texts:
+            captions = tuple(self._caption(text) for text in group)
+            answers.append(ImageCaptions(captions, PatchGrid(14, 14), Timing(0, 0, 0)))
             self._asked += 1
         return answers
+
+    def _caption(self, text: str) -> Caption:
+        words, start = [], 0
+        for name in text.split():
+            start = text.index(name, start)
+            values = torch.zeros(196, dtype=torch.float64)
+            values[self._cell_of(self._asked, name)] = 1.0
+            words.append(Word(name, start, start + len(name), -1.0, 0.0, WordMap(values, 1.0), (0, 0, 1, 1)))
+            start += len(name)
+        return Caption(text, tuple(words), -1.0, "stop")
 
 
 def test_maps_that_point_at_their_objects_score_one_and_swapped_maps_score_none():
@@ -99,9 +102,7 @@ def test_maps_that_point_at_their_objects_score_one_and_swapped_maps_score_none(
         own = next((index for index, entry in enumerate(objects) if entry.shape == shape), 0)
         mask = torch.from_numpy(objects[(own + 1) % len(objects) if other else own].mask)
         centres = mask[8::16, 8::16].flatten()
-        return (
-            int(centres.nonzero()[0]) if centres.any() else int(mask.reshape(14, 16, 14, 16).float().mean((1, 3)).argmax())
-        )
+        return int(centres.nonzero()[0]) if centres.any() else int(mask.reshape(14, 16, 14, 16).float().mean((1, 3)).argmax())
 
     single = [s for s in scenes if len({e.shape for e in s.objects}) == len(s.objects)]
     scenes = single
@@ -142,13 +143,10 @@ def test_scenes_are_captioned_and_judged(tiny_captioner):
 def test_a_results_file_is_scored_from_the_command_line(tmp_path, capsys):
     images = [{"id": int(image), "file_name": f"{image}.jpg"} for image in REFERENCES]
     rows = [
-        {"id": n, "image_id": int(i), "caption": c}
-        for n, (i, c) in enumerate((i, c) for i, t in REFERENCES.items() for c in t)
+        {"id": n, "image_id": int(i), "caption": c} for n, (i, c) in enumerate((i, c) for i, t in REFERENCES.items() for c in t)
     ]
     (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": rows}))
-    results = [
-        {"image_id": image if image == "1" else int(image), "caption": texts[0]} for image, texts in REFERENCES.items()
-    ]
+    results = [{"image_id": image if image == "1" else int(image), "caption": texts[0]} for image, texts in REFERENCES.items()]
     (tmp_path / "results.json").write_text(json.dumps(results))
 
     arguments = ["captions", "--results", str(tmp_path / "results.json"), "--references", str(tmp_path / "captions.json")]

@@ -82,12 +82,9 @@ def test_a_truncated_picture_is_broken(name, photo):
     data = photo(200, 150, name)
     for share in (0.1, 0.5, 0.9):
         cut = data[: max(30, int(len(data) * share))]
-        try:
-            picture = read_picture(cut, EVERYTHING)
-        except ImageError as error:
-            assert error.code in ("broken_image", "unsupported_image_format")
-        else:
-            assert name == "GIF", f"a {name} cut at {share} gave {picture}"
+        with pytest.raises(ImageError) as caught:
+            read_picture(cut, EVERYTHING)
+        assert caught.value.code == "broken_image"
 
 
 def test_a_header_that_lies_is_refused_before_decoding():
@@ -113,9 +110,7 @@ def test_a_huge_text_chunk_is_broken_and_a_small_one_is_not():
     assert read_picture(text_png(2_000)).upright_size == (8, 8)
 
 
-@pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I", "F", "CMYK", "YCbCr", "PA", "La", "RGBa"]
-)
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I", "F", "CMYK", "YCbCr", "PA", "La", "RGBa"])
 def test_every_colour_mode_becomes_three_channels_of_the_same_grey(mode):
     grey = Image.new("L", (20, 10), 100)
     if mode == "I;16":

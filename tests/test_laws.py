@@ -303,9 +303,7 @@ def test_without_cross_attention_nothing_relies_on_the_image(tokenizer, pixels):
 def test_with_cross_attention_something_does(tiny_network, pixels):
     read = replay(tiny_network, tiny_network.encode(pixels), (0, 1, 2), [(5, 6, 2)] * 3, maps=False, reliance=True)
 
-    assert all(
-        abs(a - b) > 1e-3 for caption in read for a, b in zip(caption.log_probs, caption.blind_log_probs, strict=True)
-    )
+    assert all(abs(a - b) > 1e-3 for caption in read for a, b in zip(caption.log_probs, caption.blind_log_probs, strict=True))
 
 
 def test_the_replay_reads_the_probabilities_that_the_search_found(tiny_network, tokenizer, pixels):

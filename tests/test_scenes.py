@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from corpus import SCENE_SPLITS, UNSEEN_PAIRS, captions_of, draw_scene, judge
+from corpus import SCENE_SPLITS, UNSEEN_PAIRS, captions_of, draw_scene, judge, read_data
+from corpus.__main__ import main
 from corpus.scene_captions import is_true
 from corpus.scenes import COLOURS, SHAPES, _outline
 
@@ -113,3 +116,28 @@ def test_a_relation_is_not_true_both_ways(scenes):
             for two in scene.objects:
                 assert not (is_true("left of", one, two) and is_true("right of", one, two))
                 assert is_true("above", one, two) == is_true("below", two, one)
+
+
+def test_a_written_data_set_holds_the_scenes_their_captions_and_masks(tmp_path, capsys):
+    folder = tmp_path / "scenes"
+    assert main(["scenes", str(folder), "--count", "5", "--seed", "9"]) == 0
+    examples = read_data(folder)
+    instances = json.loads((folder / "instances.json").read_text())["annotations"]
+    captions = json.loads((folder / "captions.json").read_text())["annotations"]
+
+    assert len(examples) == 5
+    for number, example in enumerate(examples):
+        scene = draw_scene(9, number)
+        assert Image.open(example.image).tobytes() == scene.paint().tobytes()
+        assert all(judge(text, scene).right for text in example.references)
+        own = [entry for entry in instances if entry["image_id"] == number]
+        for entry, drawn in zip(own, scene.objects, strict=True):
+            flat = np.concatenate([np.full(n, i % 2) for i, n in enumerate(entry["segmentation"]["counts"])])
+            assert (flat.reshape(224, 224, order="F") == drawn.mask).all()
+            assert entry["area"] == drawn.mask.sum()
+        for caption in (row for row in captions if row["image_id"] == number):
+            for word in caption["words"]:
+                shape = SHAPES[instances[word["annotation"]]["category_id"]]
+                assert caption["caption"][word["start"] : word["end"]] == shape
+    assert main(["scenes", str(folder)]) == 1
+    assert "already" in capsys.readouterr().err

@@ -163,7 +163,7 @@ def test_a_caption_explained_has_the_figures_that_it_was_made_with(client, pictu
 def test_a_prompt_is_kept_as_given_and_its_words_get_maps(client, picture):
     answer = client.post("/v1/captions", content=picture, params={"prompt": "A Dog"}).json()["captions"][0]
     assert answer["text"].startswith("A Dog")
-    assert [word["text"] for word in answer["words"][:2]][0] == "A"
+    assert answer["words"][0]["text"] == "A"
     assert all(answer["text"][word["start"] : word["end"]] == word["text"] for word in answer["words"])
 
 

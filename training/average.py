@@ -21,8 +21,6 @@ class WeightAverage:
         """Move the average towards the network; early steps move it further, so that it forgets the random start."""
         decay = min(self.decay, (1 + step) / (10 + step))
         pairs = [
-            (mean, now)
-            for mean, now in zip(self.network.parameters(), network.parameters(), strict=True)
-            if now.requires_grad
+            (mean, now) for mean, now in zip(self.network.parameters(), network.parameters(), strict=True) if now.requires_grad
         ]
         torch._foreach_lerp_([mean for mean, _ in pairs], [now.detach() for _, now in pairs], 1 - decay)

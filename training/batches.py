@@ -54,9 +54,7 @@ class TrainingSource:
         self._most_captions = most_captions
         self._epoch_pictures = min(epoch_pictures or len(entries), len(entries))
         self._ids = [[_ids(tokenizer, text, most_tokens) for text in entry.captions] for entry in entries]
-        self._mirrored = [
-            [_ids(tokenizer, mirrored_caption(text), most_tokens) for text in entry.captions] for entry in entries
-        ]
+        self._mirrored = [[_ids(tokenizer, mirrored_caption(text), most_tokens) for text in entry.captions] for entry in entries]
         self._longest = [max(map(len, ids)) for ids in self._ids]
         order = list(range(len(entries)))
         if shuffle_pictures:  # the control: every caption belongs to another picture
@@ -93,9 +91,7 @@ class TrainingSource:
             stored = views if self._cache.views > 1 else [0] * len(views)
             maps = self._cache.read(pictures, stored)
         else:
-            maps = (
-                torch.stack([view_pixels(self._entries[p], v, self._image) for p, v in zip(pictures, views, strict=True)]),
-            )
+            maps = (torch.stack([view_pixels(self._entries[p], v, self._image) for p, v in zip(pictures, views, strict=True)]),)
         longest = max(map(len, rows))
         tokens = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
         return Batch(maps, tokens, tuple(image_of))

@@ -76,9 +76,7 @@ class TrainConfig:
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> TrainConfig:
     """Read the command line into a TrainConfig; wrong use ends with status 2."""
-    parser = argparse.ArgumentParser(
-        prog="train.py", description="Train a captioner on captioned pictures.", allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser(prog="train.py", description="Train a captioner on captioned pictures.", allow_abbrev=False)
     hints = typing.get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):
         _add_flag(parser, field.name, hints[field.name], field.default)

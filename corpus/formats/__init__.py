@@ -12,9 +12,7 @@ from corpus.formats.shards import read_shards
 __all__ = ["read_coco", "read_data", "read_shards"]
 
 
-def read_data(
-    data: str | Path, *, language: str = "en", need_captions: bool = True, need_images: bool = True
-) -> list[Example]:
+def read_data(data: str | Path, *, language: str = "en", need_captions: bool = True, need_images: bool = True) -> list[Example]:
     """Read captioned photographs from a file or folder, `FORMAT:PATH` (coco, shards) where it cannot be told.
 
     A captions json is COCO; a folder with captions*.json is COCO; a JSON-lines file is read beside its tar shards, and a
@@ -43,9 +41,7 @@ def _read_folder(kind: str, path: Path, language: str, need_captions: bool, need
         if not lines.exists():
             found = sorted(path.glob("*.jsonl"))
             if len(found) != 1:
-                raise DataError(
-                    f"{path} has shards but no captions.{language}.jsonl; it has {[file.name for file in found]}"
-                )
+                raise DataError(f"{path} has shards but no captions.{language}.jsonl; it has {[file.name for file in found]}")
             lines = found[0]
         return read_shards(lines, shards, language=language, need_captions=need_captions)
     files = sorted({*path.glob("captions*.json"), *path.glob("annotations/captions*.json")})

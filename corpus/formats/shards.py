@@ -28,9 +28,7 @@ def read_shards(captions: Path, shards: list[Path], *, language: str = "en", nee
             references = tuple(str(text).strip() for text in record.get("captions", ()))
             objects = tuple(NamedBox(str(row[4]), Box(*map(float, row[:4]))) for row in record.get("boxes", ()))
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise DataError(
-                f"{where}: {error!r}; a line is {{'image', 'captions', …}}, boxes [x0, y0, x1, y1, class]"
-            ) from error
+            raise DataError(f"{where}: {error!r}; a line is {{'image', 'captions', …}}, boxes [x0, y0, x1, y1, class]") from error
         if need_captions and not references:
             continue
         if image_id not in members:

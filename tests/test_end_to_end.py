@@ -1,0 +1,157 @@
+"""The embedded checkpoint, as a newcomer meets it: the command line and the service as a process of its own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from corpus import draw_scene, judge
+from model import DEFAULT_CHECKPOINT, Captioner, load_checkpoint
+from model.__main__ import main as model_main
+
+ROOT = Path(__file__).parent.parent
+PICTURE = ROOT / "docs/pictures/scene.png"
+
+
+@pytest.fixture(scope="module")
+def service():
+    """Start `python -m service` on a free port of 127.0.0.1 and stop it by its own id."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "SIGHTLINE_THREADS": "1", "SIGHTLINE_DTYPE": "float32"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service", "--port", str(port)], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            try:
+                urllib.request.urlopen(f"{address}/readyz", timeout=2).close()
+                break
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.1)
+        yield address, process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+
+
+def post(address: str, data: bytes, path: str = "/v1/captions", **headers: str) -> dict:
+    request = urllib.request.Request(address + path, data=data, headers=headers, method="POST")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def test_the_embedded_checkpoint_is_small_whole_and_says_what_it_is():
+    files = [path for path in DEFAULT_CHECKPOINT.iterdir() if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 40_000_000
+    assert all(path.stat().st_size <= 15_000_000 for path in files)
+    checkpoint = load_checkpoint(DEFAULT_CHECKPOINT)
+    for word in ("Flickr8k", "scenes", "CIDEr", "pointing", "Limits", "python train.py"):
+        assert word in checkpoint.card, f"the card does not mention {word!r}"
+    assert checkpoint.config.licence
+
+
+def test_the_picture_shipped_with_the_project_is_captioned_rightly_over_http(service):
+    address, _ = service
+    answer = post(address, PICTURE.read_bytes())
+    caption = answer["captions"][0]
+    assert judge(caption["text"], draw_scene(2026, 12)).right, caption["text"]
+    for word in caption["words"]:
+        assert caption["text"][word["start"] : word["end"]] == word["text"]
+        assert sum(word["map"]["values"]) == pytest.approx(1, abs=1e-3)
+        assert min(word["map"]["values"]) >= 0
+    nouns = [word for word in caption["words"] if word["text"] in {entry.shape for entry in draw_scene(2026, 12).objects}]
+    assert len(nouns) == len(draw_scene(2026, 12).objects)
+
+
+def test_object_words_of_drawn_scenes_point_into_their_masks():
+    from evaluation import held_out_scenes, scene_pointing
+
+    figures = scene_pointing(Captioner.load(dtype="float32"), held_out_scenes(24))
+    assert figures.pointing > figures.centre + 0.3
+    assert figures.pointing > (figures.other or 0) + 0.3
+
+
+def test_the_process_ends_by_sigterm(service):
+    address, process = service
+    assert urllib.request.urlopen(f"{address}/livez", timeout=5).status == 200
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=15) in (0, -signal.SIGTERM)
+
+
+def test_pictures_are_captioned_from_the_command_line(tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.open(PICTURE).save(folder / "a.jpg", quality=95)
+    (folder / "b.png").write_bytes(b"not a picture")
+    (folder / "notes.md").write_text("no picture, not looked at")
+
+    status = model_main(["caption", "--dtype", "float32", "--overlays", str(tmp_path / "sheets"), str(folder)])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    assert status == 1, "one picture is broken"
+    assert [Path(line["file"]).name for line in lines] == ["a.jpg", "b.png"]
+    assert lines[0]["words"][0].keys() == {"text", "start", "end", "probability", "image_reliance", "box"}
+    assert "error" in lines[1]
+    assert Image.open(tmp_path / "sheets/a.jpg.png").width > 400
+
+
+def test_captions_go_to_sidecars_csv_or_json_lines(tmp_path, capsys):
+    picture = tmp_path / "a.png"
+    picture.write_bytes(PICTURE.read_bytes())
+    assert model_main(["caption", "--dtype", "float32", "--sidecar", str(picture)]) == 0
+    assert (tmp_path / "a.txt").read_text().strip()
+    assert model_main(["caption", "--dtype", "float32", "--beams", "2", "--output", str(tmp_path / "o.csv"), str(picture)]) == 0
+    with (tmp_path / "o.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["text"] == (tmp_path / "a.txt").read_text().strip()
+    assert json.loads(row["words"])
+    assert model_main(["caption", "--dtype", "float32", "--output", str(tmp_path / "o.jsonl"), str(picture)]) == 0
+    assert json.loads((tmp_path / "o.jsonl").read_text())["text"]
+    assert model_main(["caption", "--output", str(tmp_path / "o.xml"), str(picture)]) == 2
+    assert model_main(["caption", "--checkpoint", str(tmp_path), str(picture)]) == 1
+    assert "config.json" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_shown(capsys):
+    assert model_main(["show", str(DEFAULT_CHECKPOINT)]) == 0
+    out = capsys.readouterr().out
+    assert '"parameters":' in out
+    assert "Limits" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--checkpoint", "nowhere"], "is no folder"),
+        (["--port", "99999"], "port"),
+    ],
+)
+def test_a_service_that_cannot_start_says_why(arguments, message):
+    found = subprocess.run([sys.executable, "-m", "service", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert message in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_the_settings_are_listed():
+    from service import Settings
+
+    found = subprocess.run([sys.executable, "-m", "service", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in Settings.model_fields:
+        assert f"SIGHTLINE_{name.upper()}" in found.stdout
