@@ -24,7 +24,9 @@ def write_scenes(folder: Path, count: int, seed: int, *, split: str = "train", u
     if (folder / "captions.json").exists():
         raise DataError(f"{folder} holds a data set already; name another folder")
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    images, captions, instances = [], [], []
+    images: list[dict[str, Any]] = []
+    captions: list[dict[str, Any]] = []
+    instances: list[dict[str, Any]] = []
     for number in range(count):
         scene = draw_scene(seed, number, unseen=unseen)
         name = f"{seed}-{number:06d}.png"

@@ -22,8 +22,10 @@ from evaluation import (
     choose_heads,
     held_out_scenes,
     judge_scenes,
+    objects_of_photographs,
+    objects_of_scenes,
     photograph_pointing,
-    scene_head_rows,
+    read_heads,
     scene_pointing,
     score_captions,
     wrong_pictures,
@@ -74,9 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     captions.set_defaults(run=_captions)
     maps = commands.add_parser("maps", help="whether maps point at what their words name")
     maps.add_argument("--data", required=True, help="photographs with boxes and captions, or `scenes`")
+    maps.add_argument("--split", help="of the photographs; all of them where it is missing")
     maps.set_defaults(run=_maps)
-    heads = commands.add_parser("heads", help="choose the attention heads whose mean points best, on drawn scenes")
+    heads = commands.add_parser("heads", help="choose the attention heads whose mean points best")
     heads.add_argument("--write", action="store_true", help="write the choice into the checkpoint's config.json")
+    heads.add_argument("--data", action="append", required=True, help="`scenes`, or photographs with boxes and captions")
+    heads.add_argument("--split", default="train", help="of the photographs")
     heads.set_defaults(run=_heads)
     for command in (captions, maps, heads):
         command.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT)
@@ -147,23 +152,35 @@ def _maps(options: argparse.Namespace) -> dict[str, Any]:
     captioner = _captioner(options)
     if options.data == "scenes":
         return scene_pointing(captioner, held_out_scenes(options.scenes)).as_json()
-    examples = read_data(options.data)
+    examples = [example for example in read_data(options.data) if options.split in (None, example.split)]
     if not any(example.objects for example in examples):
         raise DataError(f"{options.data!r} has no boxes; maps are judged by photographs with boxes, or by `scenes`")
     return photograph_pointing(captioner, examples).as_json()
 
 
 def _heads(options: argparse.Namespace) -> dict[str, Any]:
+    use_threads()
     checkpoint = load_checkpoint(options.checkpoint)
-    scenes = [draw_scene(SELECTION_SERIES, number) for number in range(options.scenes)]
-    read = scene_head_rows(checkpoint, scenes)
-    chosen, best = choose_heads(read)
+    reads = {}
+    for data in options.data:
+        if data == "scenes":
+            scenes = [draw_scene(SELECTION_SERIES, number) for number in range(options.scenes)]
+            named = objects_of_scenes(scenes)
+        else:
+            named = objects_of_photographs([example for example in read_data(data) if example.split == options.split])
+        if not named:
+            raise DataError(f"{data!r} has no boxed object that a caption of its split {options.split!r} names")
+        reads[data] = read_heads(checkpoint, named)
+    chosen, scores = choose_heads(list(reads.values()))
     if options.write:
         maps = dataclasses.replace(checkpoint.config.maps, heads=tuple(chosen), pointing=None)
         rewrite_config(options.checkpoint, dataclasses.replace(checkpoint.config, maps=maps))
-    every = range(read.rows.size(1))
-    alone = {f"layer {head // read.heads} head {head % read.heads}": read.pointing([head]) for head in every}
-    return {"heads": chosen, "object under the peak": best, "of all heads": read.pointing(every), "of one head": alone}
+    figures: dict[str, Any] = {"heads": chosen}
+    for (data, read), score in zip(reads.items(), scores, strict=True):
+        every = range(read.rows.size(1))
+        alone = {f"layer {head // read.heads} head {head % read.heads}": read.pointing([head]) for head in every}
+        figures[data] = {"words": len(read.rows), "chosen": score, "all heads": read.pointing(every), "alone": alone}
+    return figures
 
 
 def _captioner(options: argparse.Namespace) -> Captioner:

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from corpus import Scene, captions_of
+from corpus import Example, Scene, captions_of
 from evaluation.generate import png_bytes
-from model import Checkpoint, prepare
+from evaluation.maps import class_masks
+from evaluation.synonyms import named_at
+from model import Checkpoint, prepare, read_picture
 
 SELECTION_SERIES = 4  # scenes that are neither trained, validated nor tested on
-_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,40 +42,76 @@ class HeadRows:
         return self.shares[torch.arange(len(peaks)), peaks].mean().item()
 
 
+@dataclass(frozen=True, slots=True)
+class NamedObjects:
+    """A picture, its captions, and which of their words (caption number, place in the text) name which pixels."""
+
+    picture: bytes
+    captions: tuple[str, ...]
+    words: tuple[tuple[int, int, Tensor], ...]  # the mask is (height, width) bool
+
+
+def objects_of_scenes(scenes: Sequence[Scene]) -> list[NamedObjects]:
+    """Return the shapes' names of the exact captions of scenes, with their masks."""
+    found = []
+    for scene in scenes:
+        caption = captions_of(scene, random.Random(0))[0]
+        words = tuple((0, word.start, torch.from_numpy(scene.objects[word.object].mask)) for word in caption.words)
+        found.append(NamedObjects(png_bytes(scene.paint()), (caption.text,), words))
+    return found
+
+
+def objects_of_photographs(examples: Sequence[Example]) -> list[NamedObjects]:
+    """Return the words of human captions that name a boxed class, with the class's boxes."""
+    found = []
+    for example in examples:
+        masks = class_masks(example, read_picture(example.read()).upright_size)
+        words = tuple(
+            (number, place, mask)
+            for number, text in enumerate(example.references)
+            for name, mask in masks.items()
+            if (place := named_at(name, text)) is not None
+        )
+        if words:
+            found.append(NamedObjects(example.read(), example.references, words))
+    return found
+
+
 @torch.inference_mode()
-def scene_head_rows(checkpoint: Checkpoint, scenes: Sequence[Scene]) -> HeadRows:
-    """Read every head's row for every shape's name in the exact captions of scenes."""
+def read_heads(checkpoint: Checkpoint, named: Sequence[NamedObjects]) -> HeadRows:
+    """Read every head's attention row for every word that names an object."""
     network, tokenizer, config = checkpoint.network, checkpoint.tokenizer, checkpoint.config
+    start, pad = config.decoder.start_id, config.decoder.pad_id
     rows, shares = [], []
-    for first in range(0, len(scenes), _BATCH):
-        part = scenes[first : first + _BATCH]
-        views = [prepare(png_bytes(scene.paint()), config.image) for scene in part]
-        features = network.encode(torch.stack([view.pixels for view in views]))
-        captions = [captions_of(scene, random.Random(0))[0] for scene in part]
-        ids = [[config.decoder.start_id, *tokenizer.encode(caption.text)] for caption in captions]
+    for entry in tqdm(named, desc="heads", leave=False):
+        features = network.encode(prepare(entry.picture, config.image).pixels[None])
+        ids = [tokenizer.encode(text) for text in entry.captions]
         longest = max(map(len, ids))
-        tokens = torch.tensor([row + [config.decoder.pad_id] * (longest - len(row)) for row in ids])
-        _, weights, _ = network.decode(tokens, network.start(features), weights=True)
-        cells = torch.cat(weights, dim=1)[..., features.prefix : features.prefix + features.grid.cells]  # (B, D, T, P)
-        for index, (scene, caption) in enumerate(zip(part, captions, strict=True)):
-            spans = {span.start: span for span in tokenizer.words(ids[index][1:])}
-            for named in caption.words:
-                mask = torch.from_numpy(scene.objects[named.object].mask)[None, None].float()
-                size = (features.grid.rows, features.grid.columns)
-                rows.append(cells[index, :, list(spans[named.start].tokens)].mean(1))
-                shares.append(torch.nn.functional.adaptive_avg_pool2d(mask, size).flatten())
+        tokens = torch.tensor([[start, *row, *[pad] * (longest - len(row))] for row in ids])
+        _, weights, _ = network.decode(tokens, network.start(features, (0,) * len(ids)), weights=True)
+        cells = torch.cat(weights, dim=1)[..., features.prefix : features.prefix + features.grid.cells]  # (R, D, T, P)
+        size = (features.grid.rows, features.grid.columns)
+        for number, place, mask in entry.words:
+            spans = [span for span in tokenizer.words(ids[number]) if span.start <= place < span.end]
+            if spans:
+                rows.append(cells[number, :, list(spans[0].tokens)].mean(1))
+                shares.append(torch.nn.functional.adaptive_avg_pool2d(mask[None, None].float(), size).flatten())
     return HeadRows(torch.stack(rows), torch.stack(shares), config.decoder.heads)
 
 
-def choose_heads(read: HeadRows, most: int = 6) -> tuple[list[tuple[int, int]], float]:
-    """Return the chosen (layer, head) pairs and how well their mean points."""
+def choose_heads(reads: Sequence[HeadRows], most: int = 6) -> tuple[list[tuple[int, int]], list[float]]:
+    """Return the chosen (layer, head) pairs, and how well their mean points on each of the sets read."""
+
+    def score(heads: Sequence[int]) -> float:
+        return sum(read.pointing(heads) for read in reads) / len(reads)
+
     chosen: list[int] = []
     best = 0.0
     while len(chosen) < most:
-        rest = [head for head in range(read.rows.size(1)) if head not in chosen]
-        scored = max((read.pointing([*chosen, head]), -head) for head in rest)
-        if scored[0] <= best + 1e-4:
+        rest = [head for head in range(reads[0].rows.size(1)) if head not in chosen]
+        scored, head = max((score([*chosen, head]), -head) for head in rest)
+        if scored <= best + 1e-4:
             break
-        best = scored[0]
-        chosen.append(-scored[1])
-    return sorted(divmod(head, read.heads) for head in chosen), best
+        best = scored
+        chosen.append(-head)
+    return sorted(divmod(head, reads[0].heads) for head in chosen), [read.pointing(chosen) for read in reads]

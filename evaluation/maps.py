@@ -6,7 +6,6 @@ nothing would reach: the centre of the picture, the object's share of the area, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from corpus import Example, Scene, captions_of
 from evaluation.generate import explain_pictures, png_bytes
-from evaluation.synonyms import words_of
+from evaluation.synonyms import named_at
 from model import Box, Caption, Captioner, ImageCaptions, Word, read_picture
 
 
@@ -141,13 +140,10 @@ def _density(values: Tensor, shares: Tensor) -> float:
 
 
 def _naming(name: str, captions: Sequence[Caption]) -> list[Word]:
-    """Return, from each caption that names the class, the first word that does; of a name of two words, its last."""
+    """Return, from each caption that names the class, the first word that does."""
     found = []
     for caption in captions:
-        text = caption.text.lower()
-        for phrase in words_of(name):
-            match = re.search(rf"\b{re.escape(phrase)}\b", text)
-            if match is not None:
-                found += [word for word in caption.words if word.start < match.end() <= word.end][:1]
-                break
+        place = named_at(name, caption.text)
+        if place is not None:
+            found += [word for word in caption.words if word.start <= place < word.end]
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 _SYNONYMS = {
     "person": (
         "man men woman women boy boys girl girls child children kid kids people lady ladies guy guys baby toddler player "
@@ -41,3 +43,12 @@ _SYNONYMS = {
 def words_of(name: str) -> list[str]:
     """Return what names a class in lower-case text, the exact name first."""
     return [name, f"{name}s", f"{name}es", *_SYNONYMS.get(name, "").split()]
+
+
+def named_at(name: str, text: str) -> int | None:
+    """Return where in a text the first word stands that names the class (of a name of two words, its last), or None."""
+    for phrase in words_of(name):
+        found = re.search(rf"\b{re.escape(phrase)}\b", text.lower())
+        if found is not None:
+            return found.end() - len(phrase.split()[-1])
+    return None

@@ -11,6 +11,7 @@ import torch
 from corpus import draw_scene
 from evaluation import (
     best_constant,
+    choose_heads,
     held_out_scenes,
     judge_scenes,
     photograph_pointing,
@@ -20,8 +21,23 @@ from evaluation import (
     wrong_pictures,
 )
 from evaluation.__main__ import main
-from evaluation.synonyms import words_of
-from model import Box, Caption, GenerationOptions, ImageCaptions, PatchGrid, Timing, Word, WordMap
+from evaluation.heads import HeadRows
+from evaluation.synonyms import named_at, words_of
+from model import (
+    Box,
+    Caption,
+    CaptionNetwork,
+    GenerationOptions,
+    ImageCaptions,
+    PatchGrid,
+    Timing,
+    Word,
+    WordMap,
+    load_checkpoint,
+    read_config,
+    save_checkpoint,
+)
+from tests.conftest import tiny_config
 
 REFERENCES = {
     "1": ["a brown dog runs on the grass", "a dog is running", "the dog runs fast"],
@@ -130,6 +146,8 @@ def test_photographs_are_judged_by_the_boxes_of_the_class_that_a_word_names(phot
     assert (wrong.pointing, wrong.other, wrong.swapped) == (0.0, 1.0, 0.0)
     assert right.area == pytest.approx(0.25, abs=0.01)
     assert "women" in words_of("person")
+    assert named_at("fire hydrant", "A red Fire Hydrant") == 11
+    assert named_at("dog", "a doghouse") is None
 
 
 def test_scenes_are_captioned_and_judged(tiny_captioner):
@@ -180,3 +198,28 @@ def test_wrong_pictures_are_the_same_captions_elsewhere():
     captions = {str(n): f"caption {n}" for n in range(20)}
     references = {str(n): [f"caption {n}"] for n in range(20)}
     assert wrong_pictures(captions, references).bleu[0] < score_captions(captions, references).bleu[0]
+
+
+def test_the_heads_that_point_are_found_among_those_that_do_not():
+    """Rows made by hand: head 1 of layer 0 and head 0 of layer 1 each see a half of the objects, the others nothing."""
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.zeros(40, 12)
+    shares[range(40), torch.randint(12, (40,), generator=generator)] = 1.0
+    rows = torch.rand(40, 4, 12, generator=generator) * 0.1
+    rows[:20, 1] += shares[:20]
+    rows[20:, 2] += shares[20:]
+    chosen, (score,) = choose_heads([HeadRows(rows, shares, 2)])
+    assert chosen == [(0, 1), (1, 0)]
+    assert score == 1.0
+
+
+def test_heads_are_chosen_and_written_from_the_command_line(tmp_path, tokenizer, capsys):
+    config = tiny_config(tokenizer.size)
+    save_checkpoint(tmp_path / "c", config, CaptionNetwork(config).state_dict(), tokenizer, "")
+    arguments = ["heads", "--checkpoint", str(tmp_path / "c"), "--data", "scenes", "--scenes", "4", "--write", "--json"]
+    assert main(arguments) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    written = read_config(tmp_path / "c").maps.heads
+    assert [list(pair) for pair in written] == figures["heads"]
+    assert len(figures["scenes"]["alone"]) == 4
+    assert load_checkpoint(tmp_path / "c").config.maps.heads == written
