@@ -1,11 +1,14 @@
 """Whether maps point at what their words name: on drawn scenes by exact masks, on photographs by boxes.
 
-Pointing: the centre of the cell with the largest value lies in the object. Beside it stand what a map that knows
+Pointing: the cell with the largest value lies on the object; on scenes by its centre and the exact mask, on photographs
+where it touches a box of the class (and, stricter, where its centre lies in one). Beside it stands what a map that knows
 nothing would reach: the centre of the picture, the object's share of the area, and another object's place.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -30,6 +33,8 @@ class Pointing:
     other: float | None  # the peak lies in another object
     swapped: float | None  # more map per area on the own object than on another one
     swaps: int
+    strict_pointing: float | None = None  # photographs: the centre of the peak's cell lies in a box
+    strict_centre: float | None = None  # photographs: the centre of the picture does
 
     def as_json(self) -> dict[str, float | int | None]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -37,8 +42,6 @@ class Pointing:
 
 def scene_pointing(captioner: Captioner, scenes: Sequence[Scene]) -> Pointing:
     """Explain the exact caption of each scene and judge the map of every shape's name by the shape's mask."""
-    import random
-
     captions = [captions_of(scene, random.Random(0))[0] for scene in scenes]
     pictures = [png_bytes(scene.paint()) for scene in scenes]
     answers = explain_pictures(captioner, pictures, [[caption.text] for caption in captions])
@@ -69,27 +72,33 @@ def photograph_pointing(
 
     A case is a photograph and a class that one of its captions names (the class's name, its last word, its plural, or a
     common synonym: synonyms.py); its figure is the mean over the captions that name it, each by its first such word.
-    A peak counts where it lies in any box of the class.
+    A peak counts where its cell touches any box of the class; so does the cell at the centre of the picture.
     """
     chosen = [example for example in examples if example.objects and example.references]
     answers = explain_pictures(captioner, [e.read() for e in chosen], [e.references for e in chosen])
-    hits, centres, areas, others, swaps = [], [], [], [], []
+    hits, centres, areas, others, swaps, strict, strict_centres = [], [], [], [], [], [], []
     for example, answer in zip(chosen, answers, strict=True):
         size = read_picture(example.read()).upright_size
         masks = class_masks(example, size)
         named = {name: [_values(word) for word in _naming(name, answer.captions)] for name in masks}
         named = {name: maps for name, maps in named.items() if maps}
         shares = {name: _cell_shares(masks[name], answer) for name in named}
+        middle = answer.grid.rows // 2 * answer.grid.columns + answer.grid.columns // 2
         for name, maps in named.items():
-            peaks = [_peak(values, answer, Box(0, 0, *size)) for values in maps]
-            hits.append(mean(bool(masks[name][int(y), int(x)]) for x, y in peaks))
-            centres.append(bool(masks[name][size[1] // 2, size[0] // 2]))
-            areas.append(masks[name].float().mean().item())
+            touched = shares[name] > 0
+            peaks = [int(values.argmax()) for values in maps]
+            hits.append(mean(bool(touched[peak]) for peak in peaks))
+            centres.append(bool(touched[middle]))
+            areas.append(touched.double().mean().item())
+            places = [_peak(values, answer, Box(0, 0, *size)) for values in maps]
+            strict.append(mean(bool(masks[name][int(y), int(x)]) for x, y in places))
+            strict_centres.append(bool(masks[name][size[1] // 2, size[0] // 2]))
             for other in named:
                 if other != name:
-                    others.append(mean(bool(masks[other][int(y), int(x)]) for x, y in peaks))
+                    others.append(mean(bool(shares[other][peak] > 0) for peak in peaks))
                     swaps.append(mean(_density(values, shares[name]) > _density(values, shares[other]) for values in maps))
-    return _summary(hits, centres, areas, others, swaps)
+    found = _summary(hits, centres, areas, others, swaps)
+    return dataclasses.replace(found, strict_pointing=mean(strict), strict_centre=mean(strict_centres))
 
 
 def class_masks(example: Example, size: tuple[int, int]) -> dict[str, Tensor]:

@@ -43,6 +43,19 @@ class MultiHeadAttention(nn.Module):
         self.null_key = nn.Parameter(torch.zeros(heads, 1, width // heads)) if null_key else None  # (H, 1, K)
         self.null_value = nn.Parameter(torch.zeros(heads, 1, width // heads)) if null_key else None
 
+    @torch.no_grad()
+    def settle_on_null(self, score: float) -> None:
+        """Initialise so that every query begins by scoring the null key with `score`, whatever it asks for.
+
+        With S other keys around 0 the null key then takes e^score / (e^score + S) of the attention, and has to be
+        outbid; left at 0 it would take 1 / (S + 1), and training never comes to use it (docs/decisions.md).
+        """
+        assert self.null_key is not None, "there is no null key"
+        nn.init.normal_(self.query.bias, std=0.5)
+        bias = self.query.bias.unflatten(0, (self.heads, 1, -1))  # (H, 1, K)
+        width = bias.size(-1)
+        self.null_key.copy_(bias * (score * width**0.5 / bias.square().sum(-1, keepdim=True)))
+
     def project(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values (R, H, S, K) of source (R, S, source width); S grows by one with a null key."""
         key, value = self._split(self.key(source)), self._split(self.value(source))

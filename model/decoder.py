@@ -15,6 +15,8 @@ from model.config import DecoderConfig
 from model.errors import TextError
 from model.state import DecoderState, RowGroups
 
+NULL_SCORE = 5.0  # e^5 is some 150: the null key begins with about half of the attention over 14 x 14 cells
+
 
 class SharedDropout(nn.Module):
     """Dropout whose mask is shared by all positions of a row.
@@ -85,6 +87,9 @@ class TextDecoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config, dropout) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.apply(_initialise)
+        if config.null_key:
+            for layer in self._layers():
+                layer.cross_attention.settle_on_null(NULL_SCORE)
 
     def start(self, image_tokens: Tensor, image_of: tuple[int, ...]) -> DecoderState:
         """Return the state before the first token.

@@ -74,6 +74,18 @@ class ConvolutionalStem(nn.Module):
         return self.join(self.maps(pixels))
 
 
+class NormedHybridEmbed(HybridEmbed):  # type: ignore[misc]
+    """timm's HybridEmbed with a norm behind its projection, so that positions are not drowned by the stem's scale."""
+
+    def __init__(self, *arguments: Any, embed_dim: int, **options: Any) -> None:
+        super().__init__(*arguments, embed_dim=embed_dim, **options)
+        self.norm = nn.LayerNorm(embed_dim)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """pixels (B, 3, height, width) -> (B, cells, C)."""
+        return self.norm(super().forward(pixels))
+
+
 class PatchEncoder(nn.Module):
     """Pixels to patch embeddings, in two halves: `stem` can be frozen and its output cached, `finish` is the ViT."""
 
@@ -86,7 +98,7 @@ class PatchEncoder(nn.Module):
         options: dict[str, Any] = {}
         if config.stem:
             stem = ConvolutionalStem(config.stem, config.stem_strides, pretrained=pretrained_stem)
-            options["embed_layer"] = partial(HybridEmbed, backbone=stem)
+            options["embed_layer"] = partial(NormedHybridEmbed, backbone=stem)
         self.vit = VisionTransformer(
             img_size=(image.height, image.width),
             patch_size=1 if config.stem else config.patch_size,
@@ -102,6 +114,8 @@ class PatchEncoder(nn.Module):
             drop_path_rate=drop_path,
             **options,
         )
+        with torch.no_grad():
+            self.vit.pos_embed[0, config.prefix :] = grid_positions(self.grid, config.width)
         found = self.vit.patch_embed.grid_size
         if found != (self.grid.rows, self.grid.columns):
             raise ConfigError(f"the stem gives a grid of {found}, not {self.grid}; use a size that its strides divide")
@@ -145,5 +159,19 @@ class PatchEncoder(nn.Module):
         """Project to the width, add positions and prefix tokens: (B, S, C)."""
         embed = self.vit.patch_embed
         joined = embed.backbone.join(maps) if self.config.stem else maps[0]
-        patches = embed.proj(joined).flatten(2).transpose(1, 2)  # (B, cells, C)
+        patches = embed.norm(embed.proj(joined).flatten(2).transpose(1, 2))  # (B, cells, C)
         return self.vit.norm_pre(self.vit._pos_embed(patches))
+
+
+def grid_positions(grid: PatchGrid, width: int) -> Tensor:
+    """Return sines and cosines of each cell's row and column, (cells, C): where learnt positions begin.
+
+    Vaswani et al. 2017, section 3.5, in two dimensions. They are as large as a normed patch embedding, so that which of
+    two things lies further left can be told from the first step on.
+    """
+    quarter = -(-width // 4)
+    rates = 10_000 ** -(torch.arange(quarter) / quarter)
+    rows, columns = torch.arange(grid.rows), torch.arange(grid.columns)
+    down, across = torch.meshgrid(rows, columns, indexing="ij")
+    turns = torch.stack([down.flatten(), across.flatten()], dim=1)[..., None] * rates  # (cells, 2, quarter)
+    return torch.cat([turns.sin(), turns.cos()], dim=-1).flatten(1)[:, :width]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from model import CaptionNetwork, ConfigError, EncoderConfig, ImageConfig, PatchGrid
-from model.encoder import PatchEncoder
+from model.encoder import PatchEncoder, grid_positions
 from tests.conftest import tiny_config
 
 SMALL = ImageConfig(height=64, width=96)
@@ -74,3 +76,19 @@ def test_training_and_evaluation_agree_without_dropout(tokenizer, pixels):
 def test_a_stem_that_cannot_be_is_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         PatchEncoder(EncoderConfig(width=24, depth=0, heads=2, **options), ImageConfig(height=56, width=56))
+
+
+def test_positions_differ_for_every_cell_and_tell_rows_from_columns():
+    positions = grid_positions(PatchGrid(5, 7), 24)
+    assert positions.shape == (35, 24)
+    assert torch.pdist(positions).min() > 0.1
+    assert positions.square().mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_null_key_begins_with_a_fair_share_of_the_attention(tokenizer):
+    network = CaptionNetwork(tiny_config(tokenizer.size))
+    features = network.encode(torch.rand(2, 3, 24, 32))
+    _, weights, _ = network.decode(torch.full((2, 3), 7), network.start(features), weights=True)
+    for layer in weights:
+        expected = math.exp(5) / (math.exp(5) + features.tokens.size(1))
+        assert layer[..., -1].mean().item() == pytest.approx(expected, abs=0.05)

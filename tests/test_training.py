@@ -63,7 +63,7 @@ def test_the_rate_warms_up_and_falls_along_a_cosine():
     factors = [rate_factor(step, 100, 10) for step in range(100)]
     assert factors[0] == pytest.approx(0.1)
     assert factors[9] == pytest.approx(1.0)
-    assert all(a >= b for a, b in itertools.pairwise(factors))
+    assert all(a >= b for a, b in itertools.pairwise(factors[9:]))
     assert factors[-1] < 0.03
     assert factors[55] == pytest.approx(0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi / 2)), abs=0.01)
 
