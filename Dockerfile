@@ -14,7 +14,7 @@ WORKDIR /build
 COPY pyproject.toml constraints.txt ./
 RUN python -m venv /venv \
  && if [ -n "$TORCH_INDEX" ] && python -c "import sys, urllib.request; urllib.request.urlopen(sys.argv[1] + '/torch/', timeout=10)" "$TORCH_INDEX"; \
-    then /venv/bin/pip install --constraint constraints.txt --index-url "$TORCH_INDEX" torch torchvision; \
+    then /venv/bin/pip install --no-deps --constraint constraints.txt --index-url "$TORCH_INDEX" torch torchvision; \
     else echo "TORCH_INDEX cannot be reached: torch comes from the package index"; fi \
  && /venv/bin/pip install --constraint constraints.txt . \
  && rm -rf /venv/lib/python*/site-packages/pip /venv/lib/python*/site-packages/setuptools

@@ -34,4 +34,4 @@ format: .venv
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache

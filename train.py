@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads tha
 import dataclasses
 import random
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from model import (
     PAD_ID,
     SHARD_BYTES,
     CaptionerError,
+    CaptionTokenizer,
     choose_precision,
     save_checkpoint,
     use_threads,
@@ -58,7 +60,8 @@ FEW_DISTINCT = 0.1  # below this share of distinct captions a network has most l
 class Trainer:
     """One run: its data, its network, and where it stands."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, tokenizer: CaptionTokenizer | None = None) -> None:
+        """Open the data and build the network; a run that is resumed brings the tokenizer that it began with."""
         self.config = config
         self.run = Path(config.run)
         self.threads = use_threads(config.threads or None)
@@ -67,21 +70,24 @@ class Trainer:
         print(f"threads {self.threads}, {precision.reason}")
         torch.manual_seed(config.seed)
         self.sources = [open_source(data, language=config.language, seed=config.seed) for data in config.data]
-        self.network, self.tokenizer = build_network(config, self.sources)
+        self.network, self.tokenizer = build_network(config, self.sources, tokenizer)
         self.frozen = frozen_parts(self.network, config.freeze)
         for part in self.frozen:
             part.requires_grad_(False)
         self.average = WeightAverage(self.network, config.average)
         self.optimiser = build_optimiser(self.network, config)
         self.progress = Progress()
+        self.pictures = 0  # that an epoch goes through, over all sources
 
-    def prepare(self) -> None:
-        """Cache what never changes and tokenise the captions."""
+    def prepare(self, most: int | None = None) -> None:
+        """Cache what never changes and tokenise the captions; `most` pictures of each source where it is given."""
         config = self.config
         self.train_sources: list[TrainingSource] = []
         self.validation: list[tuple[str, list[Captioned], FeatureCache | None]] = []
         for source in self.sources:
             entries = source.split("train")
+            self.pictures += min(len(entries), config.epoch_pictures or len(entries))
+            entries = entries[:most]
             views = config.views if entries[0].may_flip else 1
             self.train_sources.append(
                 TrainingSource(
@@ -96,7 +102,8 @@ class Trainer:
                     shuffle_pictures=config.shuffle_pictures,
                 )
             )
-            if held_out := source.split("val")[: config.validate]:
+            held_out = source.split("val")[: config.validate]
+            if held_out and most is None:
                 self.validation.append((source.name, held_out, self._cache(source, held_out, 1)))
 
     def train(self) -> None:
@@ -189,6 +196,7 @@ class Trainer:
 
     def save_state(self) -> None:
         parts = {
+            "tokenizer": self.tokenizer.to_json(),
             "network": self.network.state_dict(),
             "average": self.average.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -220,24 +228,25 @@ class Trainer:
 def main(arguments: list[str] | None = None) -> int:
     """Train as the command line says; returns the exit status."""
     config = parse_arguments(arguments)
+    tokenizer: CaptionTokenizer | None = None
     try:
         if config.resume:
-            progress, _, settings = load_state(Path(config.run))
+            progress, parts, settings = load_state(Path(config.run))
             if progress.finished:
                 print(f"{config.run} is finished after {progress.step} steps; nothing to do")
                 return 0
-            config = restored_config(settings | {"run": config.run, "resume": True, "dry_run": False})
+            tokenizer = CaptionTokenizer.from_json(parts["tokenizer"])
+            config = restored_config(settings | {"run": config.run, "resume": True, "dry_run": config.dry_run})
         elif (Path(config.run) / "state.pt").exists():
             print(f"{config.run} holds a run already; go on with --resume, or name another folder", file=sys.stderr)
             return 2
         Path(config.run).mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(config)
-        trainer.prepare()
+        trainer = Trainer(config, tokenizer)
+        trainer.prepare(config.batch if config.dry_run else None)
         if config.resume:
             trainer.restore()
         size = sum(value.numel() for value in trainer.network.parameters() if value.requires_grad)
-        pictures = sum(map(len, trainer.train_sources))
-        print(f"{pictures} pictures, {trainer.steps} steps, {size / 1e6:.1f} million trained parameters")
+        print(f"{trainer.pictures} pictures an epoch, {size / 1e6:.1f} million trained parameters")
         if config.dry_run:
             _tell_cost(trainer)
             return 0
@@ -249,16 +258,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _tell_cost(trainer: Trainer) -> None:
-    import time
-
-    number, indices = trainer.plan(0)[0]
+    """Time a few steps on a few pictures; the frozen stem is passed once for every view of every picture."""
+    config = trainer.config
+    source = trainer.train_sources[0]
+    batch = source.batch(list(range(min(config.batch, len(source)))), random.Random(0), PAD_ID)
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
-        trainer.step(trainer.train_sources[number].batch(indices, random.Random(0), PAD_ID))
+        trainer.step(batch)
         seconds.append(time.perf_counter() - started)
-    hours = min(seconds) * trainer.steps / 3600
-    print(f"a step takes {min(seconds):.2f} s here: about {hours:.1f} hours, validation not counted")
+    steps = min(config.steps or sys.maxsize, config.epochs * -(-trainer.pictures // config.batch))
+    hours = min(seconds) * steps / 3600
+    print(f"a step takes {min(seconds):.2f} s here: {steps} steps, about {hours:.1f} hours")
+    print("the features of a frozen stem, once, and the validations come on top")
 
 
 def _told(name: str, step: int, scores: CaptionScores, captions: dict[str, str]) -> str:

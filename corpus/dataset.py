@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
 import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image
 
@@ -14,8 +15,10 @@ from corpus.errors import DataError
 from corpus.formats import read_data
 from corpus.scene_captions import captions_of
 from corpus.scenes import draw_scene
+from model import ALL_FORMATS, ImageLimits, read_picture
 
 SCENE_SPLITS = {"train": 1, "val": 2, "test": 3}  # series of seeds that never meet: a scene is in one split
+OWN_DATA = ImageLimits(pixels=200_000_000, edge=65_536, formats=ALL_FORMATS)  # its owner is trusted further than a client
 _SCENE_COUNTS = {"train": 12_000, "val": 200}  # the test series is drawn where it is judged, in evaluation/
 
 
@@ -27,6 +30,7 @@ class Captioned:
     captions: tuple[str, ...]
     load: Callable[[], Image.Image]
     may_flip: bool  # whether mirroring keeps its captions true once left and right are exchanged in the words
+    fingerprint: str  # changes when the picture does
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,10 @@ def open_source(data: str, *, language: str = "en", seed: int = 0) -> Source:
     for example in read_data(data, language=language):
         captions = tuple(filter(None, map(plain_caption, example.references)))
         if captions:
-            entry = Captioned(example.image_id, captions, _Loader(example.read), True)
+            # Left and right can be exchanged in English words only (augment.py).
+            entry = Captioned(
+                example.image_id, captions, _Loader(example.read), example.language == "en", _fingerprint(example.image)
+            )
             splits.setdefault(example.split, []).append(entry)
     if not splits.get("train"):
         raise DataError(f"{data!r} has no captioned picture in its train split; it has {sorted(splits) or 'none at all'}")
@@ -65,12 +72,12 @@ def plain_caption(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Loader:
-    """Decodes a picture when it is called; trusts the owner of the data, so there is no limit of pixels."""
+    """Decodes a picture when it is called, as the service would: upright, alpha over white, 16 bits scaled."""
 
     read: Callable[[], bytes]
 
     def __call__(self) -> Image.Image:
-        return Image.open(io.BytesIO(self.read())).convert("RGB")
+        return read_picture(self.read(), OWN_DATA).upright()
 
 
 def _scenes(count: str, seed: int) -> Source:
@@ -88,7 +95,20 @@ def _scenes(count: str, seed: int) -> Source:
 def _scene(series: int, number: int) -> Captioned:
     scene = draw_scene(series, number)
     captions = captions_of(scene, random.Random(f"captions {series} {number}"))
-    return Captioned(f"{series}-{number}", tuple(caption.text for caption in captions), _SceneLoader(series, number), False)
+    return Captioned(
+        f"{series}-{number}",
+        tuple(caption.text for caption in captions),
+        _SceneLoader(series, number),
+        False,
+        f"scene {series} {number}",
+    )
+
+
+def _fingerprint(image: Path | bytes) -> str:
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).hexdigest()
+    stat = image.stat()
+    return f"{image.resolve()} {stat.st_size} {stat.st_mtime_ns}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     heads.set_defaults(run=_heads)
     for command in (captions, maps, heads):
         command.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT)
-        command.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
+        if command is not heads:  # heads are read in float32
+            command.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
         command.add_argument("--scenes", type=int, default=500, help="number of scenes for --data scenes")
         command.add_argument("--json", action="store_true")
     return parser
@@ -139,6 +140,8 @@ def _results(results: Path, references: str | None) -> dict[str, Any]:
         raise DataError("--results needs --references DATA: the captions to score against")
     try:
         rows = json.loads(results.read_text(encoding="utf-8"))
+        if not rows:
+            raise DataError(f"{results} holds no captions; there is nothing to score")
         captions = {str(row["image_id"]): str(row["caption"]) for row in rows}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f'{results} is no results file ({error!r}); it is [{{"image_id", "caption"}}, …]') from error

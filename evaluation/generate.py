@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from PIL import Image
 from tqdm import tqdm
 
-from model import Captioner, GenerationOptions, ImageCaptions, ImageLimits, ImageView, prepare
+from corpus import OWN_DATA
+from model import Captioner, GenerationOptions, ImageCaptions, ImageView, prepare
 
 BATCH = 32
-_LIMITS = ImageLimits(pixels=200_000_000, edge=65_536)  # one's own data
 
 
 def caption_pictures(captioner: Captioner, pictures: Sequence[bytes], options: GenerationOptions) -> list[str]:
@@ -42,4 +42,4 @@ def png_bytes(image: Image.Image) -> bytes:
 def _batches(captioner: Captioner, pictures: Sequence[bytes], what: str) -> Iterator[list[ImageView]]:
     """Yield the pictures prepared, a batch at a time."""
     for first in tqdm(range(0, len(pictures), BATCH), desc=what, unit="batch", leave=False):
-        yield [prepare(data, captioner.image_config, _LIMITS) for data in pictures[first : first + BATCH]]
+        yield [prepare(data, captioner.image_config, OWN_DATA) for data in pictures[first : first + BATCH]]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from corpus import Example, Scene, captions_of
+from corpus import OWN_DATA, Example, Scene, captions_of
 from evaluation.generate import png_bytes
 from evaluation.maps import class_masks
 from evaluation.synonyms import named_at
@@ -65,7 +65,7 @@ def objects_of_photographs(examples: Sequence[Example]) -> list[NamedObjects]:
     """Return the words of human captions that name a boxed class, with the class's boxes."""
     found = []
     for example in examples:
-        masks = class_masks(example, read_picture(example.read()).upright_size)
+        masks = class_masks(example, read_picture(example.read(), OWN_DATA).upright_size)
         words = tuple(
             (number, place, mask)
             for number, text in enumerate(example.references)
@@ -84,7 +84,7 @@ def read_heads(checkpoint: Checkpoint, named: Sequence[NamedObjects]) -> HeadRow
     start, pad = config.decoder.start_id, config.decoder.pad_id
     rows, shares = [], []
     for entry in tqdm(named, desc="heads", leave=False):
-        features = network.encode(prepare(entry.picture, config.image).pixels[None])
+        features = network.encode(prepare(entry.picture, config.image, OWN_DATA).pixels[None])
         ids = [tokenizer.encode(text) for text in entry.captions]
         longest = max(map(len, ids))
         tokens = torch.tensor([[start, *row, *[pad] * (longest - len(row))] for row in ids])

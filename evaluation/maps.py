@@ -8,6 +8,7 @@ nothing would reach: the centre of the picture, the object's share of the area, 
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from corpus import Example, Scene, captions_of
+from corpus import OWN_DATA, Example, Scene, captions_of
 from evaluation.generate import explain_pictures, png_bytes
 from evaluation.synonyms import named_at
 from model import Box, Caption, Captioner, ImageCaptions, Word, read_picture
@@ -78,7 +79,7 @@ def photograph_pointing(
     answers = explain_pictures(captioner, [e.read() for e in chosen], [e.references for e in chosen])
     hits, centres, areas, others, swaps, strict, strict_centres = [], [], [], [], [], [], []
     for example, answer in zip(chosen, answers, strict=True):
-        size = read_picture(example.read()).upright_size
+        size = read_picture(example.read(), OWN_DATA).upright_size
         masks = class_masks(example, size)
         named = {name: [_values(word) for word in _naming(name, answer.captions)] for name in masks}
         named = {name: maps for name, maps in named.items() if maps}
@@ -107,7 +108,7 @@ def class_masks(example: Example, size: tuple[int, int]) -> dict[str, Tensor]:
     for entry in example.objects:
         mask = masks.setdefault(entry.name, torch.zeros(size[1], size[0], dtype=torch.bool))
         box = entry.box
-        mask[int(box.y0) : int(box.y1) + 1, int(box.x0) : int(box.x1) + 1] = True
+        mask[int(box.y0) : math.ceil(box.y1), int(box.x0) : math.ceil(box.x1)] = True
     return masks
 
 

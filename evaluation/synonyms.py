@@ -47,8 +47,6 @@ def words_of(name: str) -> list[str]:
 
 def named_at(name: str, text: str) -> int | None:
     """Return where in a text the first word stands that names the class (of a name of two words, its last), or None."""
-    for phrase in words_of(name):
-        found = re.search(rf"\b{re.escape(phrase)}\b", text.lower())
-        if found is not None:
-            return found.end() - len(phrase.split()[-1])
-    return None
+    phrases = "|".join(re.escape(phrase) for phrase in sorted(words_of(name), key=len, reverse=True))
+    found = re.search(rf"\b(?:{phrases})\b", text.lower())
+    return None if found is None else found.end() - len(found.group().split()[-1])

@@ -20,6 +20,7 @@ from model import (
     DEFAULT_CHECKPOINT,
     Captioner,
     CaptionerError,
+    ConfigError,
     ImageCaptions,
     ImageError,
     ImageLimits,
@@ -85,7 +86,11 @@ def _caption(options: argparse.Namespace) -> int:
         )
         if value is not None
     }
-    generation = dataclasses.replace(captioner.config.generation, **changed)
+    try:
+        generation = dataclasses.replace(captioner.config.generation, **changed)
+    except ConfigError as error:
+        print(f"model: {error}", file=sys.stderr)
+        return 2
     if options.overlays is not None:
         options.overlays.mkdir(parents=True, exist_ok=True)
     failed = 0

@@ -9,6 +9,7 @@ Shapes: R rows, V vocabulary.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -59,16 +60,23 @@ class Generation:
     def add(self, features: ImageFeatures, keys: Sequence[Hashable], options: Sequence[GenerationOptions]) -> None:
         """Begin a caption for each of B images, under a key and with options of its own.
 
-        Raises TextError, with nothing added, where a prompt leaves no room for the tokens asked for.
+        A caption ends where the checkpoint's positions end, if max_tokens does not end it before. Raises TextError, with
+        nothing added, where a prompt leaves no room for a caption.
         """
+        if known := [key for key in keys if key in self._running]:
+            raise ValueError(f"{known[0]!r} is running already; every caption needs a key of its own")
         prompts = [tuple(self._tokenizer.encode(option.prompt)) for option in options]
-        decoder = self._network.config.decoder
+        room = self._network.config.decoder.positions - 1  # the start token takes one
         for prompt, option in zip(prompts, options, strict=True):
-            if 1 + len(prompt) + option.max_tokens > decoder.positions:
+            if len(prompt) >= room:
                 raise TextError(
-                    f"prompt {option.prompt!r} has {len(prompt)} tokens and max_tokens is {option.max_tokens}; with the "
-                    f"start token they must fit into {decoder.positions} positions: ask for fewer"
+                    f"prompt {option.prompt[:40]!r} has {len(prompt)} tokens; this checkpoint has room for {room} with the "
+                    "caption that follows: send a shorter one"
                 )
+        options = [
+            dataclasses.replace(option, max_tokens=min(option.max_tokens, room - len(prompt)))
+            for prompt, option in zip(prompts, options, strict=True)
+        ]
         for length in sorted({len(prompt) for prompt in prompts}):
             images = [index for index, prompt in enumerate(prompts) if len(prompt) == length]
             self._add_equal(features.select(images), [prompts[at] for at in images],
@@ -185,14 +193,14 @@ class Generation:
             pool = ranked[index] + totals.to(scores.device)[index, None] if beam else ranked[index]
             pool = pool.unflatten(0, (len(keys), rows)).flatten(1)  # (keys, rows * V)
             values, places = pool.topk(min(width, pool.size(1)))  # (keys, width)
-            if not beam:
-                values = log_probs[index].gather(1, places) + totals.to(scores.device)[index, None]
+            sums = values if beam else log_probs[index].gather(1, places) + totals.to(scores.device)[index, None]
             size = scores.size(1)
-            for key, row_values, row_places in zip(keys, values.tolist(), places.tolist(), strict=True):
+            listed = zip(keys, values.tolist(), sums.tolist(), places.tolist(), strict=True)
+            for key, row_values, row_sums, row_places in listed:
                 chosen[key] = [
-                    Candidate(value, *divmod(place, size))
-                    for value, place in zip(row_values, row_places, strict=True)
-                    if value > NEVER
+                    Candidate(total, *divmod(place, size))
+                    for value, total, place in zip(row_values, row_sums, row_places, strict=True)
+                    if value > NEVER  # the rest is banned
                 ]
         return [(key, firsts[key], chosen[key]) for key in self._running]
 

@@ -50,7 +50,8 @@ class ConvolutionalStem(nn.Module):
     def __init__(self, name: str, strides: tuple[int, ...], *, pretrained: bool = False) -> None:
         super().__init__()
         try:
-            available = timm.create_model(name, features_only=True).feature_info.reduction()
+            with torch.device("meta"):  # only to ask for its strides: no weights are made
+                available = timm.create_model(name, features_only=True).feature_info.reduction()
         except RuntimeError as error:
             raise ConfigError(f"stem is {name!r}; it must be a convolutional backbone that timm knows ({error})") from error
         if missing := [stride for stride in strides if stride not in available]:

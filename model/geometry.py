@@ -35,9 +35,6 @@ class Box:
     def area(self) -> float:
         return max(self.x1 - self.x0, 0.0) * max(self.y1 - self.y0, 0.0)
 
-    def contains(self, x: float, y: float) -> bool:
-        return self.x0 <= x < self.x1 and self.y0 <= y < self.y1
-
     def cell(self, grid: PatchGrid, index: int) -> Box:
         """Return the part of this rectangle that cell `index` of `grid` covers, when the grid tiles it evenly."""
         row, column = divmod(index, grid.columns)

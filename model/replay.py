@@ -46,9 +46,10 @@ def replay(
     decoder = network.config.decoder
     longest = max(map(len, captions))
     padded = [[*tokens, *[decoder.pad_id] * (longest - len(tokens))] for tokens in captions]
-    targets = torch.tensor(padded, device=network.device)  # (R, T)
-    start = torch.full_like(targets[:, :1], decoder.start_id)
-    inputs = torch.cat([start, targets[:, :-1]], dim=1) if longest else start
+    shape = (len(captions), longest)  # T is 0 where all captions are empty
+    targets = torch.tensor(padded, dtype=torch.long, device=network.device).reshape(shape)  # (R, T)
+    start = torch.full((len(captions), 1), decoder.start_id, device=network.device)
+    inputs = torch.cat([start, targets[:, :-1]], dim=1)  # (R, T), and (R, 1) where T is 0
 
     logits, weights, _ = network.decode(inputs, network.start(features, image_of), weights=maps)
     seen = _chosen(logits, targets)

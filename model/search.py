@@ -102,11 +102,16 @@ class Search:
         return kept
 
     def results(self) -> list[Hypothesis]:
-        """Return the captions asked for, best first; ties are broken by tokens, so that results repeat."""
-        unfinished = (Hypothesis(row, total, False) for row, total in zip(self.rows, self.totals, strict=True))
-        pool = self.pool or [(hypothesis.log_probability, hypothesis) for hypothesis in unfinished]
-        ranked = sorted(pool, key=lambda entry: (-entry[0], entry[1].tokens))
-        return [hypothesis for _, hypothesis in ranked[: self.options.count]]
+        """Return the captions asked for, best first; ties are broken by tokens, so that results repeat.
+
+        Where fewer are finished than were asked for, live rows follow them as they stand.
+        """
+        ranked = [found for _, found in sorted(self.pool, key=lambda entry: (-entry[0], entry[1].tokens))]
+        alive = [Hypothesis(row, total, False) for row, total in zip(self.rows, self.totals, strict=True)]
+        alive.sort(key=lambda found: (-found.log_probability, found.tokens))
+        known = {found.tokens for found in ranked}
+        ranked += [found for found in alive if found.tokens not in known]
+        return ranked[: self.options.count]
 
     def agreed(self) -> tuple[int, ...]:
         """Return the tokens that every live row and every finished hypothesis begins with."""
@@ -211,9 +216,10 @@ class BeamSearch(Search):
         return best.total / length**self.options.length_penalty <= min(score for score, _ in self.pool)
 
     def _finish(self, hypothesis: Hypothesis, total: float, length: int) -> None:
+        if any(known == hypothesis for _, known in self.pool):
+            return  # the same caption, ended by another word too many: candidates come best first
         entry = (total / length**self.options.length_penalty, hypothesis)
-        others = [known for known in self.pool if known[1] != hypothesis]
-        ranked = sorted([*others, entry], key=lambda scored: (-scored[0], scored[1].tokens))
+        ranked = sorted([*self.pool, entry], key=lambda scored: (-scored[0], scored[1].tokens))
         self.pool = ranked[: self.options.beams]
 
 

@@ -8,6 +8,7 @@ hyphens inside them; in scripts written without spaces, the shortest group of to
 from __future__ import annotations
 
 import functools
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -204,9 +205,7 @@ def _utf8_length(lead: int) -> int:
 
 def _without_special(text: str) -> list[str]:
     """Cut a text inside every special token that it spells out, so that none is taken for the real one."""
-    for token in (PAD, START, END):
-        text = text.replace(token, token[0] + "\0" + token[1:])
-    return text.split("\0")
+    return re.split(r"(?<=<)(?=(?:pad|start|end)>)", text)
 
 
 @functools.cache

@@ -48,8 +48,9 @@ def heat(photograph: Image.Image, values: Sequence[float], grid: PatchGrid, cove
 
 def contact_sheet(photograph: Image.Image, caption: Caption, grid: PatchGrid) -> Image.Image:
     """Return the photograph and one overlay a word, each with its probability and image reliance."""
-    scale = _TILE / photograph.width
-    small = photograph.resize((_TILE, max(1, round(photograph.height * scale))), Image.Resampling.LANCZOS)
+    scale = min(_TILE / photograph.width, 2 * _TILE / photograph.height)
+    size = (max(1, round(photograph.width * scale)), max(1, round(photograph.height * scale)))
+    small = photograph.resize(size, Image.Resampling.LANCZOS)
     tiles = [(small, "the photograph", "")]
     tiles += [(overlay(small, word, grid), word.text, _figures(word)) for word in caption.words if word.map is not None]
     columns = min(_COLUMNS, len(tiles))

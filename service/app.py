@@ -96,7 +96,7 @@ class RequestIds:
         finally:
             took = 1e3 * (time.perf_counter() - started)
             _LOG.info(
-                "request id=%s method=%s path=%s status=%d ms=%.1f",
+                "request id=%s method=%s path=%r status=%d ms=%.1f",
                 request_id,
                 scope["method"],
                 scope["path"],

@@ -45,7 +45,6 @@ PROBLEMS: dict[str, ProblemKind] = {
     ),
     "invalid_option": ProblemKind(422, "An option cannot be used", "`errors` names each option and what it can be."),
     "internal": ProblemKind(500, "Something went wrong here", "A bug of the service, never an input's fault."),
-    "not_ready": ProblemKind(503, "The service is not ready", "Ask again after the seconds in Retry-After."),
 }
 
 
@@ -66,7 +65,8 @@ def option_problem(name: str, detail: str, *, json: bool) -> Problem:
 
 def named_option(name: str, detail: str, *, json: bool) -> dict[str, str]:
     """Return one entry of `errors`."""
-    return {"pointer": f"/{name}", "detail": detail} if json else {"parameter": name, "detail": detail}
+    escaped = name.replace("~", "~0").replace("/", "~1")  # RFC 6901
+    return {"pointer": f"/{escaped}", "detail": detail} if json else {"parameter": name, "detail": detail}
 
 
 def problem_response(request: Request, problem: Problem) -> JSONResponse:

@@ -83,7 +83,7 @@ async def _from_form(request: Request, body: bytes) -> Received:
     async def stream() -> AsyncIterator[bytes]:
         yield body
 
-    parser = MultiPartParser(request.headers, stream(), max_files=2, max_fields=_MOST_FIELDS)  # type: ignore[arg-type]
+    parser = MultiPartParser(request.headers, stream(), max_files=_MOST_FIELDS, max_fields=_MOST_FIELDS)  # type: ignore[arg-type]
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:

@@ -16,7 +16,7 @@ _REF = "#/components/schemas/{model}"
 _DOCUMENTED: tuple[type[BaseModel], ...] = (
     CaptionOptions, CaptionsAnswer, ExplanationOptions, HealthAnswer, ModelsAnswer, ProblemAnswer,
 )  # fmt: skip
-_ANYWHERE = ("internal",)
+_ANYWHERE = ("method", "internal")
 _INTAKE = (
     "empty_body", "broken_image", "broken_base64", "broken_multipart", "broken_json", "host_not_allowed",
     "unknown_model", "not_acceptable", "body_too_large", "too_many_pixels", "unsupported_media_type",
@@ -59,10 +59,11 @@ def _request_body(options: type[BaseModel]) -> dict[str, Any]:
     binary = {"type": "string", "format": "binary"}
     form = {"type": "object", "required": ["image", *needed], "properties": {"image": binary, **schema["properties"]}}
     text = {"type": "string", "description": "base64, or a data: URL"}
+    url = "only where hosts are allowed; this service fetches none"
     document = {
         "type": "object",
         "required": ["image", *needed],
-        "properties": {"image": text, **schema["properties"]},
+        "properties": {"image": text, "url": {"type": "string", "description": url}, **schema["properties"]},
         "additionalProperties": False,
     }
     raw = {name: {"schema": binary} for name in ("image/jpeg", "image/png", "image/webp", "application/octet-stream")}
@@ -92,7 +93,7 @@ def _simple(summary: str, model: type[BaseModel], *codes: str) -> dict[str, Any]
 
 
 LIVE = _simple("Whether the process answers", HealthAnswer)
-READY = _simple("Whether requests can be answered", HealthAnswer, "not_ready")
+READY = _simple("Whether requests can be answered", HealthAnswer)
 MODELS = _simple("The checkpoints that are served", ModelsAnswer)
 PROBLEM_PAGE: dict[str, Any] = {
     "summary": "What a problem's code means",

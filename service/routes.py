@@ -18,7 +18,7 @@ from service.errors import PROBLEMS, Problem, option_problem
 from service.intake import Received, receive
 from service.negotiation import negotiate
 from service.openapi import LIVE, MODELS, PROBLEM_PAGE, READY, captions_operation, explanations_operation
-from service.schemas import MOST_CAPTION_WORDS, CaptionOptions, ExplanationOptions, MapOptions, parse_options
+from service.schemas import MOST_CAPTION_WORDS, MOST_MAP_VALUES, CaptionOptions, ExplanationOptions, MapOptions, parse_options
 
 _JSON, _TEXT = "application/json", "text/plain"
 _DECODERS = 2  # threads that decode pictures: libjpeg and zlib release the interpreter's lock
@@ -62,7 +62,7 @@ def build_router(engine: Engine) -> APIRouter:
 
     @router.post("/v1/captions", **captions_operation())
     async def captions(request: Request) -> Response:
-        kind = negotiate(request.headers.get("accept", ""), (_JSON, _TEXT))
+        kind = negotiate(", ".join(request.headers.getlist("accept")), (_JSON, _TEXT))
         received = await receive(request, engine.most_bytes)
         options = parse_options(CaptionOptions, received.options, json=received.json)
         name, captioner = engine.captioner(options.model)
@@ -76,12 +76,11 @@ def build_router(engine: Engine) -> APIRouter:
         view, answer, timing = await _answer(engine, captioner, received, call, "prompt")
         if kind == _TEXT:
             return PlainTextResponse(answer.captions[0].text + "\n", headers=_timing_header(timing))
-        body = answer_json("caption", name, language, view, answer, options.target_grid(), timing)
-        return JSONResponse(body, headers=_timing_header(timing))
+        return await _respond(engine, "caption", name, language, view, answer, options, timing, json=received.json)
 
     @router.post("/v1/explanations", **explanations_operation())
     async def explanations(request: Request) -> Response:
-        negotiate(request.headers.get("accept", ""), (_JSON,))
+        negotiate(", ".join(request.headers.getlist("accept")), (_JSON,))
         received = await receive(request, engine.most_bytes)
         options = parse_options(ExplanationOptions, received.options, json=received.json)
         name, captioner = engine.captioner(options.model)
@@ -95,8 +94,7 @@ def build_router(engine: Engine) -> APIRouter:
             return captioner.explain([view], [[options.caption]], maps=maps, reliance=options.reliance)[0]
 
         view, answer, timing = await _answer(engine, captioner, received, call, "caption")
-        body = answer_json("explanation", name, language, view, answer, options.target_grid(), timing)
-        return JSONResponse(body, headers=_timing_header(timing))
+        return await _respond(engine, "explanation", name, language, view, answer, options, timing, json=received.json)
 
     @router.head("/livez", include_in_schema=False)
     @router.get("/livez", **LIVE)
@@ -159,12 +157,42 @@ async def _answer(
     return view, answer, timing
 
 
+async def _respond(
+    engine: Engine,
+    kind: str,
+    model: str,
+    language: str,
+    view: ImageView,
+    answer: ImageCaptions,
+    options: MapOptions,
+    timing: dict[str, float],
+    *,
+    json: bool,
+) -> Response:
+    """Write the answer's JSON in a thread of its own: large maps must not keep the loop from other requests."""
+    target = options.target_grid()
+    words = sum(len(caption.words) for caption in answer.captions)
+    if target is not None and options.maps != "none" and words * target.cells > MOST_MAP_VALUES:
+        detail = (
+            f"map_size is {options.map_size!r}: {words} words of {target.cells} cells are more than {MOST_MAP_VALUES} values; "
+            "ask for smaller maps or fewer captions"
+        )
+        raise option_problem("map_size", detail, json=json)
+
+    def write() -> Response:
+        body = answer_json(kind, model, language, view, answer, target, timing)
+        return JSONResponse(body, headers=_timing_header(timing))
+
+    return await asyncio.get_running_loop().run_in_executor(engine.decoders, write)
+
+
 def _language(options: MapOptions, captioner: Captioner, json: bool) -> str:
-    known = captioner.config.languages
-    if options.language is not None and options.language not in known:
-        detail = f"language is {options.language!r}; this checkpoint speaks {', '.join(known)}"
+    known = {tag.lower(): tag for tag in captioner.config.languages}  # BCP 47 ignores case
+    wanted = (options.language or captioner.config.languages[0]).lower()
+    if wanted not in known:
+        detail = f"language is {options.language!r}; this checkpoint speaks {', '.join(known.values())}"
         raise option_problem("language", detail, json=json)
-    return options.language or known[0]
+    return known[wanted]
 
 
 def _timing_header(timing: dict[str, float]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from typing import Any, Literal, TypeVar
 
@@ -15,6 +14,7 @@ from service.errors import Problem, named_option, option_problem
 MOST_CAPTION_WORDS = 60
 _MAP_SIZE = re.compile(r"^(\d{1,3})x(\d{1,3})$")
 _MOST_MAP_EDGE = 512
+MOST_MAP_VALUES = 4_000_000  # of an answer's maps together: some 50 MB of JSON, a few seconds of one thread
 
 
 OptionsT = TypeVar("OptionsT", bound="MapOptions")
@@ -204,4 +204,4 @@ class HealthAnswer(BaseModel):
 
 def significant(value: float, digits: int = 6) -> float:
     """Round to significant digits: what a map's values are sent with."""
-    return float(f"{value:.{digits}g}") if math.isfinite(value) else 0.0
+    return float(f"{value:.{digits}g}")

@@ -58,14 +58,18 @@ def test_a_word_is_told_before_the_caption_is_finished(tiny_captioner, views):
     stream.close()
 
 
-def test_an_explanation_reads_what_the_caption_was_made_with(tiny_captioner, views):
-    made = tiny_captioner.caption(views)
-    explained = tiny_captioner.explain(views, [[answer.captions[0].text] for answer in made])
+def test_a_prompts_words_have_the_figures_that_an_explanation_gives_them(tiny_captioner, views):
+    """What was forced and what was explained go through the same replay; nothing later has a part in it."""
+    prompt = "A brown dog runs"
+    made = tiny_captioner.caption(views, GenerationOptions(prompt=prompt, beams=2))
+    explained = tiny_captioner.explain(views, [[f"{prompt} on the grass"]] * 3)
     for one, two in zip(made, explained, strict=True):
-        caption, other = one.captions[0], two.captions[0]
-        assert other.text == caption.text
-        if caption.finish_reason == "stop" and len(other.words) == len(caption.words):
-            assert other.log_probability == pytest.approx(caption.log_probability, abs=1e-4)
+        assert one.captions[0].text.startswith(prompt)
+        for word, known in list(zip(one.captions[0].words, two.captions[0].words, strict=False))[:3]:
+            assert (word.text, word.start, word.end, word.box) == (known.text, known.start, known.end, known.box)
+            assert word.log_probability == pytest.approx(known.log_probability, abs=1e-5)
+            assert word.image_reliance == pytest.approx(known.image_reliance, abs=1e-5)
+            torch.testing.assert_close(word.map.values, known.map.values, atol=1e-6, rtol=0)
 
 
 def test_the_words_before_a_change_do_not_know_of_it(tiny_captioner, views):
@@ -78,8 +82,8 @@ def test_the_words_before_a_change_do_not_know_of_it(tiny_captioner, views):
 def test_texts_that_do_not_fit_are_refused_before_any_work(tiny_captioner, views):
     with pytest.raises(TextError, match="positions"):
         tiny_captioner.explain(views[:1], [["dog " * 200]])
-    with pytest.raises(TextError, match="positions"):
-        tiny_captioner.caption(views[:1], GenerationOptions(prompt="dog " * 90))
+    with pytest.raises(TextError, match="room for 95"):
+        tiny_captioner.caption(views[:1], GenerationOptions(prompt="dog " * 96))
 
 
 def test_captions_of_one_image_are_explained_together_as_alone(tiny_captioner, views):
@@ -89,6 +93,26 @@ def test_captions_of_one_image_are_explained_together_as_alone(tiny_captioner, v
         (alone,) = tiny_captioner.explain(views[:1], [[text]])
         assert caption.log_probability == pytest.approx(alone.captions[0].log_probability, abs=1e-5)
         assert caption.text == text
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "beam", "sample"])
+def test_no_words_allowed_is_an_empty_caption(tiny_captioner, views, strategy):
+    for answer in tiny_captioner.caption(views, GenerationOptions(strategy=strategy, max_words=0)):
+        assert len(answer.captions) == 1
+        assert answer.captions[0].words == ()
+
+
+@pytest.mark.parametrize("words", [1, 2, 5])
+def test_as_many_captions_come_as_were_asked_for_and_none_twice(tiny_captioner, views, words):
+    for answer in tiny_captioner.caption(views, GenerationOptions(beams=4, count=4, max_words=words)):
+        assert len(answer.captions) == 4
+        assert all(len(caption.words) <= words for caption in answer.captions)
+
+
+def test_max_tokens_beyond_the_positions_end_where_they_do(tiny_captioner, views):
+    options = GenerationOptions(strategy="greedy", max_tokens=256, min_words=60, max_words=60, prompt="a dog")
+    (answer,) = tiny_captioner.caption(views[:1], options)
+    assert answer.captions[0].text.startswith("a dog")
 
 
 def test_an_empty_caption_can_be_explained(tiny_captioner, views):
@@ -115,4 +139,4 @@ def test_bfloat16_says_nearly_the_same(tiny_captioner, views, tokenizer):
     for one, two in zip(tiny_captioner.explain(views, [[text]] * 3), quick.explain(views, [[text]] * 3), strict=True):
         for word, other in zip(one.captions[0].words, two.captions[0].words, strict=True):
             assert word.log_probability == pytest.approx(other.log_probability, abs=0.15)  # the random weights are large
-            torch.testing.assert_close(word.map.values, other.map.values, atol=2e-2, rtol=0)
+            torch.testing.assert_close(word.map.values, other.map.values, atol=4e-2, rtol=0)

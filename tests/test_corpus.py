@@ -7,8 +7,10 @@ import json
 import tarfile
 
 import pytest
+from PIL import Image
 
 from corpus import DataError, augmented, is_mirrored, mirrored_caption, open_source, plain_caption, read_data
+from model import ImageConfig, prepare, squash
 
 
 @pytest.fixture
@@ -75,10 +77,56 @@ def test_shards_are_read_beside_the_captions_of_a_language(shards):
     assert len(read_data(shards / "captions.en.jsonl", need_captions=False)) == 3
 
 
-def test_an_image_id_is_in_exactly_one_split(coco, shards):
-    for data in (coco, shards):
-        ids = [example.image_id for example in read_data(data)]
-        assert len(ids) == len(set(ids))
+def test_an_image_id_in_two_splits_is_refused(coco):
+    document = json.loads((coco / "captions_val2017.json").read_text())
+    document["images"] = document["images"][:1]
+    (coco / "captions_train2017.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match="image '1' is in the splits 'train' and 'val'"):
+        read_data(coco)
+
+
+def test_cocos_own_folders_are_read(coco):
+    (coco / "annotations").mkdir()
+    (coco / "captions_val2017.json").rename(coco / "annotations/captions_val2017.json")
+    (coco / "images").rename(coco / "val2017")
+    (coco / "test2017").mkdir()
+    (coco / "val2017/b.jpg").rename(coco / "test2017/b.jpg")
+    assert [example.split for example in read_data(coco)] == ["val", "test"]
+
+
+def test_only_a_line_feed_ends_a_line_of_json(shards):
+    rows = ['{"image": "p", "captions": ["one\u2028two"]}', "", '{"image": "zz", "captions": ["x"]}']
+    (shards / "captions.en.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    with pytest.raises(DataError, match="line 3"):
+        read_data(shards)
+
+
+def test_training_sees_a_photograph_as_the_service_does(tmp_path):
+    """Upright, alpha over white, 16 bits scaled: one preprocessing path."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    phone, clear, deep = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    Image.linear_gradient("L").resize((80, 40)).convert("RGB").save(phone, "JPEG", exif=exif, quality=95)
+    Image.new("RGBA", (30, 30), (255, 0, 0, 0)).save(clear, "PNG")
+    Image.new("I;16", (30, 30), 40_000).save(deep, "PNG")
+    (tmp_path / "images").mkdir()
+    files = {"a.jpg": phone, "b.png": clear, "c.png": deep}
+    for name, file in files.items():
+        (tmp_path / "images" / name).write_bytes(file.getvalue())
+    document = {
+        "images": [{"id": name, "file_name": name} for name in files],
+        "annotations": [{"id": n, "image_id": name, "caption": "a"} for n, name in enumerate(files)],
+    }
+    (tmp_path / "captions.json").write_text(json.dumps(document))
+    config = ImageConfig(height=24, width=24)
+    for entry, file in zip(open_source(str(tmp_path)).split("train"), files.values(), strict=True):
+        trained, served = squash(entry.load(), config), prepare(file.getvalue(), config).pixels
+        assert (trained - served).abs().max() < 0.05
+
+
+def test_only_english_captions_are_mirrored(shards):
+    assert open_source(str(shards)).split("train")[0].may_flip
+    assert not open_source(str(shards), language="zh").split("train")[0].may_flip
 
 
 @pytest.mark.parametrize(
@@ -106,6 +154,7 @@ def test_a_broken_coco_file_names_the_record(coco, break_it, message):
             "'zz' is in none of 2 shards",
         ),
         (lambda f: (f / "captions.en.jsonl").write_text("not json"), "line 1"),
+        (lambda f: (f / "captions.en.jsonl").write_text('{"image": "p", "captions": "a dog"}'), "must be a list"),
         (lambda f: (f / "test-00.tar").write_bytes(b"not a tar"), "test-00.tar cannot be read"),
         (
             lambda f: (f / "captions.en.jsonl").unlink() or (f / "captions.hi.jsonl").write_text(""),

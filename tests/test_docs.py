@@ -22,7 +22,6 @@ RUN_ELSEWHERE = {
     "docker build -t sightline .": "needs an engine",
     "docker run --rm -p 8000:8000 sightline": "needs an engine",
     "curl --data-binary @docs/pictures/scene.png localhost:8000/v1/captions": "test_the_readmes_curl_line_works",
-    "python train.py --data scenes:20000 --run runs/scenes": "test_training.py, smaller",
     "python train.py --data captions_train.json --run runs/mine": "test_training.py, smaller",
     "python -m service --checkpoint runs/mine/best": "test_end_to_end.py, another checkpoint",
 }

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -79,6 +80,19 @@ def test_the_picture_shipped_with_the_project_is_captioned_rightly_over_http(ser
     assert len(nouns) == len(draw_scene(2026, 12).objects)
 
 
+def test_a_caption_explained_has_the_figures_that_it_was_made_with(service):
+    address, _ = service
+    made = post(address, PICTURE.read_bytes())["captions"][0]
+    query = urllib.parse.urlencode({"caption": made["text"]})
+    explained = post(address, PICTURE.read_bytes(), f"/v1/explanations?{query}")["captions"][0]
+    assert made["finish_reason"] == "stop"
+    assert explained["text"] == made["text"]
+    assert explained["log_probability"] == pytest.approx(made["log_probability"], abs=1e-4)
+    for word, known in zip(explained["words"], made["words"], strict=True):
+        assert word["map"]["values"] == pytest.approx(known["map"]["values"], abs=1e-5)
+        assert word["image_reliance"] == pytest.approx(known["image_reliance"], abs=1e-4)
+
+
 def test_object_words_of_drawn_scenes_point_into_their_masks():
     from evaluation import held_out_scenes, scene_pointing
 
@@ -124,6 +138,7 @@ def test_captions_go_to_sidecars_csv_or_json_lines(tmp_path, capsys):
     assert model_main(["caption", "--dtype", "float32", "--output", str(tmp_path / "o.jsonl"), str(picture)]) == 0
     assert json.loads((tmp_path / "o.jsonl").read_text())["text"]
     assert model_main(["caption", "--output", str(tmp_path / "o.xml"), str(picture)]) == 2
+    assert model_main(["caption", "--beams", "9", str(picture)]) == 2
     assert model_main(["caption", "--checkpoint", str(tmp_path), str(picture)]) == 1
     assert "config.json" in capsys.readouterr().err
 

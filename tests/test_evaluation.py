@@ -147,6 +147,7 @@ def test_photographs_are_judged_by_the_boxes_of_the_class_that_a_word_names(phot
     assert right.area == pytest.approx(0.25, abs=0.08)  # cells that a box touches
     assert (right.strict_pointing, wrong.strict_pointing) == (1.0, 0.0)
     assert "women" in words_of("person")
+    assert named_at("person", "a woman and a man") == 2
     assert named_at("fire hydrant", "A red Fire Hydrant") == 11
     assert named_at("dog", "a doghouse") is None
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import resource
 import struct
 import zlib
 
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, PngImagePlugin
 
 from model import (
     ALL_FORMATS,
@@ -87,13 +86,12 @@ def test_a_truncated_picture_is_broken(name, photo):
         assert caught.value.code == "broken_image"
 
 
-def test_a_header_that_lies_is_refused_before_decoding():
+def test_a_header_that_lies_is_refused_before_decoding(monkeypatch):
     data = lying_png(9400, 9400)
     assert len(data) < 130
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("it was decoded"))
     with pytest.raises(ImageTooLargeError, match="9400 x 9400"):
         read_picture(data)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kB
 
 
 @pytest.mark.parametrize("size", [(30_000, 30_000), (20_000, 2), (2**31 - 1, 2**31 - 1), (16_385, 1)])

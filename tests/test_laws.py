@@ -19,12 +19,14 @@ from model import (
     MapConfig,
     ModelConfig,
     PatchGrid,
+    decoding,
     load_checkpoint,
     prepare,
     replay,
     save_checkpoint,
 )
 from model.replay import attention_rows
+from model.search import BeamSearch
 from service import Settings, create_app
 from tests.conftest import redraw, tiny_config
 
@@ -167,12 +169,17 @@ def test_a_caption_is_the_same_alone_in_a_batch_and_among_rows_that_join_later(t
     assert generation.rows == 0
 
 
-def test_a_beam_of_one_is_greedy(tiny_network, tokenizer, pixels):
+def test_a_beam_of_one_is_greedy(tiny_network, tokenizer, pixels, monkeypatch):
     features = tiny_network.encode(pixels)
     greedy = captions_of(tiny_network, tokenizer, features, [GenerationOptions(strategy="greedy")] * 3)
     beam = captions_of(tiny_network, tokenizer, features, [GenerationOptions(beams=1)] * 3)
-
     assert beam == greedy
+
+    # Not only by definition: the beam search itself, one row wide, without length to trade for.
+    monkeypatch.setattr(decoding, "search_for", BeamSearch)
+    searched = captions_of(tiny_network, tokenizer, features, [GenerationOptions(beams=1, length_penalty=0.0)] * 3)
+    assert [searched[image][0].tokens for image in range(3)] == [greedy[image][0].tokens for image in range(3)]
+    assert any(greedy[image][0].finished for image in range(3)), "an end is chosen, not only a limit reached"
 
 
 def test_greedy_takes_the_most_likely_token_of_teacher_forcing(tiny_network, tokenizer, pixels):
@@ -304,6 +311,21 @@ def test_with_cross_attention_something_does(tiny_network, pixels):
     read = replay(tiny_network, tiny_network.encode(pixels), (0, 1, 2), [(5, 6, 2)] * 3, maps=False, reliance=True)
 
     assert all(abs(a - b) > 1e-3 for caption in read for a, b in zip(caption.log_probs, caption.blind_log_probs, strict=True))
+
+
+def test_empty_captions_are_replayed_beside_others(tiny_network, pixels):
+    features = tiny_network.encode(pixels)
+    alone = replay(tiny_network, features, (0,), [()], maps=True, reliance=True)
+    mixed = replay(tiny_network, features, (0, 1), [(), (5, 6)], maps=True, reliance=True)
+    assert alone[0].log_probs == mixed[0].log_probs == ()
+    assert len(mixed[1].log_probs) == 2
+
+
+def test_a_key_that_is_running_cannot_be_added_again(tiny_network, tokenizer, pixels):
+    generation = Generation(tiny_network, tokenizer)
+    generation.add(tiny_network.encode(pixels), [0, 1, 2], [GenerationOptions()] * 3)
+    with pytest.raises(ValueError, match="running already"):
+        generation.add(tiny_network.encode(pixels[:1]), [1], [GenerationOptions()])
 
 
 def test_the_replay_reads_the_probabilities_that_the_search_found(tiny_network, tokenizer, pixels):

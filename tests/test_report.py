@@ -52,6 +52,13 @@ def test_a_contact_sheet_has_a_tile_a_word_and_one_for_the_photograph():
         assert sheet.height >= rows * 165
 
 
+@pytest.mark.parametrize("size", [(1, 4000), (4000, 1), (1, 1), (224, 5000)])
+def test_a_contact_sheet_of_an_extreme_picture_stays_small(size):
+    caption = Caption("a dog", (word(), word()), -1.0, "stop")
+    sheet = contact_sheet(Image.new("RGB", size, "grey"), caption, GRID)
+    assert sheet.width * sheet.height < 1_000_000
+
+
 def test_a_word_without_a_map_cannot_be_drawn():
     with pytest.raises(ValueError, match="no map"):
         overlay(Image.new("RGB", (10, 10)), word(cell=None), GRID)

@@ -77,6 +77,15 @@ def test_a_token_that_begins_a_word_too_many_ends_the_caption_without_itself():
     assert (found.tokens, found.finished, found.log_probability) == ((5, 6), False, -2.0)
 
 
+def test_a_caption_that_several_words_too_many_end_keeps_its_best_score_and_the_others_follow():
+    limits = WordLimits(len, 0, 1, 1)
+    search = beam(3, limits, count=3, max_words=1)
+    search.advance([Candidate(-1.0, 0, 5), Candidate(-1.5, 0, 6), Candidate(-2.0, 0, 7), Candidate(-3.0, 0, 8)])
+    search.advance([Candidate(-1.1, 0, 9), Candidate(-1.2, 0, 8), Candidate(-1.3, 0, 7), Candidate(-1.6, 1, 9)])
+    assert [score for score, _ in search.pool] == [pytest.approx(-1.1 / 2)]
+    assert [hypothesis.tokens for hypothesis in search.results()] == [(5,), (6,), (7,)]
+
+
 def test_no_words_allowed_gives_an_empty_caption():
     search = beam(2, WordLimits(len, 0, 0, 1), max_words=0)
     search.advance([Candidate(-1.0, 0, 5), Candidate(-1.5, 0, 6), Candidate(-2.0, 0, 7), Candidate(-3.0, 0, 8)])

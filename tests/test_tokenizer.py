@@ -128,6 +128,7 @@ def test_written_out_special_tokens_are_text():
     ids = TRAINED.encode("a <end> b <pad><start>")
     assert not {0, 1, 2} & set(ids)
     assert TRAINED.decode(ids) == "a <end> b <pad><start>"
+    assert TRAINED.decode(TRAINED.encode("a\0 <pad> dog")) == "a\0 <pad> dog"
 
 
 def test_a_tokenizer_is_its_json():

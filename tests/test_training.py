@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import json
@@ -13,16 +14,20 @@ import torch
 from PIL import Image
 
 import train
-from model import END_ID, PAD_ID, START_ID, Captioner, ImageConfig, load_checkpoint, prepare
+from corpus import open_source
+from model import END_ID, PAD_ID, START_ID, Captioner, CaptionNetwork, ImageConfig, load_checkpoint, prepare
+from tests.conftest import tiny_config
 from training import (
     TrainConfig,
     TrainingSource,
     WeightAverage,
     build_network,
+    cached_features,
     caption_loss,
     frozen_parts,
     parse_arguments,
     rate_factor,
+    view_pixels,
 )
 
 TINY = [
@@ -83,9 +88,41 @@ def test_the_average_follows_the_trained_weights_only(tiny_network):
     torch.testing.assert_close(average.network.encoder.vit.pos_embed, tiny_network.encoder.vit.pos_embed)
 
 
-def source(tokenizer, **options: object) -> TrainingSource:
-    from corpus import open_source
+def test_the_average_carries_the_statistics_of_a_trained_stem(tokenizer):
+    network = CaptionNetwork(tiny_config(tokenizer.size, stem="resnet10t", stem_strides=(8,)))
+    average = WeightAverage(network, 0.9)
+    network.train()
+    network.encode(torch.randn(4, 3, 24, 32))
+    average.update(network, step=5)
+    trained = dict(network.named_buffers())
+    assert any("running_mean" in name for name in trained)
+    assert all(torch.equal(value, trained[name]) for name, value in average.network.named_buffers())
 
+
+def test_cached_features_are_those_of_exactly_these_pictures_and_strides(tmp_path, tokenizer):
+    def cached(entries, strides=(8, 16), views=1):
+        config = tiny_config(tokenizer.size)
+        encoder = dataclasses.replace(config.encoder, stem="resnet10t", stem_strides=strides)
+        torch.manual_seed(0)
+        network = CaptionNetwork(dataclasses.replace(config, encoder=encoder, image=ImageConfig(height=64, width=64))).eval()
+        return network, cached_features(tmp_path, network, entries, views, torch.float32, "x")
+
+    entries = open_source("scenes:6").split("train")
+    network, cache = cached(entries)
+    pixels = torch.stack([view_pixels(entries[index], 0, network.config.image) for index in (4, 1)])
+    with torch.no_grad():
+        for stored, fresh in zip(cache.read([4, 1], [0, 0]), network.encoder.stem(pixels), strict=True):
+            torch.testing.assert_close(stored, fresh, atol=2e-2, rtol=2e-2)  # float16 on disk
+    assert len(list(tmp_path.iterdir())) == 1
+    cached(entries)
+    assert len(list(tmp_path.iterdir())) == 1, "computed once"
+    cached([dataclasses.replace(entry, fingerprint="changed") for entry in entries])
+    cached(entries, strides=(16,))
+    cached(entries, views=2)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def source(tokenizer, **options: object) -> TrainingSource:
     entries = open_source("scenes:20").split("train")
     settings = {"views": 1, "most_captions": 2, "most_tokens": 200} | options
     return TrainingSource(entries, tokenizer, ImageConfig(height=56, width=56), None, **settings)
@@ -129,8 +166,6 @@ def test_the_control_gives_every_caption_another_picture(tokenizer):
 
 
 def test_the_packaged_stem_is_frozen_and_pretrained():
-    from corpus import open_source
-
     config = TrainConfig(data=("scenes:2",), run="x", width=24, heads=2, vocabulary=300)
     network, _ = build_network(config, [open_source("scenes:2")])
     (stem,) = frozen_parts(network, "stem")
@@ -192,6 +227,18 @@ def test_a_dry_run_tells_the_cost_and_trains_nothing(tmp_path, capsys):
     assert not (tmp_path / "run" / "best").exists()
 
 
+def test_a_dry_run_of_a_stopped_run_trains_nothing_either(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train.main([*TINY, "--run", str(run), "--epochs", "3", "--steps", "2"]) == 0
+    state = torch.load(run / "state.pt", weights_only=True)
+    state["progress"]["finished"] = False
+    torch.save(state, run / "state.pt")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert train.main(["--run", str(run), "--resume", "--dry-run"]) == 0
+    assert "a step takes" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
 def test_a_checkpoint_can_be_trained_on(tmp_path):
     assert train.main([*TINY, "--run", str(tmp_path / "one"), "--epochs", "1"]) == 0
     again = [*TINY, "--run", str(tmp_path / "two"), "--epochs", "1", "--init", str(tmp_path / "one/best"), "--rate", "0"]
@@ -246,8 +293,6 @@ def test_bad_data_ends_with_status_1(tmp_path, capsys):
 
 
 def test_every_setting_is_a_flag():
-    import dataclasses
-
     config = parse_arguments(["--run", "x", "--data", "a", "--data", "b", "--stem-strides", "8", "16", "--no-null-key"])
     assert config.data == ("a", "b")
     assert config.stem_strides == (8, 16)

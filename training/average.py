@@ -20,6 +20,8 @@ class WeightAverage:
     def update(self, network: CaptionNetwork, step: int) -> None:
         """Move the average towards the network; early steps move it further, so that it forgets the random start."""
         decay = min(self.decay, (1 + step) / (10 + step))
+        for mean, now in zip(self.network.buffers(), network.buffers(), strict=True):
+            mean.copy_(now)  # the statistics of a trained stem's batch norms are averages already
         pairs = [
             (mean, now) for mean, now in zip(self.network.parameters(), network.parameters(), strict=True) if now.requires_grad
         ]

@@ -108,8 +108,9 @@ def view_pixels(entry: Captioned, view: int, image: ImageConfig) -> Tensor:
 
 def _fingerprint(network: CaptionNetwork, entries: list[Captioned], views: int) -> str:
     """Return a name for exactly these weights, pictures and views."""
-    digest = hashlib.sha256(json.dumps([views, [entry.image_id for entry in entries]]).encode())
-    digest.update(repr(network.config.image).encode())
+    pictures = [[entry.image_id, entry.fingerprint] for entry in entries]
+    digest = hashlib.sha256(json.dumps([views, pictures]).encode())
+    digest.update(repr((network.config.image, network.config.encoder.stem_strides)).encode())
     for name, value in network.encoder.vit.patch_embed.backbone.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().to("cpu", torch.float32).numpy().tobytes())

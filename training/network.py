@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from model import (
     DecoderConfig,
     EncoderConfig,
     ImageConfig,
+    MapConfig,
     ModelConfig,
     load_checkpoint,
 )
@@ -23,15 +25,20 @@ from training.stem import load_packaged_stem
 POSITIONS = 192  # room for an explained caption of 60 words
 
 
-def build_network(config: TrainConfig, sources: list[Source]) -> tuple[CaptionNetwork, CaptionTokenizer]:
-    """Return the network and tokenizer that training starts from."""
+def build_network(
+    config: TrainConfig, sources: list[Source], tokenizer: CaptionTokenizer | None = None
+) -> tuple[CaptionNetwork, CaptionTokenizer]:
+    """Return the network and tokenizer that training starts from; without a tokenizer one is learnt from the captions."""
     if config.init:
         start = load_checkpoint(Path(config.init))
-        network = CaptionNetwork(start.config, dropout=config.dropout, drop_path=config.drop_path)
+        # What was measured or chosen on the old weights does not hold for the new ones.
+        fresh = dataclasses.replace(start.config, maps=MapConfig(), created=int(time.time()))
+        network = CaptionNetwork(fresh, dropout=config.dropout, drop_path=config.drop_path)
         network.load_state_dict(start.network.state_dict())
         return network, start.tokenizer
-    captions = (text for source in sources for entry in source.split("train") for text in entry.captions)
-    tokenizer = CaptionTokenizer.train(captions, config.vocabulary)
+    if tokenizer is None:
+        captions = (text for source in sources for entry in source.split("train") for text in entry.captions)
+        tokenizer = CaptionTokenizer.train(captions, config.vocabulary)
     network = CaptionNetwork(
         _model_config(config, tokenizer.size),
         dropout=config.dropout,

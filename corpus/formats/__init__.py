@@ -18,7 +18,19 @@ def read_data(data: str | Path, *, language: str = "en", need_captions: bool = T
     A captions json is COCO; a folder with captions*.json is COCO; a JSON-lines file is read beside its tar shards, and a
     folder of shards with the captions of `language`. Raises DataError for anything else.
     """
-    text = str(data)
+    examples = _read(str(data), language, need_captions, need_images)
+    split_of: dict[str, str] = {}
+    for example in examples:
+        other = split_of.setdefault(example.image_id, example.split)
+        if other != example.split:
+            raise DataError(
+                f"{data}: image {example.image_id!r} is in the splits {other!r} and {example.split!r}; an image must be in "
+                "one of them only, or what is tested on was trained on"
+            )
+    return examples
+
+
+def _read(text: str, language: str, need_captions: bool, need_images: bool) -> list[Example]:
     name, _, rest = text.partition(":")
     kind, path = (name, Path(rest)) if name in ("coco", "shards") and rest else ("", Path(text))
     if not path.exists():

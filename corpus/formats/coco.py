@@ -58,5 +58,8 @@ def _split_of(name: str) -> str:
 
 
 def _locate(folder: Path, name: str, split: str) -> Path | None:
-    places = [folder / "images" / name, folder / name, folder / split / name, folder / f"{split}2017" / name]
-    return next((place for place in places if place.is_file()), None)
+    for root in (folder, folder.parent):  # COCO keeps its json in annotations/, beside the folders of pictures
+        for place in (root / "images", root, root / split, root / f"{split}2017", root / f"{split}2014"):
+            if (place / name).is_file():
+                return place / name
+    return None

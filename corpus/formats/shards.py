@@ -20,12 +20,12 @@ def read_shards(captions: Path, shards: list[Path], *, language: str = "en", nee
     """Read the pictures of `shards` that `captions` has a line for. Raises DataError that names file and line."""
     members = _members(shards)
     examples = []
-    for number, line in enumerate(_lines(captions), start=1):
+    for number, line in _lines(captions):
         where = f"{captions}, line {number}"
         try:
             record: dict[str, Any] = json.loads(line)
             image_id = str(record["image"])
-            references = tuple(str(text).strip() for text in record.get("captions", ()))
+            references = _captions(record.get("captions", []))
             objects = tuple(NamedBox(str(row[4]), Box(*map(float, row[:4]))) for row in record.get("boxes", ()))
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise DataError(f"{where}: {error!r}; a line is {{'image', 'captions', …}}, boxes [x0, y0, x1, y1, class]") from error
@@ -53,8 +53,16 @@ def _members(shards: list[Path]) -> dict[str, bytes]:
     return members
 
 
-def _lines(path: Path) -> list[str]:
+def _captions(found: Any) -> tuple[str, ...]:
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise ValueError(f"captions is {found!r}; it must be a list of texts")
+    return tuple(text.strip() for text in found)
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Return the lines that are not empty, with their numbers; only \\n ends a line of JSON lines."""
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}); it must be JSON lines in UTF-8") from error
