@@ -16,7 +16,9 @@ RELATIONS = ("left of", "right of", "above", "below")
 CLEAR = 0.03 * SIDE  # pixels by which one centre must lie beyond the other for a relation to be true
 
 _MENTION = re.compile(rf"(?:an?|the|one)? ?(?P<size>small|large)? ?(?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join(SHAPES)})")
-_LINK = re.compile(rf"(?:(?:,|, and|and)|is (?P<is>{'|'.join(RELATIONS)})|(?P<relation>{'|'.join(RELATIONS)}))")
+PLACES = {"left of": "to its left", "right of": "to its right", "above": "above it", "below": "below it"}
+_PLACE = re.compile("|".join(PLACES.values()))
+_LINK = re.compile(rf"(?:, and|,|and|with|(?:is )?(?P<relation>{'|'.join(RELATIONS)}))(?= |$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +92,19 @@ def judge(caption: str, scene: Scene) -> Verdict:
         relations += bool(link)
         mentions.append(named)
         text = text[found.end() :].lstrip()
+        place = _PLACE.match(text)
+        if place is not None:  # "it" is what was named before
+            name = next(name for name, phrase in PLACES.items() if phrase == place.group())
+            if len(mentions) < 2 or not is_true(name, named, mentions[-2]):
+                return Verdict(False, f"not {place.group()}: {named.shape}")
+            relations += 1
+            text = text[place.end() :].lstrip()
         if not text:
             break
         joint = _LINK.match(text)
         if joint is None:
             return Verdict(False, f"cannot be read from {text!r}")
-        link = joint["is"] or joint["relation"] or ""
+        link = joint["relation"] or ""
         text = text[joint.end() :].lstrip()
     if len(mentions) < len(scene.objects):
         return Verdict(False, f"{len(scene.objects) - len(mentions)} objects are not named")
@@ -105,16 +114,21 @@ def judge(caption: str, scene: Scene) -> Verdict:
 
 
 def _caption(scene: Scene, order: list[int], *, sized: bool) -> SceneCaption:
+    """Name the objects in `order`; the second is told relative to the first, once both have been named.
+
+    "a red circle and a blue square below it" is learnt several times sooner than "a red circle above a blue square",
+    whose relation has to be known before the second object is named (docs/decisions.md).
+    """
     text, words = "", []
     for place, index in enumerate(order):
         entry = scene.objects[index]
-        if place == 1:
-            text += f" {relation(scene.objects[order[0]], entry)} "
-        elif place > 1:
+        if place > 0:
             text += " and " if place == len(order) - 1 else " , "
         size = f"{entry.size} " if sized and entry.size != "medium" else ""
         article = "an" if (size + entry.colour)[0] in "aeiou" else "a"
         text += f"{article} {size}{entry.colour} "
         words.append(SceneWord(len(text), len(text) + len(entry.shape), index))
         text += entry.shape
+        if place == 1:
+            text += f" {PLACES[relation(entry, scene.objects[order[0]])]}"
     return SceneCaption(text, tuple(words))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections import Counter
@@ -12,7 +13,7 @@ from PIL import Image
 
 from corpus import SCENE_SPLITS, UNSEEN_PAIRS, captions_of, draw_scene, judge, read_data
 from corpus.__main__ import main
-from corpus.scene_captions import is_true
+from corpus.scene_captions import PLACES, is_true
 from corpus.scenes import COLOURS, SHAPES, _outline
 
 
@@ -88,6 +89,10 @@ def test_other_true_wordings_are_right_too(scenes):
     scene = next(scene for scene in scenes if len(scene.objects) == 2)
     text = captions_of(scene, random.Random(0))[0].text
     assert judge(f"There is {text}.", scene).right
+    for one, two in itertools.permutations(scene.objects):
+        for name in ("left of", "right of", "above", "below"):
+            said = f"a {one.colour} {one.shape} {name} the {two.colour} {two.shape}"
+            assert judge(said, scene).right == is_true(name, one, two), said
     assert judge(text.replace(" a ", " the ").upper(), scene).right
 
 
@@ -102,10 +107,13 @@ def test_the_judge_catches_every_kind_of_mistake(scenes):
         size = "small" if first.size != "small" else "large"
         assert not judge(caption.replace(first.colour, f"{size} {first.colour}", 1), scene).right
         if len(scene.objects) > 1:
-            name = next(relation for relation in ("left of", "right of", "above", "below") if relation in caption)
-            opposite = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}[name]
-            assert not judge(caption.replace(name, opposite), scene).right
-            assert not judge(caption.replace(f" {name} ", " and ", 1), scene).right, "no relation is told"
+            name = next(place for place in PLACES.values() if place in caption)
+            for other in PLACES.values():
+                told = judge(caption.replace(name, other), scene)
+                first, second = scene.objects[:2]
+                meant = next(relation for relation, place in PLACES.items() if place == other)
+                assert told.right == is_true(meant, second, first), (caption, other, told)
+            assert not judge(caption.replace(f" {name}", "", 1), scene).right, "no relation is told"
             assert not judge(f"a {first.colour} {first.shape}", scene).right, "objects are left out"
             assert not judge(f"{caption} and a {first.colour} {first.shape}", scene).right, "one is named twice"
 
