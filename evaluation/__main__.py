@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     heads = commands.add_parser("heads", help="choose the attention heads whose mean points best")
     heads.add_argument("--write", action="store_true", help="write the choice into the checkpoint's config.json")
     heads.add_argument("--data", action="append", required=True, help="`scenes`, or photographs with boxes and captions")
+    heads.add_argument("--mean", choices=["arithmetic", "geometric"], default="geometric")
     heads.add_argument("--split", default="train", help="of the photographs")
     heads.set_defaults(run=_heads)
     for command in (captions, maps, heads):
@@ -174,15 +175,21 @@ def _heads(options: argparse.Namespace) -> dict[str, Any]:
         if not named:
             raise DataError(f"{data!r} has no boxed object that a caption of its split {options.split!r} names")
         reads[data] = read_heads(checkpoint, named)
-    chosen, scores = choose_heads(list(reads.values()))
+    config = dataclasses.replace(checkpoint.config.maps, mean=options.mean, pointing=None)
+    chosen, scores = choose_heads(list(reads.values()), config)
     if options.write:
-        maps = dataclasses.replace(checkpoint.config.maps, heads=tuple(chosen), pointing=None)
+        maps = dataclasses.replace(config, heads=tuple(chosen))
         rewrite_config(options.checkpoint, dataclasses.replace(checkpoint.config, maps=maps))
-    figures: dict[str, Any] = {"heads": chosen}
+    figures: dict[str, Any] = {"heads": chosen, "mean": options.mean}
     for (data, read), score in zip(reads.items(), scores, strict=True):
-        every = range(read.rows.size(1))
-        alone = {f"layer {head // read.heads} head {head % read.heads}": read.pointing([head]) for head in every}
-        figures[data] = {"words": len(read.rows), "chosen": score, "all heads": read.pointing(every), "alone": alone}
+        every = range(len(read.rows))
+        alone = {f"layer {head // read.heads} head {head % read.heads}": read.pointing([head], config) for head in every}
+        figures[data] = {
+            "words": read.rows.size(1),
+            "chosen": score,
+            "all heads": read.pointing(every, config),
+            "alone": alone,
+        }
     return figures
 
 

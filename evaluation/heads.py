@@ -3,12 +3,13 @@
 Heads are added one by one, each time the one that lets the mean of the chosen heads point best, until none helps
 (few heads of a decoder localise; Kang et al. 2025, "Your large vision-language model only needs a few attention heads").
 
-Shapes: N words, D heads of all layers, P cells.
+Shapes: D heads of all layers, N words, P cells.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,26 +21,28 @@ from corpus import OWN_DATA, Example, Scene, captions_of
 from evaluation.generate import png_bytes
 from evaluation.maps import class_masks
 from evaluation.synonyms import named_at
-from model import Checkpoint, prepare, read_picture
+from model import Checkpoint, MapConfig, merge_heads, prepare, read_picture
 
 SELECTION_SERIES = 4  # scenes that are neither trained, validated nor tested on
 
 
 @dataclass(frozen=True, slots=True)
 class HeadRows:
-    """rows (N, D, P): every head's attention for every object word; shares (N, P): the cells' share of the object."""
+    """rows (D, N, P): every head's attention for every word; touched (N, P) bool: the cells that its object touches.
+
+    weights (N,): every object of a picture counts once, however many words name it.
+    """
 
     rows: Tensor
-    shares: Tensor
+    touched: Tensor
+    weights: Tensor
     heads: int  # a layer
 
-    def pointing(self, chosen: Sequence[int]) -> float:
-        """Return how much of the object lies, on average, in the cell where the mean of the chosen heads peaks.
-
-        Near its border an object covers part of a cell: a share, and not yes or no, makes a smoother choice.
-        """
-        peaks = self.rows[:, list(chosen)].mean(1).argmax(-1)  # (N,)
-        return self.shares[torch.arange(len(peaks)), peaks].mean().item()
+    def pointing(self, chosen: Sequence[int], config: MapConfig) -> float:
+        """Return the share of objects that the peak of the chosen heads' mean touches."""
+        peaks = merge_heads(self.rows[list(chosen)], config).argmax(-1)  # (N,)
+        hits = self.touched[torch.arange(len(peaks)), peaks].float()
+        return ((hits * self.weights).sum() / self.weights.sum()).item()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,36 +85,39 @@ def read_heads(checkpoint: Checkpoint, named: Sequence[NamedObjects]) -> HeadRow
     """Read every head's attention row for every word that names an object."""
     network, tokenizer, config = checkpoint.network, checkpoint.tokenizer, checkpoint.config
     start, pad = config.decoder.start_id, config.decoder.pad_id
-    rows, shares = [], []
+    rows, touched, weights = [], [], []
     for entry in tqdm(named, desc="heads", leave=False):
         features = network.encode(prepare(entry.picture, config.image, OWN_DATA).pixels[None])
         ids = [tokenizer.encode(text) for text in entry.captions]
         longest = max(map(len, ids))
         tokens = torch.tensor([[start, *row, *[pad] * (longest - len(row))] for row in ids])
-        _, weights, _ = network.decode(tokens, network.start(features, (0,) * len(ids)), weights=True)
-        cells = torch.cat(weights, dim=1)[..., features.prefix : features.prefix + features.grid.cells]  # (R, D, T, P)
+        _, seen, _ = network.decode(tokens, network.start(features, (0,) * len(ids)), weights=True)
+        cells = torch.cat(seen, dim=1)[..., features.prefix : features.prefix + features.grid.cells]  # (R, D, T, P)
         size = (features.grid.rows, features.grid.columns)
+        named_by = Counter(id(mask) for _, _, mask in entry.words)
         for number, place, mask in entry.words:
             spans = [span for span in tokenizer.words(ids[number]) if span.start <= place < span.end]
             if spans:
                 rows.append(cells[number, :, list(spans[0].tokens)].mean(1))
-                shares.append(torch.nn.functional.adaptive_avg_pool2d(mask[None, None].float(), size).flatten())
-    return HeadRows(torch.stack(rows), torch.stack(shares), config.decoder.heads)
+                shares = torch.nn.functional.adaptive_avg_pool2d(mask[None, None].float(), size).flatten()
+                touched.append(shares > 0)
+                weights.append(1 / named_by[id(mask)])
+    return HeadRows(torch.stack(rows, dim=1), torch.stack(touched), torch.tensor(weights), config.decoder.heads)
 
 
-def choose_heads(reads: Sequence[HeadRows], most: int = 6) -> tuple[list[tuple[int, int]], list[float]]:
-    """Return the chosen (layer, head) pairs, and how well their mean points on each of the sets read."""
+def choose_heads(reads: Sequence[HeadRows], config: MapConfig, most: int = 8) -> tuple[list[tuple[int, int]], list[float]]:
+    """Return the chosen (layer, head) pairs, and how well their mean, as `config` makes it, points on each of the sets."""
 
     def score(heads: Sequence[int]) -> float:
-        return sum(read.pointing(heads) for read in reads) / len(reads)
+        return sum(read.pointing(heads, config) for read in reads) / len(reads)
 
     chosen: list[int] = []
     best = 0.0
     while len(chosen) < most:
-        rest = [head for head in range(reads[0].rows.size(1)) if head not in chosen]
+        rest = [head for head in range(len(reads[0].rows)) if head not in chosen]
         scored, head = max((score([*chosen, head]), -head) for head in rest)
         if scored <= best + 1e-4:
             break
         best = scored
         chosen.append(-head)
-    return sorted(divmod(head, reads[0].heads) for head in chosen), [read.pointing(chosen) for read in reads]
+    return sorted(divmod(head, reads[0].heads) for head in chosen), [read.pointing(chosen, config) for read in reads]

@@ -50,7 +50,7 @@ from model.image import (
 from model.machine import DtypeName, Precision, available_threads, choose_precision, use_threads
 from model.maps import WordMap, peak_box, resample, word_map
 from model.network import CaptionNetwork
-from model.replay import ReplayedCaption, replay
+from model.replay import ReplayedCaption, merge_heads, replay
 from model.search import Hypothesis
 from model.tokenizer import END_ID, PAD_ID, START_ID, CaptionTokenizer, WordSpan
 
@@ -105,6 +105,7 @@ __all__ = [
     "choose_precision",
     "from_json",
     "load_checkpoint",
+    "merge_heads",
     "peak_box",
     "prepare",
     "read_config",

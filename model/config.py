@@ -99,9 +99,13 @@ class DecoderConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MapConfig:
-    """How a word's map is made: `attention` is the mean cross-attention of the chosen heads at the producing rows."""
+    """How a word's map is made: `attention` is the mean cross-attention of the chosen heads at the producing rows.
+
+    A geometric mean asks the heads to agree: a cell that one of them does not look at counts for little.
+    """
 
     method: Literal["attention"] = "attention"
+    mean: Literal["arithmetic", "geometric"] = "arithmetic"
     heads: tuple[tuple[int, int], ...] = ()  # (layer, head) pairs that are averaged; empty: all of them
     pointing: float | None = None  # measured share of object words whose peak lies on the object; the card says where
 

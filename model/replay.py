@@ -18,6 +18,8 @@ from model.config import MapConfig
 from model.encoder import ImageFeatures
 from model.network import CaptionNetwork
 
+UNSEEN = 1e-4  # attention that counts as none in a geometric mean: a fiftieth of a uniform share of 14 x 14 cells
+
 
 @dataclass(frozen=True, slots=True)
 class ReplayedCaption:
@@ -79,7 +81,19 @@ def attention_rows(weights: tuple[Tensor, ...], config: MapConfig, features: Ima
     else:
         chosen = torch.cat([layer.transpose(0, 1) for layer in weights])  # (L*H, R, T, S)
     cells = slice(features.prefix, features.prefix + features.grid.cells)
-    return chosen.mean(dim=0)[..., cells]  # (R, T, P)
+    return merge_heads(chosen[..., cells], config)  # (R, T, P)
+
+
+def merge_heads(rows: Tensor, config: MapConfig) -> Tensor:
+    """Return the mean of N heads' attention on the cells: (N, …, P) -> (…, P).
+
+    Whatever the mean, a row keeps the sum of the arithmetic one: the share of attention that lies on the picture.
+    """
+    mean = rows.mean(dim=0)
+    if config.mean == "arithmetic":
+        return mean
+    agreed = rows.clamp_min(UNSEEN).log().mean(dim=0).exp()
+    return agreed * (mean.sum(-1, keepdim=True) / agreed.sum(-1, keepdim=True))
 
 
 def _chosen(logits: Tensor, targets: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ def model_json(name: str, captioner: Captioner) -> dict[str, Any]:
             "columns": config.image.width // config.encoder.stride,
         },
         "languages": list(config.languages),
-        "maps": {"method": config.maps.method, "pointing": config.maps.pointing},
+        "maps": {"method": config.maps.method, "mean": config.maps.mean, "pointing": config.maps.pointing},
         "defaults": to_json(config.generation),
         "licence": config.licence,
         "card": captioner.card,

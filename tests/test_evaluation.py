@@ -29,6 +29,7 @@ from model import (
     CaptionNetwork,
     GenerationOptions,
     ImageCaptions,
+    MapConfig,
     PatchGrid,
     Timing,
     Word,
@@ -207,10 +208,10 @@ def test_the_heads_that_point_are_found_among_those_that_do_not():
     generator = torch.Generator().manual_seed(0)
     shares = torch.zeros(40, 12)
     shares[range(40), torch.randint(12, (40,), generator=generator)] = 1.0
-    rows = torch.rand(40, 4, 12, generator=generator) * 0.1
-    rows[:20, 1] += shares[:20]
-    rows[20:, 2] += shares[20:]
-    chosen, (score,) = choose_heads([HeadRows(rows, shares, 2)])
+    rows = torch.rand(4, 40, 12, generator=generator) * 0.1
+    rows[1, :20] += shares[:20]
+    rows[2, 20:] += shares[20:]
+    chosen, (score,) = choose_heads([HeadRows(rows, shares > 0, torch.ones(40), 2)], MapConfig())
     assert chosen == [(0, 1), (1, 0)]
     assert score == 1.0
 

@@ -21,6 +21,7 @@ from model import (
     PatchGrid,
     decoding,
     load_checkpoint,
+    merge_heads,
     prepare,
     replay,
     save_checkpoint,
@@ -267,6 +268,23 @@ def test_a_delta_at_a_cells_column_peaks_at_that_cell(tokenizer, class_token, re
         rows = attention_rows((weights, weights), MapConfig(), features)
         assert rows.shape == (1, 1, grid.cells)
         assert divmod(int(rows[0, 0].argmax()), grid.columns) == (row, column)
+
+
+@pytest.mark.parametrize("mean", ["arithmetic", "geometric"])
+def test_merged_heads_keep_the_share_of_attention_that_lies_on_the_picture(mean):
+    rows = torch.rand(5, 3, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 20
+    merged = merge_heads(rows, MapConfig(mean=mean))
+    torch.testing.assert_close(merged.sum(-1), rows.mean(0).sum(-1), **EXACT)
+    torch.testing.assert_close(merge_heads(rows[:1], MapConfig(mean=mean)), rows[0], **EXACT)
+    assert (merged >= 0).all()
+
+
+def test_a_geometric_mean_asks_the_heads_to_agree():
+    one, two = torch.full((1, 12), 0.01), torch.full((1, 12), 0.01)
+    one[0, 3], two[0, 5], one[0, 7], two[0, 7] = 0.5, 0.5, 0.3, 0.3
+    rows = torch.stack([one, two])
+    assert merge_heads(rows, MapConfig(mean="geometric"))[0].argmax() == 7
+    assert merge_heads(torch.stack([one, one, two]), MapConfig())[0].argmax() == 3
 
 
 def test_an_image_token_stands_at_the_cell_of_its_pixels(tokenizer):
