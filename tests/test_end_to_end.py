@@ -111,7 +111,8 @@ def test_the_process_ends_by_sigterm(service):
 def test_pictures_are_captioned_from_the_command_line(tmp_path, capsys):
     folder = tmp_path / "pictures"
     folder.mkdir()
-    Image.open(PICTURE).save(folder / "a.jpg", quality=95)
+    with Image.open(PICTURE) as image:
+        image.save(folder / "a.jpg", quality=95)
     (folder / "b.png").write_bytes(b"not a picture")
     (folder / "notes.md").write_text("no picture, not looked at")
 
@@ -122,7 +123,8 @@ def test_pictures_are_captioned_from_the_command_line(tmp_path, capsys):
     assert [Path(line["file"]).name for line in lines] == ["a.jpg", "b.png"]
     assert lines[0]["words"][0].keys() == {"text", "start", "end", "probability", "image_reliance", "box"}
     assert "error" in lines[1]
-    assert Image.open(tmp_path / "sheets/a.jpg.png").width > 400
+    with Image.open(tmp_path / "sheets/a.jpg.png") as sheet:
+        assert sheet.width > 400
 
 
 def test_captions_go_to_sidecars_csv_or_json_lines(tmp_path, capsys):

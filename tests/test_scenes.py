@@ -136,7 +136,8 @@ def test_a_written_data_set_holds_the_scenes_their_captions_and_masks(tmp_path, 
     assert len(examples) == 5
     for number, example in enumerate(examples):
         scene = draw_scene(9, number)
-        assert Image.open(example.image).tobytes() == scene.paint().tobytes()
+        with Image.open(example.image) as image:
+            assert image.tobytes() == scene.paint().tobytes()
         assert all(judge(text, scene).right for text in example.references)
         own = [entry for entry in instances if entry["image_id"] == number]
         for entry, drawn in zip(own, scene.objects, strict=True):
