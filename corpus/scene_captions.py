@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from corpus.scenes import COLOURS, SHAPES, SIDE, Scene, SceneObject
@@ -16,7 +17,10 @@ RELATIONS = ("left of", "right of", "above", "below")
 CLEAR = 0.03 * SIDE  # pixels by which one centre must lie beyond the other for a relation to be true
 
 _MENTION = re.compile(rf"(?:an?|the|one)? ?(?P<size>small|large)? ?(?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join(SHAPES)})")
+ROWS = ("top", "middle", "bottom")
+COLUMNS = ("left", "center", "right")
 PLACES = {"left of": "to its left", "right of": "to its right", "above": "above it", "below": "below it"}
+_NINTH = re.compile(rf"in the (?P<row>{'|'.join(ROWS)}) (?P<column>{'|'.join(COLUMNS)})")
 _PLACE = re.compile("|".join(PLACES.values()))
 _LINK = re.compile(rf"(?:, and|,|and|with|(?:is )?(?P<relation>{'|'.join(RELATIONS)}))(?= |$)")
 
@@ -47,14 +51,19 @@ class Verdict:
 
 
 def captions_of(scene: Scene, dice: random.Random) -> list[SceneCaption]:
-    """Return two exact captions: largest object first, and either the same with sizes or told from the second object."""
+    """Return four exact captions of a scene.
+
+    The first is what a captioner should say: largest object first, one relation. The others teach what it needs: sizes or
+    the order turned round; every object with its place; places here and there, a relation for every neighbour. Single
+    places are what makes relations learnable (docs/decisions.md).
+    """
     order = list(range(len(scene.objects)))
-    plain = _caption(scene, order, sized=False)
-    if dice.random() < 0.5 or len(order) == 1:
-        return [plain, _caption(scene, order, sized=True)]
-    rest = order[2:]
-    dice.shuffle(rest)
-    return [plain, _caption(scene, [order[1], order[0], *rest], sized=False)]
+    second = _caption(scene, order, sized=True) if len(order) == 1 or dice.random() < 0.5 else None
+    captions = [_caption(scene, order), second or _caption(scene, [1, 0, *dice.sample(order[2:], len(order) - 2)])]
+    for share in (1.0, 0.4):
+        placed = [dice.random() < share for _ in order]
+        captions.append(_caption(scene, dice.sample(order, len(order)), placed=placed, related=len(order)))
+    return captions
 
 
 def relation(first: SceneObject, second: SceneObject) -> str:
@@ -69,6 +78,14 @@ def is_true(name: str, first: SceneObject, second: SceneObject) -> bool:
     """Return whether `first` is `name` `second`, by a clear margin between their centres."""
     dx, dy = first.centre[0] - second.centre[0], first.centre[1] - second.centre[1]
     return {"left of": -dx, "right of": dx, "above": -dy, "below": dy}[name] >= CLEAR
+
+
+def lies_in(row: str, column: str, entry: SceneObject) -> bool:
+    """Return whether the centre lies in this ninth of the picture, or so near its edge that either side may be said."""
+    for value, place in ((entry.centre[1], ROWS.index(row)), (entry.centre[0], COLUMNS.index(column))):
+        if not place * SIDE / 3 - CLEAR <= value <= (place + 1) * SIDE / 3 + CLEAR:
+            return False
+    return True
 
 
 def judge(caption: str, scene: Scene) -> Verdict:
@@ -92,6 +109,11 @@ def judge(caption: str, scene: Scene) -> Verdict:
         relations += bool(link)
         mentions.append(named)
         text = text[found.end() :].lstrip()
+        ninth = _NINTH.match(text)
+        if ninth is not None:
+            if not lies_in(ninth["row"], ninth["column"], named):
+                return Verdict(False, f"not {ninth.group()}: {named.shape}")
+            text = text[ninth.end() :].lstrip()
         place = _PLACE.match(text)
         if place is not None:  # "it" is what was named before
             name = next(name for name, phrase in PLACES.items() if phrase == place.group())
@@ -113,11 +135,14 @@ def judge(caption: str, scene: Scene) -> Verdict:
     return Verdict(True, "")
 
 
-def _caption(scene: Scene, order: list[int], *, sized: bool) -> SceneCaption:
-    """Name the objects in `order`; the second is told relative to the first, once both have been named.
+def _caption(
+    scene: Scene, order: list[int], *, sized: bool = False, placed: Sequence[bool] = (), related: int = 2
+) -> SceneCaption:
+    """Name the objects in `order`, and where `placed` the ninth of the picture in which they lie.
 
-    "a red circle and a blue square below it" is learnt several times sooner than "a red circle above a blue square",
-    whose relation has to be known before the second object is named (docs/decisions.md).
+    Of the first `related` ones each is told relative to the one before, once both have been named: "a red circle and a
+    blue square below it" is learnt several times sooner than "a red circle above a blue square", whose relation has to be
+    known before the second object is named.
     """
     text, words = "", []
     for place, index in enumerate(order):
@@ -129,6 +154,9 @@ def _caption(scene: Scene, order: list[int], *, sized: bool) -> SceneCaption:
         text += f"{article} {size}{entry.colour} "
         words.append(SceneWord(len(text), len(text) + len(entry.shape), index))
         text += entry.shape
-        if place == 1:
-            text += f" {PLACES[relation(entry, scene.objects[order[0]])]}"
+        if placed and placed[place]:
+            row, column = (min(2, int(value / SIDE * 3)) for value in entry.centre[::-1])
+            text += f" in the {ROWS[row]} {COLUMNS[column]}"
+        if 0 < place < related:
+            text += f" {PLACES[relation(entry, scene.objects[order[place - 1]])]}"
     return SceneCaption(text, tuple(words))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 from collections import Counter
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from corpus import SCENE_SPLITS, UNSEEN_PAIRS, captions_of, draw_scene, judge, read_data
 from corpus.__main__ import main
-from corpus.scene_captions import PLACES, is_true
+from corpus.scene_captions import COLUMNS, PLACES, ROWS, is_true, lies_in
 from corpus.scenes import COLOURS, SHAPES, _outline
 
 
@@ -94,6 +95,27 @@ def test_other_true_wordings_are_right_too(scenes):
             said = f"a {one.colour} {one.shape} {name} the {two.colour} {two.shape}"
             assert judge(said, scene).right == is_true(name, one, two), said
     assert judge(text.replace(" a ", " the ").upper(), scene).right
+
+
+def test_places_are_said_of_training_pictures_and_false_ones_are_caught(scenes):
+    said = 0
+    for scene in scenes:
+        for caption in captions_of(scene, random.Random(1))[1:]:
+            for words in re.findall(r"(\w+) (\w+) in the (\w+) (\w+)", caption.text):
+                colour, shape, row, column = words
+                entry = next(entry for entry in scene.objects if entry.pair == (colour, shape))
+                said += 1
+                for other in itertools.product(ROWS, COLUMNS):
+                    told = judge(
+                        caption.text.replace(
+                            " ".join(words[:2]) + f" in the {row} {column}", f"{colour} {shape} in the {' '.join(other)}"
+                        ),
+                        scene,
+                    )
+                    assert told.right == lies_in(*other, entry), (caption.text, other, told)
+                assert lies_in(row, column, entry)
+                assert sum(lies_in(*other, entry) for other in itertools.product(ROWS, COLUMNS)) <= 4
+    assert said > len(scenes)
 
 
 def test_the_judge_catches_every_kind_of_mistake(scenes):
