@@ -73,7 +73,10 @@ def _caption(options: argparse.Namespace) -> int:
     if options.output is not None and options.output.suffix not in (".jsonl", ".csv"):
         print(f"model: --output is {str(options.output)!r}; it must end in .jsonl or .csv", file=sys.stderr)
         return 2
-    files = list(_files(options.pictures))
+    pictures = list(_pictures(options.pictures))
+    if (clash := _clash(options, pictures)) is not None:
+        print(f"model: {clash}", file=sys.stderr)
+        return 2
     use_threads()
     captioner = Captioner.load(options.checkpoint, options.dtype)
     print(f"numeric type: {captioner.precision.reason}", file=sys.stderr)
@@ -95,8 +98,8 @@ def _caption(options: argparse.Namespace) -> int:
         options.overlays.mkdir(parents=True, exist_ok=True)
     failed = 0
     with _Writer(options) as writer:
-        for number, file in enumerate(files, start=1):
-            _progress(number, len(files))
+        for number, (file, name) in enumerate(pictures, start=1):
+            _progress(number, len(pictures))
             try:
                 data = file.read_bytes()
                 (answer,) = captioner.caption([prepare(data, captioner.image_config, _LIMITS)], generation)
@@ -106,7 +109,7 @@ def _caption(options: argparse.Namespace) -> int:
                 continue
             writer.write(file, _record(file, answer))
             if options.overlays is not None:
-                _draw(options.overlays, file, data, answer)
+                _draw(_sheet(options.overlays, name), data, answer)
     return 1 if failed else 0
 
 
@@ -117,13 +120,33 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _files(pictures: Sequence[Path]) -> Iterator[Path]:
-    """Yield the files named, and every picture of the folders named, in order of their names."""
-    for path in pictures:
+def _pictures(named: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """Yield each file named and each picture below the folders named: the path, and its name below what was named."""
+    for path in named:
         if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in _ENDINGS)
+            for file in sorted(file for file in path.rglob("*") if file.suffix.lower() in _ENDINGS):
+                yield file, file.relative_to(path)
         else:
-            yield path
+            yield path, Path(path.name)
+
+
+def _sheet(folder: Path, name: Path) -> Path:
+    return folder / f"{name}.png"
+
+
+def _clash(options: argparse.Namespace, pictures: Sequence[tuple[Path, Path]]) -> str | None:
+    """Return what to tell where two pictures would write the same file; None where each has its own."""
+    for wanted, target_of, remedy in (
+        (options.sidecar, lambda file, _: file.with_suffix(".txt"), "rename one, or use --output"),
+        (options.overlays, lambda _, name: _sheet(options.overlays, name), "caption them in two calls"),
+    ):
+        owners: dict[Path, Path] = {}
+        for file, name in pictures if wanted else ():
+            target = target_of(file, name)
+            if target in owners and owners[target] != file:
+                return f"{owners[target]} and {file} would both write {target}; {remedy}"
+            owners[target] = file
+    return None
 
 
 def _record(file: Path, answer: ImageCaptions) -> dict[str, Any]:
@@ -142,12 +165,12 @@ def _record(file: Path, answer: ImageCaptions) -> dict[str, Any]:
     return {"file": str(file), "text": caption.text, "confidence": None, "words": words}
 
 
-def _draw(folder: Path, file: Path, data: bytes, answer: ImageCaptions) -> None:
+def _draw(sheet: Path, data: bytes, answer: ImageCaptions) -> None:
     from report import contact_sheet  # the one place where model looks into another room (docs/architecture.md)
 
     photograph = read_picture(data, _LIMITS).upright()
-    sheet = contact_sheet(photograph, answer.captions[0], answer.grid)
-    sheet.save(folder / f"{file.name}.png")
+    sheet.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(photograph, answer.captions[0], answer.grid).save(sheet)
 
 
 def _progress(done: int, total: int) -> None:

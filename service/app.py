@@ -14,6 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model import ALL_FORMATS, Captioner, ConfigError, ImageLimits
@@ -47,7 +48,9 @@ def create_app(captioners: dict[str, Captioner], settings: Settings) -> FastAPI:
         docs_url="/docs" if settings.docs else None,
         redoc_url=None,
     )
-    app.include_router(build_router(engine))
+    router = build_router(engine)
+    app.include_router(router)
+    app.state.routes = [*app.routes, *router.routes]  # what _methods looks through
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_bug)
@@ -115,12 +118,21 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "registered for HTTPException"
     path = request.url.path
     if error.status_code == 405:
-        allowed = dict(error.headers or {})
-        detail = f"{request.method} was sent to {path}; it takes {allowed.get('Allow', 'another method')}"
-        return problem_response(request, Problem("method", detail, headers=allowed))
+        allowed = ", ".join(_methods(request))
+        detail = f"{request.method} was sent to {path}; it takes {allowed}"
+        return problem_response(request, Problem("method", detail, headers={"Allow": allowed}))
     if error.status_code == 404:
         return problem_response(request, Problem("unknown_path", f"there is nothing at {path}; /docs lists the paths"))
     return problem_response(request, Problem("internal", f"{error.status_code} {error.detail}"))
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods that a path takes; the framework names those of the first route alone (RFC 9110, 15.5.6)."""
+    found: set[str] = set()
+    for route in request.app.state.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE:
+            found |= route.methods or set()
+    return sorted(found)
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

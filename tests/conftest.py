@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from model import (
@@ -25,6 +26,9 @@ from model import (
     ModelConfig,
     prepare,
 )
+from service import Settings, create_app
+from service.errors import PROBLEMS
+from service.schemas import ProblemAnswer
 
 SENTENCES = [
     "a brown dog runs on the grass",
@@ -105,3 +109,28 @@ def photo() -> Callable[..., bytes]:
 @pytest.fixture(scope="session")
 def views(tiny_captioner: Captioner, photo: Callable[..., bytes]) -> list:
     return [prepare(photo(seed=seed), tiny_captioner.image_config) for seed in range(3)]
+
+
+@pytest.fixture(scope="session")
+def client(tiny_captioner: Captioner):
+    settings = Settings(max_body_bytes=3_000_000)
+    with TestClient(
+        create_app({"tiny": tiny_captioner, "other": tiny_captioner}, settings), raise_server_exceptions=False
+    ) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def picture(photo) -> bytes:
+    return photo(120, 90, "JPEG")
+
+
+def problem(response, code: str) -> dict:
+    """Check that an answer is the problem `code`, whole, and return it."""
+    body = response.json()
+    assert body["code"] == code, body
+    assert response.status_code == PROBLEMS[code].status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["x-request-id"] == body["request_id"]
+    ProblemAnswer.model_validate(body)
+    return body

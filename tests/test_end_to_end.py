@@ -145,6 +145,21 @@ def test_captions_go_to_sidecars_csv_or_json_lines(tmp_path, capsys):
     assert "config.json" in capsys.readouterr().err
 
 
+def test_two_pictures_never_write_one_file(tmp_path, capsys):
+    for name in ("one/a.png", "two/a.png", "two/a.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(PICTURE.read_bytes())
+    one, two = str(tmp_path / "one/a.png"), str(tmp_path / "two/a.png")
+    assert model_main(["caption", "--sidecar", str(tmp_path)]) == 2
+    assert "a.txt" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.txt"))
+    assert model_main(["caption", "--overlays", str(tmp_path / "sheets"), one, two]) == 2
+    assert "a.png.png" in capsys.readouterr().err
+    assert model_main(["caption", "--dtype", "float32", "--overlays", str(tmp_path / "sheets"), str(tmp_path)]) == 0
+    drawn = {str(path.relative_to(tmp_path / "sheets")) for path in (tmp_path / "sheets").rglob("*.png")}
+    assert drawn == {"one/a.png.png", "two/a.png.png", "two/a.jpg.png"}
+
+
 def test_a_checkpoint_is_shown(capsys):
     assert model_main(["show", str(DEFAULT_CHECKPOINT)]) == 0
     out = capsys.readouterr().out

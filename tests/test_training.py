@@ -30,10 +30,13 @@ from training import (
     view_pixels,
 )
 
+SHORT = [
+    "--data", "scenes:24", "--freeze", "none", "--batch", "8", "--validate", "4", "--dtype", "float32", "--threads", "1",
+    "--average", "0.5",
+]  # fmt: skip
 TINY = [
-    "--data", "scenes:24", "--stem", "", "--freeze", "none", "--patch-size", "56", "--width", "24", "--heads", "2",
-    "--encoder-depth", "1", "--decoder-depth", "1", "--vocabulary", "300", "--batch", "8", "--validate", "4", "--dtype",
-    "float32", "--threads", "1", "--average", "0.5",
+    *SHORT, "--stem", "", "--patch-size", "56", "--width", "24", "--heads", "2", "--encoder-depth", "1", "--decoder-depth", "1",
+    "--vocabulary", "300",
 ]  # fmt: skip
 
 
@@ -239,12 +242,19 @@ def test_a_dry_run_of_a_stopped_run_trains_nothing_either(tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
-def test_a_checkpoint_can_be_trained_on(tmp_path):
+def test_a_checkpoint_can_be_trained_on(tmp_path, capsys):
     assert train.main([*TINY, "--run", str(tmp_path / "one"), "--epochs", "1"]) == 0
-    again = [*TINY, "--run", str(tmp_path / "two"), "--epochs", "1", "--init", str(tmp_path / "one/best"), "--rate", "0"]
+    start = ["--epochs", "1", "--init", str(tmp_path / "one/best")]
+    again = [*SHORT, "--run", str(tmp_path / "two"), *start, "--rate", "0"]
     assert train.main(again) == 0
+    card = (tmp_path / "two/best/README.md").read_text()
+    assert "- rate: 0.0" in card
+    assert "width" not in card, "the network is not what this run's flags say"
     one, two = weights_of(tmp_path / "one/best"), weights_of(tmp_path / "two/best")
     assert all(torch.equal(value, two[name]) for name, value in one.items()), "a rate of 0 changes nothing"
+
+    assert train.main([*SHORT, "--run", str(tmp_path / "three"), *start, "--freeze", "stem"]) == 1
+    assert "has no stem" in capsys.readouterr().err
 
 
 def test_a_captioner_trained_on_a_folder_says_of_new_pictures_what_is_in_them(tmp_path):
@@ -278,6 +288,7 @@ def test_a_captioner_trained_on_a_folder_says_of_new_pictures_what_is_in_them(tm
         (["--run", "x", "--data", "scenes", "--dropout", "1.5"], "--dropout is 1.5"),
         (["--run", "x", "--data", "scenes", "--stem", ""], "--freeze stem needs a stem"),
         (["--run", "x", "--data", "scenes", "--colour", "red"], "--colour"),
+        (["--run", "x", "--data", "scenes", "--init", "y", "--width", "96"], "--width cannot be used with --init"),
     ],
 )
 def test_wrong_use_ends_with_status_2(arguments, message, capsys):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from training.config import TrainConfig
+from training.config import NETWORK_FLAGS, TrainConfig
 
 _OF_THE_MACHINE = {"run", "cache", "resume", "dry_run", "data", "init"}  # say nothing about the checkpoint
 
@@ -14,6 +14,7 @@ def card_text(config: TrainConfig, step: int) -> str:
     """Return the card as Markdown."""
     data = ", ".join(Path(name).name for name in config.data)
     settings = dataclasses.asdict(config)
-    lines = [f"- {name}: {value}" for name, value in settings.items() if name not in _OF_THE_MACHINE]
+    silent = _OF_THE_MACHINE | NETWORK_FLAGS if config.init else _OF_THE_MACHINE  # with --init the checkpoint brings its network
+    lines = [f"- {name}: {value}" for name, value in settings.items() if name not in silent]
     head = ["# A Sightline checkpoint", "", f"Trained on {data}; {step} steps. The terms of its data apply to it.", ""]
     return "\n".join([*head, *lines, ""])

@@ -12,6 +12,13 @@ from typing import Any, Literal
 
 from model import ConfigError, DtypeName
 
+NETWORK_FLAGS = frozenset(  # what a new network is made of; a checkpoint to start from brings its own
+    {
+        "vocabulary", "image_size", "stem", "stem_strides", "stem_weights", "patch_size", "width", "heads", "encoder_depth",
+        "decoder_depth", "registers", "class_token", "null_key",
+    }
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
@@ -70,6 +77,10 @@ class TrainConfig:
         for name in ("warmup", "smoothing", "dropout", "drop_path", "no_image"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be in 0 … 1, below 1")
+        told = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
+        if self.init and (foreign := sorted(NETWORK_FLAGS.intersection(told))):
+            flags = ", ".join("--" + name.replace("_", "-") for name in foreign)
+            raise ConfigError(f"{flags} cannot be used with --init: the network is that of {self.init}; leave one of them out")
         if self.freeze == "stem" and not self.stem and not self.init:
             raise ConfigError("--freeze stem needs a stem; use --freeze none, or name one with --stem")
 

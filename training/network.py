@@ -12,6 +12,7 @@ from corpus import Source
 from model import (
     CaptionNetwork,
     CaptionTokenizer,
+    ConfigError,
     DecoderConfig,
     EncoderConfig,
     ImageConfig,
@@ -51,11 +52,16 @@ def build_network(
 
 
 def frozen_parts(network: CaptionNetwork, freeze: str) -> list[nn.Module]:
-    """Return the modules that stay as they are: no gradient, and batch norms that keep their statistics."""
+    """Return the modules that stay as they are: no gradient, and batch norms that keep their statistics.
+
+    Raises ConfigError where the network has no stem to freeze.
+    """
     if freeze == "none":
         return []
     if freeze == "encoder":
         return [network.encoder]
+    if not network.config.encoder.stem:
+        raise ConfigError("this network has no stem to freeze; use --freeze none, or --freeze encoder")
     return [network.encoder.vit.patch_embed.backbone]
 
 
