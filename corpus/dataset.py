@@ -45,12 +45,14 @@ class Source:
 
 
 def open_source(data: str, *, language: str = "en", seed: int = 0) -> Source:
-    """Open `scenes`, `scenes:COUNT` (drawn as they are needed) or any data that corpus.formats reads.
+    """Open drawn scenes or any data that corpus.formats reads.
 
-    Raises DataError where nothing to train on is found.
+    `scenes` and `scenes:COUNT` are drawn as they are needed; `places:COUNT` are the same with captions that also say where
+    things lie. Raises DataError where nothing to train on is found.
     """
-    if data == "scenes" or data.startswith("scenes:"):
-        return _scenes(data.partition(":")[2], seed)
+    kind, _, count = data.partition(":")
+    if kind in ("scenes", "places"):
+        return _scenes(kind, count, seed)
     splits: dict[str, list[Captioned]] = {}
     for example in read_data(data, language=language):
         captions = tuple(filter(None, map(plain_caption, example.references)))
@@ -80,21 +82,23 @@ class _Loader:
         return read_picture(self.read(), OWN_DATA).upright()
 
 
-def _scenes(count: str, seed: int) -> Source:
+def _scenes(kind: str, count: str, seed: int) -> Source:
     if count and not count.isdigit():
-        raise DataError(f"'scenes:{count}' must say a number of scenes, such as scenes:12000")
+        raise DataError(f"'{kind}:{count}' must say a number of scenes, such as {kind}:12000")
     counts = _SCENE_COUNTS | ({"train": int(count)} if count else {})
     splits = {
-        split: [_scene(1000 * seed + series, number) for number in range(counts[split])]
+        split: [
+            _scene(1000 * seed + series, number, places=kind == "places" and split == "train") for number in range(counts[split])
+        ]
         for split, series in SCENE_SPLITS.items()
         if split in counts
     }
-    return Source("scenes", splits)
+    return Source("scenes", splits)  # one name for the same pictures: their features are cached once
 
 
-def _scene(series: int, number: int) -> Captioned:
+def _scene(series: int, number: int, *, places: bool) -> Captioned:
     scene = draw_scene(series, number)
-    captions = captions_of(scene, random.Random(f"captions {series} {number}"))
+    captions = captions_of(scene, random.Random(f"captions {series} {number}"), places=places)
     return Captioned(
         f"{series}-{number}",
         tuple(caption.text for caption in captions),

@@ -50,17 +50,17 @@ class Verdict:
     reason: str
 
 
-def captions_of(scene: Scene, dice: random.Random) -> list[SceneCaption]:
-    """Return four exact captions of a scene.
+def captions_of(scene: Scene, dice: random.Random, *, places: bool = False) -> list[SceneCaption]:
+    """Return exact captions of a scene: two, and with `places` two more.
 
-    The first is what a captioner should say: largest object first, one relation. The others teach what it needs: sizes or
-    the order turned round; every object with its place; places here and there, a relation for every neighbour. Single
-    places are what makes relations learnable (docs/decisions.md).
+    The first is what a captioner should say: largest object first, one relation. The second tells sizes, or turns the order
+    round. With `places` follow one with every object's place and one with places here and there, both with a relation for
+    every neighbour: where single things lie has to be learnt before relations can be (docs/decisions.md).
     """
     order = list(range(len(scene.objects)))
     second = _caption(scene, order, sized=True) if len(order) == 1 or dice.random() < 0.5 else None
     captions = [_caption(scene, order), second or _caption(scene, [1, 0, *dice.sample(order[2:], len(order) - 2)])]
-    for share in (1.0, 0.4):
+    for share in (1.0, 0.4) if places else ():
         placed = [dice.random() < share for _ in order]
         captions.append(_caption(scene, dice.sample(order, len(order)), placed=placed, related=len(order)))
     return captions

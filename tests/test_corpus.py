@@ -196,6 +196,16 @@ def test_scenes_are_a_source_of_their_own():
         open_source("scenes:many")
 
 
+def test_places_are_said_in_training_only_and_of_the_same_pictures():
+    plain, placed = open_source("scenes:30"), open_source("places:30")
+    pairs = list(zip(plain.split("train"), placed.split("train"), strict=True))
+    assert all(one.fingerprint == two.fingerprint and one.captions == two.captions[:2] for one, two in pairs)
+    assert all(" in the " in two.captions[2] for _, two in pairs)
+    assert [entry.captions for entry in plain.split("val")] == [entry.captions for entry in placed.split("val")]
+    with pytest.raises(DataError, match="places:many"):
+        open_source("places:many")
+
+
 def test_a_mirrored_view_exchanges_left_and_right_in_the_words():
     assert mirrored_caption("the dog left of the right lefty") == "the dog right of the left lefty"
     assert [is_mirrored(view) for view in range(4)] == [False, True, False, True]

@@ -24,7 +24,7 @@ NETWORK_FLAGS = frozenset(  # what a new network is made of; a checkpoint to sta
 class TrainConfig:
     """A run: data, network, optimiser. Fractions are of 1, rates per step."""
 
-    data: tuple[str, ...] = ()  # files, folders or scenes:COUNT; the first one's validation score chooses the best
+    data: tuple[str, ...] = ()  # files, folders, scenes:COUNT or places:COUNT; the first one's validation score chooses the best
     run: str = ""  # folder for checkpoints and state
     init: str = ""  # checkpoint folder to start from; empty: a new network
     resume: bool = False  # go on with the run in --run, with its own settings
