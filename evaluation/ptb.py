@@ -1,0 +1,177 @@
+"""The Penn Treebank tokens that published caption scores are computed on, without their Java.
+
+The reference is Stanford's PTBTokenizer 3.4.1 with -preserveLines -lowerCase, as pycocoevalcap 1.2 calls it. The rules were
+found by feeding it captions, words, abbreviations and characters and looking at what came out; none of its code was read.
+It reads ahead into the next line, so that a caption which ends with an abbreviation ("Washington D.C.") is tokenised
+differently before different captions. Here the next line is an argument, and is "A" unless it is given, so that a score does
+not depend on the order of captions.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+PUNCTUATION = frozenset(  # pycocoevalcap drops these; as it compares after lower-casing, "-lrb-" stays
+    {"''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"}
+)
+
+_words = str.split
+_ENDING = _words("""al ala
+apr ariz assn aug bhd bldg blvd bros calif co colo conn corp cos ct dak dec esq est etc ext feb fla fri ga
+inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct okla penn plc ppte ppty pte ptes pty
+ptys rd rt sep sept seq sq sr sys tel tenn thu thurs tue tues univ va vt wed wis wisc wyo""")  # may end a sentence
+_ENDING_NAMES = _words("Ark Az Del Ill La Mass Miss Ore Pa Tex Wash")  # capitals only: "la. b" is no Louisiana
+_INNER = _words("""adj adm adv
+alex assoc asst atty attys ave brig capt cf cie cmdr col comdr cpl dept det dr drs elec ens ft gen gov
+govs hon insp invt jos lt maj messrs mfg mlle mme mr mrs ms msgr mt mtg natl pfc ph pres prof profs pvt rep reps rev sen sens
+sfc sgt spc st ste supt supts treas vs wm""")
+_BEFORE_NUMBERS = _words("art ca fig figs no nos op pp prop")
+_STARTERS = _words("""A About
+According Additionally After An As At But Earlier He Her Here However If In It Last Many More Now Once
+One Other Our She Since So Some Such That The Their Then There These They This We What When While Yet You""")
+_APART = {"cannot": 3, "gonna": 3, "gotta": 3, "wanna": 3, "lemme": 3, "gimme": 3}  # letters of the first of the two tokens
+_SPELT = {
+    "½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", "€": "$", "£": "#", "¢": "cents", "…": "...", "–": "--",
+    "—": "--", "“": "``", "”": "''", "«": "``", "»": "''", "‘": "`", "’": "'", "&amp;": "&", "&lt;": "<", "&gt;": ">",
+    "&quot;": "''", "&apos;": "'",
+}  # fmt: skip
+_CONTRACTED = frozenset({"n't", "'s", "'m", "'d", "'ll", "'re", "'ve"})
+_BRACKETS = str.maketrans({"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"})
+
+_MARKS = "\u0300-\u036f\u00ad\u0900-\u0903\u093a-\u094f"  # what combines with the letter before it
+_NO_DIGIT = r"(?![\u00b2\u00b3\u00b9\u00bc-\u00be\u2070\u2074-\u207e\u2080-\u208e\u2150-\u215f])"  # H₂O is three tokens
+_LETTER = rf"(?:{_NO_DIGIT}[^\W\d_][{_MARKS}]*)"
+_RUN = rf"(?:{_NO_DIGIT}[^\W_][{_MARKS}]*)+"  # letters and digits
+_END = r"(?![^\W_])"
+_APOSTROPHE = "['’]"
+_RULES = [  # the longest match wins, the first of equals; a group is the token, the rest of the match is only looked at
+    re.compile(rule)
+    for rule in (
+        r"[ \t\r\n\u00a0\u2000-\u200b\u3000]+",
+        # words
+        rf"{_LETTER}{_RUN}|{_LETTER}|\d+{_LETTER}(?:{_RUN})?",
+        rf"{_RUN}(?:[-_/]{_RUN})+|[A-Za-z]+(?:[!?][A-Za-z]+)+",
+        rf"{_LETTER}(?:{_RUN})?(?:\.{_LETTER}(?:{_RUN})?)+",
+        rf"({_LETTER}+)(?i:n{_APOSTROPHE}t){_END}",
+        rf"({_RUN}){_APOSTROPHE}(?i:s|m|d|ll|re|ve){_END}",
+        rf"(?i:n{_APOSTROPHE}t){_END}",
+        rf"'(?i:s|m|d|ll|re|ve){_END}|’(?i:s|m|d|ll|re|ve|n)",
+        rf"(?i:'n'|'n{_END})|'(?i:em|till?|cause){_END}|'[2-9]0s{_END}|'\d\d(?![\w/:%])|'[tT](?=is|was)",
+        rf"[jJyYdDlL]{_APOSTROPHE}(?={_LETTER})",
+        rf"(?i:ol|somethin|dunkin)'{_END}|(?i:s'mores?){_END}|(?i:cont'd\.)|(?i:c{_APOSTROPHE}est){_END}",
+        rf"[A-HJ-XZdlno]{_APOSTROPHE}{_LETTER}{{2,}}",
+        rf"[A-Za-z][a-z]*[aeiouyA-Z]{_APOSTROPHE}[aeiouA-Z][a-z]*|[a-z]*(?i:qu){_APOSTROPHE}[aeiou][a-z]*",
+        # abbreviations
+        rf"(?:[A-Za-z]\.)+(?:-{_RUN})*{_END}|(?i:ph\.d\.)",
+        rf"(?:{_RUN}-)+[A-Za-z]\.(?:[A-Za-z]\.)+{_END}",
+        rf"(?i:{'|'.join(_ENDING + _INNER)})\.|(?:{'|'.join(f'{name}|{name.upper()}' for name in _ENDING_NAMES)})\.",
+        rf"({_LETTER}+\.)[,;:]",
+        rf"((?i:{'|'.join(_BEFORE_NUMBERS)})\.)\s*\d",
+        # numbers and money
+        r"[-+]?(?:\d*(?:[.:,]\d+)+|\d+)",
+        r"(?:\d{1,4}[- \u00a0])?\d{1,4}/\d{1,4}",
+        r"(?:\(\d{2,3}\)[ \u00a0]?|\d{3} )\d{3,4}[- ]\d{4}",
+        r"(?:US|[A-Z])\$",
+        # names that machines give
+        r"</?[A-Za-z!][^<>\n]*>",
+        r"""https?://[^\s"<>|()]*[^\s"<>|().!?,;]|www\.[^\s"<>|()]*[^\s"<>|().!?,;]""",
+        r"[A-Za-z0-9][\w.+-]*@[A-Za-z0-9_.-]*[A-Za-z0-9]|@[A-Za-z_]\w*|#[A-Za-z]+|[CcFf]#|[Cc]\+\+|[A-Z]+&[A-Z]+",
+        r"[:;=]-?[()DPp](?!\w)|\^_\^",
+        # marks
+        r"&(?:amp|lt|gt|quot|apos);",
+        r"-{2,}|\.{3,}|\.(?: \.){2,}|[!?]+|_+|\*+|``|''",
+        r".",
+    )
+]
+_ENDS_SENTENCE = frozenset(word + "." for word in _ENDING) | frozenset(word.lower() + "." for word in _ENDING_NAMES)
+_ACRONYM = re.compile(r"(?:[a-z]\.){2,}|ph\.d\.")
+_STARTER_FOLLOWS = re.compile(rf"\s+(?:{'|'.join(f'{name}|{name.upper()}' for name in _STARTERS)}|M[rs]\.)(?=\s|$)")
+_CAPITAL_FOLLOWS = re.compile(r"\s+[A-Z]")
+_NO_ABBREVIATION = "|".join([*_ENDING, *_INNER, *map(str.lower, _ENDING_NAMES), *_BEFORE_NUMBERS])
+_SETTLED = re.compile(  # a chunk between spaces whose tokens do not depend on its neighbours
+    rf"[a-z]+(?:[-'][a-z]+)*[,;:!?]?|[a-z]+-[a-z]+\.|[,;:?]|(?!(?:{_NO_ABBREVIATION})\.)[a-z]{{2,}}\."
+)
+
+
+def ptb_tokens(text: str, following: str = "A") -> list[str]:
+    """Return the lower-cased tokens of one caption, punctuation included; `following` is the next line."""
+    text = text.strip()
+    chunks = text.lower().split()
+    stop = [chunks.pop()] if chunks and chunks[-1] == "." else []
+    tokens: list[str] = []
+    for chunk in chunks:
+        settled = _settled(chunk)
+        if settled is None:
+            return _by_rules(text, following)
+        tokens += settled
+    return tokens + stop
+
+
+def scored_tokens(text: str) -> list[str]:
+    """Return the tokens that are scored: no punctuation, as pycocoevalcap drops it."""
+    return [token for token in ptb_tokens(text) if token not in PUNCTUATION]
+
+
+@lru_cache(maxsize=100_000)
+def _settled(chunk: str) -> tuple[str, ...] | None:
+    """Return the tokens of a lower-cased chunk where no neighbour can change them, else None."""
+    return tuple(_by_rules(chunk, "")) if _SETTLED.fullmatch(chunk) else None
+
+
+def _by_rules(text: str, following: str) -> list[str]:
+    tokens: list[str] = []
+    whole = f"{text}\n{following}"
+    at = 0
+    while at < len(text):
+        end, token = _next(whole, at)
+        if token:
+            tokens += _told(token, whole, end)
+        at = end
+    return tokens
+
+
+def _next(text: str, at: int) -> tuple[int, str]:
+    """Return where the token at `at` ends, and the token; white space is an empty one."""
+    best, end = -1, at + 1
+    for rule in _RULES:
+        found = rule.match(text, at)
+        if found is not None and found.end() > best:
+            best, end = found.end(), found.end(1) if rule.groups else found.end()
+    return end, text[at:end].strip()
+
+
+def _told(token: str, text: str, end: int) -> list[str]:
+    """Return what is written for a token: one token, two, or none."""
+    lowered = token.lower().replace("\u00ad", "")
+    if lowered in _APART:
+        return [lowered[: _APART[lowered]], lowered[_APART[lowered] :]]
+    if len(token) == 1 and not token.isalnum():
+        return _mark(token, text[end : end + 2])
+    if token[0] == "." and len(token) > 2 and not token[1].isdigit():
+        return ["..."]
+    if token[0] == "-" and set(token) == {"-"}:
+        return ["--"]
+    if len(token) == 2 and token[1] == "." and _STARTER_FOLLOWS.match(text, end):
+        return [lowered[0], "."]
+    if lowered in _ENDS_SENTENCE and _CAPITAL_FOLLOWS.match(text, end):
+        return [lowered, "."]
+    if _ACRONYM.fullmatch(lowered) and _STARTER_FOLLOWS.match(text, end):
+        return [lowered, "."]
+    if len(token) > 1 and token[0] == "<":
+        return [lowered.replace(" ", "\u00a0")]
+    if lowered.replace("’", "'") in _CONTRACTED:
+        return [lowered.replace("’", "'")]
+    return [_SPELT.get(lowered, lowered.translate(_BRACKETS).replace(" ", "\u00a0"))]
+
+
+def _mark(mark: str, following: str) -> list[str]:
+    """Return what is written for a single character that is neither letter nor digit."""
+    if mark == '"':
+        return ["``" if re.match(r"[A-Za-z0-9$]", following) else "''"]
+    if mark == "'":
+        return ["`" if re.match(r"[A-Za-z]\S", following) else "'"]
+    if ord(mark) > 0xFFFF or unicodedata.category(mark) in ("Cc", "Cf", "Cn", "Co", "Cs"):
+        return []  # the reference drops what it has no rule for, emoji among it
+    return [_SPELT.get(mark, mark.translate(_BRACKETS))]
