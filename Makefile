@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Threads that spin beside a busy neighbour are 10 to 25 times slower than threads that sleep.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: serve test test-all check format clean
+.PHONY: serve test test-all prove-measures check format clean
 
 .venv: .venv/installed
 
@@ -23,6 +23,11 @@ test: .venv
 
 test-all: .venv
 	$(BIN)/python -m pytest
+
+# Recorded figures of the reference code; FOLDER as evaluation/golden.py describes it.
+FOLDER ?= ../shared/references
+prove-measures: .venv
+	$(BIN)/python -m evaluation golden $(FOLDER)
 
 check: .venv
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from evaluation.baselines import best_constant, wrong_pictures
 from evaluation.captions import CaptionScores, score_captions, tokenised
 from evaluation.generate import caption_pictures, explain_pictures, png_bytes
+from evaluation.golden import golden_figures, kendall_tau_c, tokens_in_order
 from evaluation.heads import SELECTION_SERIES, choose_heads, objects_of_photographs, objects_of_scenes, read_heads
 from evaluation.maps import Pointing, photograph_pointing, scene_pointing
 from evaluation.measures import Bleu, bleu, cider, common_length, rouge_l
@@ -21,8 +22,10 @@ __all__ = [
     "cider",
     "common_length",
     "explain_pictures",
+    "golden_figures",
     "held_out_scenes",
     "judge_scenes",
+    "kendall_tau_c",
     "objects_of_photographs",
     "objects_of_scenes",
     "photograph_pointing",
@@ -34,5 +37,6 @@ __all__ = [
     "score_captions",
     "scored_tokens",
     "tokenised",
+    "tokens_in_order",
     "wrong_pictures",
 ]

@@ -1,4 +1,4 @@
-"""Figures: `python -m evaluation captions` and `python -m evaluation maps`; --json prints one object as the last line."""
+"""Figures: `python -m evaluation captions | maps | heads | golden`; --json prints one object as the last line."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from evaluation import (
     best_constant,
     caption_pictures,
     choose_heads,
+    golden_figures,
     held_out_scenes,
     judge_scenes,
     objects_of_photographs,
@@ -84,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     heads.add_argument("--mean", choices=["arithmetic", "geometric"], default="geometric")
     heads.add_argument("--split", default="train", help="of the photographs")
     heads.set_defaults(run=_heads)
+    golden = commands.add_parser("golden", help="our tokens and scores beside recorded ones of the reference code")
+    golden.add_argument("folder", type=Path, help="recorded figures (evaluation/golden.py says which files)")
+    golden.add_argument("--json", action="store_true")
+    golden.set_defaults(run=lambda options: golden_figures(options.folder))
     for command in (captions, maps, heads):
         command.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT)
         if command is not heads:  # heads are read in float32

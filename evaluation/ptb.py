@@ -109,9 +109,9 @@ def ptb_tokens(text: str, following: str = "A") -> list[str]:
     return tokens + stop
 
 
-def scored_tokens(text: str) -> list[str]:
-    """Return the tokens that are scored: no punctuation, as pycocoevalcap drops it."""
-    return [token for token in ptb_tokens(text) if token not in PUNCTUATION]
+def scored_tokens(text: str, following: str = "A") -> list[str]:
+    """Return the tokens that are scored: no punctuation, and "23 3/4" as two, for pycocoevalcap splits at any space."""
+    return [part for token in ptb_tokens(text, following) if token not in PUNCTUATION for part in token.split()]
 
 
 @lru_cache(maxsize=100_000)
