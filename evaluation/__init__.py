@@ -1,14 +1,15 @@
 """Every number that is published is made here."""
 
-from evaluation.baselines import best_constant, wrong_pictures
-from evaluation.captions import CaptionScores, score_captions, tokenised
+from evaluation.baselines import best_constant, human_captions, leave_one_out, nearest_captions, wrong_pictures
+from evaluation.captions import CaptionScores, score_captions
 from evaluation.generate import caption_pictures, explain_pictures, png_bytes
 from evaluation.golden import golden_figures, kendall_tau_c, tokens_in_order
 from evaluation.heads import SELECTION_SERIES, choose_heads, objects_of_photographs, objects_of_scenes, read_heads
 from evaluation.maps import Pointing, photograph_pointing, scene_pointing
-from evaluation.measures import Bleu, bleu, cider, common_length, rouge_l
+from evaluation.measures import Bleu, bleu, bleu_of, cider, common_length, rouge_l
 from evaluation.ptb import ptb_tokens, scored_tokens
 from evaluation.scenes import held_out_scenes, judge_scenes
+from evaluation.tokens import tokens_of, told_tokens
 
 __all__ = [
     "SELECTION_SERIES",
@@ -17,6 +18,7 @@ __all__ = [
     "Pointing",
     "best_constant",
     "bleu",
+    "bleu_of",
     "caption_pictures",
     "choose_heads",
     "cider",
@@ -24,8 +26,11 @@ __all__ = [
     "explain_pictures",
     "golden_figures",
     "held_out_scenes",
+    "human_captions",
     "judge_scenes",
     "kendall_tau_c",
+    "leave_one_out",
+    "nearest_captions",
     "objects_of_photographs",
     "objects_of_scenes",
     "photograph_pointing",
@@ -36,7 +41,8 @@ __all__ = [
     "scene_pointing",
     "score_captions",
     "scored_tokens",
-    "tokenised",
     "tokens_in_order",
+    "tokens_of",
+    "told_tokens",
     "wrong_pictures",
 ]

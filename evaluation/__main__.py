@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from corpus import DataError, Example, draw_scene, read_data
+from corpus import DataError, draw_scene, read_data
 from evaluation import (
     SELECTION_SERIES,
     best_constant,
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _captions(options: argparse.Namespace) -> dict[str, Any]:
     if options.results:
-        return _results(options.results, options.references)
+        return _results(options.results, options.references, options.language)
     captioner = _captioner(options)
     changed = {} if options.length_penalty is None else {"length_penalty": options.length_penalty}
     strategy: Strategy = "greedy" if options.beams == 1 else "beam"
@@ -118,20 +118,19 @@ def _captions(options: argparse.Namespace) -> dict[str, Any]:
     if options.write:
         rows = [{"image_id": image, "caption": text} for image, text in captions.items()]
         options.write.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-    figures: dict[str, Any] = score_captions(captions, references).as_json()
+    training = [text for example in everything if example.split == "train" for text in example.references]
+    language = options.language
+    figures: dict[str, Any] = score_captions(captions, references, language=language, training=training).as_json()
     if options.baselines:
-        figures["baselines"] = _baselines(everything, captions, references)
+        figures["baselines"] = _baselines(training, captions, references, language)
     return figures
 
 
-def _baselines(everything: list[Example], captions: dict[str, str], references: dict[str, list[str]]) -> dict[str, Any]:
-    training = [text for example in everything if example.split == "train" for text in example.references]
+def _baselines(training: list[str], captions: dict[str, str], references: dict[str, list[str]], language: str) -> dict[str, Any]:
     known = training or [text for texts in references.values() for text in texts]
-    sentence, constant = best_constant(known, references)
-    return {
-        "best constant caption": {"caption": sentence, **constant.as_json()},
-        "wrong pictures": wrong_pictures(captions, references).as_json(),
-    }
+    sentence, constant = best_constant(known, references, language=language)
+    wrong = score_captions(wrong_pictures(captions), references, language=language)
+    return {"best constant caption": {"caption": sentence, **constant.as_json()}, "wrong pictures": wrong.as_json()}
 
 
 def _scenes(captioner: Captioner, generation: GenerationOptions, count: int) -> dict[str, Any]:
@@ -141,7 +140,7 @@ def _scenes(captioner: Captioner, generation: GenerationOptions, count: int) -> 
     }
 
 
-def _results(results: Path, references: str | None) -> dict[str, Any]:
+def _results(results: Path, references: str | None, language: str) -> dict[str, Any]:
     if not references:
         raise DataError("--results needs --references DATA: the captions to score against")
     try:
@@ -151,10 +150,9 @@ def _results(results: Path, references: str | None) -> dict[str, Any]:
         captions = {str(row["image_id"]): str(row["caption"]) for row in rows}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f'{results} is no results file ({error!r}); it is [{{"image_id", "caption"}}, …]') from error
-    known = {
-        example.image_id: list(example.references) for example in read_data(references, need_images=False) if example.references
-    }
-    return score_captions(captions, known).as_json()
+    examples = read_data(references, language=language, need_images=False)
+    known = {example.image_id: list(example.references) for example in examples if example.references}
+    return score_captions(captions, known, language=language).as_json()
 
 
 def _maps(options: argparse.Namespace) -> dict[str, Any]:
@@ -211,6 +209,8 @@ def _print_table(figures: dict[str, Any], indent: str = "") -> None:
         if isinstance(value, dict):
             print(f"{indent}{name}")
             _print_table(value, indent + "  ")
+        elif isinstance(value, list) and all(isinstance(end, float) for end in value):
+            print(f"{indent}{name:<12} {' … '.join(f'{100 * end:.1f}' for end in value)}")
         elif isinstance(value, float) and name != "words":
             print(f"{indent}{name:<12} {100 * value:6.1f}")
         else:

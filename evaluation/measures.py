@@ -35,6 +35,10 @@ class Bleu:
     length: int  # tokens of the candidates
     reference_length: int  # of each image the reference whose length is closest, the shorter of two
     per_image: Reals
+    correct_of: Integers  # the counts of each image: (I, 4)
+    guessed_of: Integers
+    lengths: Integers  # (I,)
+    closest: Integers
 
 
 def bleu(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Bleu:
@@ -54,15 +58,27 @@ def bleu(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -
     guessed = np.maximum(0, lengths[:, None] - orders)  # (I, 4)
     correct = np.concatenate([_correct(candidates[part], references[part]) for part in _chunks(len(candidates))])  # (I, 4)
     totals = correct.sum(axis=0), guessed.sum(axis=0)
-    scores = _bleu(totals[0][None], totals[1][None], lengths.sum()[None], closest.sum()[None])[0]
+    scores = bleu_of(totals[0][None], totals[1][None], lengths.sum()[None], closest.sum()[None])[0]
     return Bleu(
         tuple(map(float, scores)),
         tuple(map(int, totals[0])),
         tuple(map(int, totals[1])),
         int(lengths.sum()),
         int(closest.sum()),
-        _bleu(correct, guessed, lengths, closest),
+        bleu_of(correct, guessed, lengths, closest),
+        correct,
+        guessed,
+        lengths,
+        closest,
     )
+
+
+def bleu_of(correct: Integers, guessed: Integers, length: Integers, reference_length: Integers) -> Reals:
+    """Return BLEU-1 to 4 (I, 4) of counts (I, 4) and lengths (I,), of images or of whole corpora."""
+    precisions = (correct + _TINY) / (guessed + _SMALL)
+    scores = np.cumprod(precisions, axis=1) ** (1 / np.arange(1, ORDERS + 1))
+    ratio = (length + _TINY) / (reference_length + _SMALL)
+    return scores * np.exp(np.minimum(0, 1 - 1 / ratio))[:, None]
 
 
 def rouge_l(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Reals:
@@ -145,14 +161,6 @@ def _correct(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]
         most = _lookup(owner[last], key[last], count[last], mine.caption, mine.key)
         np.add.at(found[:, order], mine.caption, np.minimum(mine.count, most))
     return found
-
-
-def _bleu(correct: Integers, guessed: Integers, length: Integers, reference_length: Integers) -> Reals:
-    """Return BLEU-1 to 4 (I, 4) of counts (I, 4) and lengths (I,)."""
-    precisions = (correct + _TINY) / (guessed + _SMALL)
-    scores = np.cumprod(precisions, axis=1) ** (1 / np.arange(1, ORDERS + 1))
-    ratio = (length + _TINY) / (reference_length + _SMALL)
-    return scores * np.exp(np.minimum(0, 1 - 1 / ratio))[:, None]
 
 
 def _frequencies(references: Sequence[Sequence[Tokens]], vocabulary: Vocabulary) -> list[tuple[Keys, Integers]]:

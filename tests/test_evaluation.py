@@ -13,11 +13,15 @@ from evaluation import (
     best_constant,
     choose_heads,
     held_out_scenes,
+    human_captions,
     judge_scenes,
+    leave_one_out,
+    nearest_captions,
     photograph_pointing,
     scene_pointing,
     score_captions,
-    tokenised,
+    tokens_of,
+    told_tokens,
     wrong_pictures,
 )
 from evaluation.__main__ import main
@@ -47,16 +51,23 @@ REFERENCES = {
 }
 
 
-def test_captions_are_compared_as_lower_case_runs_of_letters_and_digits():
-    assert tokenised("A well-known Dog's 2nd ball_game .") == "a well known dog s 2nd ball game"
+def test_captions_are_compared_by_the_tokens_of_their_language():
+    assert tokens_of("A well-known dog's ball .", "en-GB") == ["a", "well-known", "dog", "'s", "ball"]
+    assert tokens_of("一只狗,在LV 2店。", "zh") == ["一", "只", "狗", "在", "lv", "2", "店"]
+    assert tokens_of("दोस्त हैं। Ein Hund!", "hi") == ["दोस्त", "हैं", "ein", "hund"]
+    assert [told_tokens(language) for language in ("en", "zh-Hans", "ar")] == [
+        "PTB tokens without punctuation",
+        "characters",
+        "lower-cased runs of letters, marks and digits",
+    ]
 
 
 def test_a_copied_reference_scores_higher_than_a_wrong_caption():
     good = score_captions({image: texts[0] for image, texts in REFERENCES.items()}, REFERENCES)
-    shuffled = wrong_pictures({image: texts[0] for image, texts in REFERENCES.items()}, REFERENCES, seed=1)
+    shuffled = score_captions(wrong_pictures({image: texts[0] for image, texts in REFERENCES.items()}, seed=1), REFERENCES)
     assert good.bleu[0] == pytest.approx(1.0, abs=1e-6)
     assert good.cider > 1.0 > 0.5 > shuffled.cider
-    assert (good.images, good.distinct) == (3, 1.0)
+    assert (len(good.images), good.distinct, good.copied) == (3, 1.0, None)
 
 
 def test_cider_is_what_its_paper_says_on_a_case_done_by_hand():
@@ -74,7 +85,7 @@ def test_captions_without_references_are_named():
 def test_the_best_constant_is_the_best_of_its_candidates():
     candidates = [text for texts in REFERENCES.values() for text in texts]
     _text, scores = best_constant(candidates, REFERENCES)
-    every = {c: score_captions(dict.fromkeys(REFERENCES, tokenised(c)), REFERENCES).cider for c in candidates}
+    every = {c: score_captions(dict.fromkeys(REFERENCES, c), REFERENCES).cider for c in candidates}
     assert scores.cider == pytest.approx(max(every.values()))
     assert scores.distinct == pytest.approx(1 / 3)
 
@@ -200,7 +211,44 @@ def test_bad_data_and_wrong_use_have_their_own_status(arguments, status, capsys)
 def test_wrong_pictures_are_the_same_captions_elsewhere():
     captions = {str(n): f"caption {n}" for n in range(20)}
     references = {str(n): [f"caption {n}"] for n in range(20)}
-    assert wrong_pictures(captions, references).bleu[0] < score_captions(captions, references).bleu[0]
+    elsewhere = wrong_pictures(captions)
+    assert sorted(elsewhere.values()) == sorted(captions.values())
+    assert score_captions(elsewhere, references).bleu[0] < score_captions(captions, references).bleu[0]
+
+
+def test_a_system_and_a_human_are_scored_against_the_same_references():
+    references = {**REFERENCES, "4": ["a lone caption"]}
+    humans = leave_one_out(human_captions(references), references)
+    assert [scores.images for scores in humans] == [("1", "2", "3")] * 3, "image 4 has nobody to compare with"
+    by_hand = {image: texts[:1] + texts[2:] for image, texts in REFERENCES.items()}
+    second = score_captions({image: texts[1] for image, texts in REFERENCES.items()}, by_hand)
+    assert humans[1].cider == pytest.approx(second.cider)
+    copies = leave_one_out(lambda out: {image: texts[out - 1] for image, texts in REFERENCES.items()}, REFERENCES)
+    assert all(scores.bleu[0] == pytest.approx(1.0, abs=1e-6) for scores in copies), "a caption that is still among them"
+
+
+def test_the_nearest_pictures_lend_their_most_usual_caption():
+    dogs, balls = ["a dog runs", "a dog runs", "the hound"], ["a red ball", "red ball"]
+    train = torch.tensor([[1.0, 0.0]] * 20 + [[0.0, 1.0]] * 20)
+    captions = [dogs] * 20 + [balls] * 20
+    assert nearest_captions(torch.tensor([[0.9, 0.1], [0.1, 0.8]]), train, captions) == ["a dog runs", "a red ball"]
+
+
+def test_intervals_hold_the_score_and_shrink_with_more_images():
+    captions = {str(n): "a dog runs on the grass" if n % 2 else "a red ball" for n in range(200)}
+    references = {str(n): [("a dog runs on the grass", "a man in a red shirt")[n % 3 == 0], f"a ball {n}"] for n in range(200)}
+    few = score_captions(dict(list(captions.items())[:10]), references)
+    many = score_captions(captions, references)
+    for name, score in (("CIDEr", many.cider), ("BLEU-4", many.bleu[3]), ("ROUGE-L", many.rouge_l)):
+        low, high = many.intervals[name]
+        assert low <= score <= high
+        assert high - low < few.intervals[name][1] - few.intervals[name][0]
+
+
+def test_copies_of_training_captions_are_counted():
+    scores = score_captions({"1": "A dog runs .", "2": "kids play"}, REFERENCES, training=["a dog runs"])
+    assert scores.copied == 0.5
+    assert (scores.distinct, scores.vocabulary) == (1.0, 5)
 
 
 def test_the_heads_that_point_are_found_among_those_that_do_not():
