@@ -71,13 +71,13 @@ def test_the_picture_shipped_with_the_project_is_captioned_rightly_over_http(ser
     address, _ = service
     answer = post(address, PICTURE.read_bytes())
     caption = answer["captions"][0]
-    assert judge(caption["text"], draw_scene(2026, 12)).right, caption["text"]
+    assert judge(caption["text"], draw_scene(2026, 26)).right, caption["text"]
     for word in caption["words"]:
         assert caption["text"][word["start"] : word["end"]] == word["text"]
         assert sum(word["map"]["values"]) == pytest.approx(1, abs=1e-3)
         assert min(word["map"]["values"]) >= 0
-    nouns = [word for word in caption["words"] if word["text"] in {entry.shape for entry in draw_scene(2026, 12).objects}]
-    assert len(nouns) == len(draw_scene(2026, 12).objects)
+    nouns = [word for word in caption["words"] if word["text"] in {entry.shape for entry in draw_scene(2026, 26).objects}]
+    assert len(nouns) == len(draw_scene(2026, 26).objects)
 
 
 def test_a_caption_explained_has_the_figures_that_it_was_made_with(service):
