@@ -3,7 +3,7 @@
 from evaluation.baselines import best_constant, human_captions, leave_one_out, nearest_captions, wrong_pictures
 from evaluation.captions import CaptionScores, score_captions
 from evaluation.generate import caption_pictures, explain_pictures, png_bytes
-from evaluation.golden import golden_figures, kendall_tau_c, tokens_in_order
+from evaluation.golden import golden_figures, kendall_tau_c, speed_beside_peer, tokens_in_order
 from evaluation.heads import SELECTION_SERIES, choose_heads, objects_of_photographs, objects_of_scenes, read_heads
 from evaluation.maps import Pointing, photograph_pointing, scene_pointing
 from evaluation.measures import Bleu, bleu, bleu_of, cider, common_length, rouge_l
@@ -41,6 +41,7 @@ __all__ = [
     "scene_pointing",
     "score_captions",
     "scored_tokens",
+    "speed_beside_peer",
     "tokens_in_order",
     "tokens_of",
     "told_tokens",

@@ -29,6 +29,7 @@ from evaluation import (
     read_heads,
     scene_pointing,
     score_captions,
+    speed_beside_peer,
     wrong_pictures,
 )
 from model import (
@@ -41,6 +42,8 @@ from model import (
     rewrite_config,
     use_threads,
 )
+
+_PLAIN_NUMBERS = ("words", "here", "pycocoevalcap", "median", "least", "most")  # all other fractions are shares
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,7 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     golden = commands.add_parser("golden", help="our tokens and scores beside recorded ones of the reference code")
     golden.add_argument("folder", type=Path, help="recorded figures (evaluation/golden.py says which files)")
     golden.add_argument("--json", action="store_true")
-    golden.set_defaults(run=lambda options: golden_figures(options.folder))
+    golden.add_argument("--speed", action="store_true", help="time tokens and CIDEr beside pycocoevalcap and its Java instead")
+    golden.set_defaults(run=lambda options: (speed_beside_peer if options.speed else golden_figures)(options.folder))
     for command in (captions, maps, heads):
         command.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT)
         if command is not heads:  # heads are read in float32
@@ -211,7 +215,7 @@ def _print_table(figures: dict[str, Any], indent: str = "") -> None:
             _print_table(value, indent + "  ")
         elif isinstance(value, list) and all(isinstance(end, float) for end in value):
             print(f"{indent}{name:<12} {' … '.join(f'{100 * end:.1f}' for end in value)}")
-        elif isinstance(value, float) and name != "words":
+        elif isinstance(value, float) and name not in _PLAIN_NUMBERS:
             print(f"{indent}{name:<12} {100 * value:6.1f}")
         else:
             print(f"{indent}{name:<12} {value}")

@@ -6,14 +6,14 @@ Knows tokens. Does not know texts, languages, files or captioners. I images, one
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.ngrams import ORDERS, Integers, Keys, NgramTable, Vocabulary, count_ngrams
+from evaluation.ngrams import ORDERS, Integers, Keys, NgramTable, Vocabulary, count_ngrams, paired
 
 Tokens = Sequence[str]
 Reals = NDArray[np.float64]
@@ -117,13 +117,37 @@ def cider(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]], 
     """
     _check(candidates, references)
     vocabulary = Vocabulary()
-    frequencies = _frequencies(references, vocabulary)
+    parts = _chunks(len(candidates))
+    whole = _Counted.of(references, vocabulary) if len(parts) == 1 else None
+    frequencies = _frequencies([whole] if whole else (_Counted.of(references[part], vocabulary) for part in parts))
     images = math.log(len(references))
-    parts = [
-        _cider(candidates[part], references[part], vocabulary, frequencies, images, plain=plain)
-        for part in _chunks(len(candidates))
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0)
+    return np.concatenate(
+        [
+            _cider(
+                candidates[part],
+                whole or _Counted.of(references[part], vocabulary),
+                vocabulary,
+                frequencies,
+                images,
+                plain=plain,
+            )
+            for part in parts
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """References of some images in a row, the image of each, and their n-grams."""
+
+    texts: list[Tokens]
+    image: Integers
+    tables: list[NgramTable]
+
+    @classmethod
+    def of(cls, references: Sequence[Sequence[Tokens]], vocabulary: Vocabulary) -> _Counted:
+        texts, image = _owners(references)
+        return cls(texts, image, count_ngrams(texts, vocabulary))
 
 
 def _chunks(images: int) -> list[slice]:
@@ -154,28 +178,22 @@ def _correct(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]
         zip(count_ngrams(candidates, vocabulary), count_ngrams(texts, vocabulary), strict=True)
     ):
         owner = image[theirs.caption]
-        by_key = np.lexsort((theirs.count, theirs.key, owner))  # the largest count of an image's n-gram comes last
-        owner, key, count = owner[by_key], theirs.key[by_key], theirs.count[by_key]
-        last = np.ones(len(key), dtype=bool)
-        last[:-1] = (owner[1:] != owner[:-1]) | (key[1:] != key[:-1])
-        most = _lookup(owner[last], key[last], count[last], mine.caption, mine.key)
+        by_count = np.argsort(-theirs.count, kind="stable")  # of each image's n-gram the largest count comes first
+        owner, key, count = owner[by_count], theirs.key[by_count], theirs.count[by_count]
+        _, place = np.unique(paired(owner, key), return_index=True)
+        most = _lookup(owner[place], key[place], count[place], mine.caption, mine.key)
         np.add.at(found[:, order], mine.caption, np.minimum(mine.count, most))
     return found
 
 
-def _frequencies(references: Sequence[Sequence[Tokens]], vocabulary: Vocabulary) -> list[tuple[Keys, Integers]]:
+def _frequencies(parts: Iterable[_Counted]) -> list[tuple[Keys, Integers]]:
     """Return, an order each, the n-grams of the references and in how many images they occur."""
     found: list[list[tuple[Keys, Integers]]] = [[] for _ in range(ORDERS)]
-    for part in _chunks(len(references)):
-        texts, image = _owners(references[part])
-        for order, table in enumerate(count_ngrams(texts, vocabulary)):
-            owner = image[table.caption]
-            by_key = np.lexsort((owner, table.key))
-            owner, key = owner[by_key], table.key[by_key]
-            once = np.ones(len(key), dtype=bool)
-            once[1:] = (owner[1:] != owner[:-1]) | (key[1:] != key[:-1])
-            found[order].append(_summed(key[once], np.ones(int(once.sum()), np.int64)))
-    return [_summed(np.concatenate([k for k, _ in parts]), np.concatenate([c for _, c in parts])) for parts in found if parts]
+    for part in parts:
+        for order, table in enumerate(part.tables):
+            _, place = np.unique(paired(part.image[table.caption], table.key), return_index=True)  # once an image
+            found[order].append(np.unique(table.key[place], return_counts=True))
+    return [_summed(*map(np.concatenate, zip(*rows, strict=True))) for rows in found]
 
 
 def _summed(key: Keys, count: Integers) -> tuple[Keys, Integers]:
@@ -185,20 +203,20 @@ def _summed(key: Keys, count: Integers) -> tuple[Keys, Integers]:
 
 def _cider(
     candidates: Sequence[Tokens],
-    references: Sequence[Sequence[Tokens]],
+    references: _Counted,
     vocabulary: Vocabulary,
     frequencies: list[tuple[Keys, Integers]],
     images: float,
     *,
     plain: bool,
 ) -> Reals:
-    texts, image = _owners(references)
+    texts, image = references.texts, references.image
     scores = np.zeros(len(texts))  # of each pair of a reference and its image's candidate
     # The reference code counts a caption's bigrams for its length; so one token more or less than a caption has.
     lengths = [np.fromiter((max(0, len(text) - 1) for text in side), np.int64) for side in (candidates, texts)]
     gap = lengths[0][image] - lengths[1]
     for mine, theirs, (known, frequency) in zip(
-        count_ngrams(candidates, vocabulary), count_ngrams(texts, vocabulary), frequencies, strict=True
+        count_ngrams(candidates, vocabulary), references.tables, frequencies, strict=True
     ):
         my_weight = _weights(mine, known, frequency, images)
         their_weight = _weights(theirs, known, frequency, images)
@@ -227,22 +245,14 @@ def _weights(table: NgramTable, known: Keys, frequency: Integers, images: float)
 
 
 def _lookup(owner: Integers, key: Keys, value: NDArray[Number], at_owner: Integers, at_key: Keys) -> NDArray[Number]:
-    """Return the values at (owner, key) pairs, 0 where there is none; `owner` and `key` are sorted, pairs unique."""
+    """Return the values at (owner, key) pairs, 0 where there is none; the pairs are unique and in the order of paired()."""
     if len(key) == 0:
         return np.zeros(len(at_key), value.dtype)
-    paired = _pair(owner, key)
-    order = np.argsort(paired)
-    wanted = _pair(at_owner, at_key)
-    place = np.minimum(np.searchsorted(paired, wanted, sorter=order), len(paired) - 1)
-    found = order[place]
-    return np.where(paired[found] == wanted, value[found], value.dtype.type(0))
+    known, wanted = paired(owner, key), paired(at_owner, at_key)
+    place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return np.where(known[place] == wanted, value[place], value.dtype.type(0))
 
 
 def _sums(where: Integers, values: Reals, count: int) -> Reals:
     """Return the sum of the values of each of `count` owners."""
     return np.bincount(where, values, count).astype(np.float64)  # numpy's is of integers where there is no value
-
-
-def _pair(owner: Integers, key: Keys) -> Keys:
-    """Return one key for an owner and an n-gram."""
-    return key ^ (owner.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)

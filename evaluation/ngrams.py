@@ -5,8 +5,10 @@ Knows tokens and their order. Does not know images, references or scores.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,18 +24,17 @@ class Vocabulary:
     """Numbers for tokens, given as they are met: the same token has the same number in every table made with it."""
 
     def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
+        self._numbers: defaultdict[str, int] = defaultdict(count().__next__)
 
-    def numbers(self, tokens: Iterable[str]) -> list[int]:
-        known = self._numbers
-        return [known.setdefault(token, len(known)) for token in tokens]
+    def numbers(self, tokens: Iterable[str]) -> Keys:
+        return np.fromiter(map(self._numbers.__getitem__, tokens), np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
 class NgramTable:
     """How often each n-gram of one order occurs in each caption; one entry a caption and n-gram that occurs there.
 
-    caption, count (E,) int64; key (E,) uint64 names the n-gram. Sorted by caption, then by key.
+    caption, count (E,) int64; key (E,) uint64 names the n-gram. In the order of paired(caption, key).
     """
 
     caption: Integers
@@ -48,8 +49,7 @@ def count_ngrams(captions: Sequence[Sequence[str]], vocabulary: Vocabulary) -> l
     probability of some 1e-5.
     """
     lengths = np.fromiter(map(len, captions), np.int64, len(captions))
-    numbers = vocabulary.numbers(token for caption in captions for token in caption)
-    token = _mixed(np.array(numbers, np.uint64) + np.uint64(1))  # (N,)
+    token = _mixed(vocabulary.numbers(chain.from_iterable(captions)) + np.uint64(1))  # (N,)
     caption = np.repeat(np.arange(len(captions)), lengths)  # (N,)
     tables: list[NgramTable] = []
     key = token
@@ -62,19 +62,14 @@ def count_ngrams(captions: Sequence[Sequence[str]], vocabulary: Vocabulary) -> l
     return tables
 
 
-def starts(sorted_values: Integers, count: int) -> Integers:
-    """Return where each of 0 … count begins in sorted values: (count + 1,), the last is their number."""
-    return np.searchsorted(sorted_values, np.arange(count + 1))
+def paired(owner: Integers, key: Keys) -> Keys:
+    """Return one key for an owner (a caption, an image) and an n-gram."""
+    return key ^ (owner.astype(np.uint64) + np.uint64(1)) * _MULTIPLIER
 
 
 def _table(caption: Integers, key: Keys) -> NgramTable:
-    order = np.lexsort((key, caption))
-    caption, key = caption[order], key[order]
-    first = np.ones(len(key), dtype=bool)
-    first[1:] = (caption[1:] != caption[:-1]) | (key[1:] != key[:-1])
-    places = np.flatnonzero(first)
-    count = np.diff(places, append=len(key))
-    return NgramTable(caption[places], key[places], count)
+    _, place, times = np.unique(paired(caption, key), return_index=True, return_counts=True)
+    return NgramTable(caption[place], key[place], times)
 
 
 def _mixed(values: Keys) -> Keys:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 
 PUNCTUATION = frozenset(  # pycocoevalcap drops these; as it compares after lower-casing, "-lrb-" stays
@@ -91,33 +92,54 @@ _STARTER_FOLLOWS = re.compile(rf"\s+(?:{'|'.join(f'{name}|{name.upper()}' for na
 _CAPITAL_FOLLOWS = re.compile(r"\s+[A-Z]")
 _NO_ABBREVIATION = "|".join([*_ENDING, *_INNER, *map(str.lower, _ENDING_NAMES), *_BEFORE_NUMBERS])
 _SETTLED = re.compile(  # a chunk between spaces whose tokens do not depend on its neighbours
-    rf"[a-z]+(?:[-'][a-z]+)*[,;:!?]?|[a-z]+-[a-z]+\.|[,;:?]|(?!(?:{_NO_ABBREVIATION})\.)[a-z]{{2,}}\."
+    rf"[a-z]+(?:[-'][a-z]+)*[,;:!?]?|[a-z]+-[a-z]+\.|[.,;:?]|(?!(?:{_NO_ABBREVIATION})\.)[a-z]{{2,}}\."
 )
 
 
 def ptb_tokens(text: str, following: str = "A") -> list[str]:
     """Return the lower-cased tokens of one caption, punctuation included; `following` is the next line."""
-    text = text.strip()
-    chunks = text.lower().split()
-    stop = [chunks.pop()] if chunks and chunks[-1] == "." else []
-    tokens: list[str] = []
-    for chunk in chunks:
-        settled = _settled(chunk)
-        if settled is None:
-            return _by_rules(text, following)
-        tokens += settled
-    return tokens + stop
+    quick = _quickly(text, _settled)
+    return quick if quick is not None else _by_rules(text.strip(), following)
 
 
 def scored_tokens(text: str, following: str = "A") -> list[str]:
     """Return the tokens that are scored: no punctuation, and "23 3/4" as two, for pycocoevalcap splits at any space."""
-    return [part for token in ptb_tokens(text, following) if token not in PUNCTUATION for part in token.split()]
+    quick = _quickly(text, _settled_scored)
+    return quick if quick is not None else _scored(_by_rules(text.strip(), following))
+
+
+def forget_tokens() -> None:
+    """Empty the caches of words, as a new process would find them."""
+    _settled.cache_clear()
+    _settled_scored.cache_clear()
+
+
+def _quickly(text: str, settled: Callable[[str], list[str] | None]) -> list[str] | None:
+    """Return the tokens of a caption all of whose chunks are settled, as nearly all are; None for any other."""
+    chunks = text.lower().split()
+    tokens: list[str] = []
+    for place, chunk in enumerate(chunks):
+        found = settled(chunk)
+        if found is None or (chunk == "." and place < len(chunks) - 1):  # ". . ." is one token
+            return None
+        tokens += found
+    return tokens
 
 
 @lru_cache(maxsize=100_000)
-def _settled(chunk: str) -> tuple[str, ...] | None:
+def _settled(chunk: str) -> list[str] | None:
     """Return the tokens of a lower-cased chunk where no neighbour can change them, else None."""
-    return tuple(_by_rules(chunk, "")) if _SETTLED.fullmatch(chunk) else None
+    return _by_rules(chunk, "") if _SETTLED.fullmatch(chunk) else None
+
+
+@lru_cache(maxsize=100_000)
+def _settled_scored(chunk: str) -> list[str] | None:
+    tokens = _settled(chunk)
+    return None if tokens is None else _scored(tokens)
+
+
+def _scored(tokens: list[str]) -> list[str]:
+    return [part for token in tokens if token not in PUNCTUATION for part in token.split()]
 
 
 def _by_rules(text: str, following: str) -> list[str]:
