@@ -162,7 +162,8 @@ class Trainer:
         """Caption the validation pictures with the averaged weights; keep the best by the first source's CIDEr."""
         for place, (name, entries, cache) in enumerate(self.validation):
             captions = greedy_captions(self.average.network, self.tokenizer, entries, cache, self.dtype)
-            scores = score_captions(captions, {entry.image_id: list(entry.captions) for entry in entries})
+            references = {entry.image_id: list(entry.captions) for entry in entries}
+            scores = score_captions(captions, references, language=self.config.language, resamples=0)
             print(_told(name, self.progress.step, scores, captions))
             if place == 0 and scores.cider > self.progress.best:
                 self.progress.best = scores.cider

@@ -43,8 +43,6 @@ from model import (
     use_threads,
 )
 
-_PLAIN_NUMBERS = ("words", "here", "pycocoevalcap", "median", "least", "most")  # all other fractions are shares
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status: 0 all done, 1 bad data, 2 wrong use."""
@@ -57,17 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CaptionerError, OSError, ValueError) as error:
         print(f"evaluation: {error}", file=sys.stderr)
         return 1
+    status = 0 if figures.get("equal", True) else 1
     if options.json:
         print(json.dumps(figures, ensure_ascii=False))
     else:
-        _print_table(figures)
-    return 0
+        _print_table(figures, exact=options.run is _golden)
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m evaluation", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    captions = commands.add_parser("captions", help="CIDEr and BLEU of a checkpoint, or of a results file")
+    captions = commands.add_parser("captions", help="BLEU, ROUGE-L and CIDEr of a checkpoint, or of a results file")
     captions.add_argument("--results", type=Path, help='COCO results: [{"image_id": …, "caption": …}, …]')
     captions.add_argument("--references", help="data whose captions the results are scored against")
     captions.add_argument("--data", help="data to caption, or `scenes`")
@@ -92,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     golden.add_argument("folder", type=Path, help="recorded figures (evaluation/golden.py says which files)")
     golden.add_argument("--json", action="store_true")
     golden.add_argument("--speed", action="store_true", help="time tokens and CIDEr beside pycocoevalcap and its Java instead")
-    golden.set_defaults(run=lambda options: (speed_beside_peer if options.speed else golden_figures)(options.folder))
+    golden.set_defaults(run=_golden)
     for command in (captions, maps, heads):
         command.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT)
         if command is not heads:  # heads are read in float32
@@ -142,6 +141,15 @@ def _scenes(captioner: Captioner, generation: GenerationOptions, count: int) -> 
         "seen pairs": judge_scenes(captioner, held_out_scenes(count), generation),
         "unseen pairs": judge_scenes(captioner, held_out_scenes(count, unseen=True), generation),
     }
+
+
+def _golden(options: argparse.Namespace) -> dict[str, Any]:
+    if options.speed:
+        return speed_beside_peer(options.folder)
+    figures = golden_figures(options.folder)
+    if not figures["equal"]:
+        print("evaluation: tokens or scores differ from the recorded ones", file=sys.stderr)
+    return figures
 
 
 def _results(results: Path, references: str | None, language: str) -> dict[str, Any]:
@@ -207,15 +215,17 @@ def _captioner(options: argparse.Namespace) -> Captioner:
     return captioner
 
 
-def _print_table(figures: dict[str, Any], indent: str = "") -> None:
-    """Print figures; shares are printed x 100, as tables of papers have them."""
+def _print_table(figures: dict[str, Any], indent: str = "", *, exact: bool = False) -> None:
+    """Print figures; shares are printed x 100, as tables of papers have them, or `exact`ly as they are."""
     for name, value in figures.items():
         if isinstance(value, dict):
             print(f"{indent}{name}")
-            _print_table(value, indent + "  ")
+            _print_table(value, indent + "  ", exact=exact)
+        elif isinstance(value, float) and (exact or name == "words"):
+            print(f"{indent}{name:<12} {value:.6g}")
         elif isinstance(value, list) and all(isinstance(end, float) for end in value):
             print(f"{indent}{name:<12} {' … '.join(f'{100 * end:.1f}' for end in value)}")
-        elif isinstance(value, float) and name not in _PLAIN_NUMBERS:
+        elif isinstance(value, float):
             print(f"{indent}{name:<12} {100 * value:6.1f}")
         else:
             print(f"{indent}{name:<12} {value}")

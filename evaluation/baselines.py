@@ -59,10 +59,12 @@ def wrong_pictures(captions: dict[str, str], seed: int = 0) -> dict[str, str]:
 def leave_one_out(
     candidates_of: Callable[[int], dict[str, str]], references: References, *, language: str = "en"
 ) -> list[CaptionScores]:
-    """Score against all references but one, each left out in turn; `candidates_of(k)` are the captions when k is out.
+    """Score against all references but one, the k-th left out in round k; `candidates_of(k)` are the captions of that round.
+
+    There are as many rounds as the image with the fewest references has, images with a single one not counted.
 
     With the k-th reference itself as candidate that is a human against the others; a system that is compared with it has
-    to be scored so as well, for scores rise with the number of references. Images with fewer than two are left out.
+    to be scored so as well, for scores rise with the number of references.
     """
     rounds = min((len(texts) for texts in references.values() if len(texts) > 1), default=0)
     scores = []

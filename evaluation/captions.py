@@ -91,9 +91,12 @@ def _intervals(per_image: dict[str, Reals], counted: Bleu, resamples: int) -> di
         return {}
     size = len(counted.lengths)
     dice = np.random.default_rng(0)
-    chosen = dice.multinomial(size, np.full(size, 1 / size), resamples)  # (resamples, I) how often each is drawn
-    samples = {name: chosen @ per_image[name] / size for name in ("CIDEr", "ROUGE-L")}
     parts = (counted.correct_of, counted.guessed_of, counted.lengths, counted.closest)
-    samples["BLEU-4"] = bleu_of(*(chosen @ part for part in parts))[:, 3]
+    samples: dict[str, list[float]] = {"CIDEr": [], "ROUGE-L": [], "BLEU-4": []}
+    for _ in range(resamples):
+        drawn = np.bincount(dice.integers(size, size=size), minlength=size)  # (I,) how often each image is drawn
+        for name in ("CIDEr", "ROUGE-L"):
+            samples[name].append(float(drawn @ per_image[name] / size))
+        samples["BLEU-4"].append(float(bleu_of(*((drawn @ part)[None] for part in parts))[0, 3]))
     ends = [(1 - _COVERED) / 2, (1 + _COVERED) / 2]
     return {name: (float(low), float(high)) for name, (low, high) in ((n, np.quantile(v, ends)) for n, v in samples.items())}

@@ -30,26 +30,33 @@ Texts = dict[str, list[str]]  # captions by image
 
 CONSTANT = "a man is standing on a street with a dog"
 _RATINGS = 3  # experts a pair
+_TOLERANCE = 1e-4  # ROUGE-L differs by 9e-7: the reference code takes "23 3/4" for one word there and for two elsewhere
 
 
 def golden_figures(folder: Path) -> dict[str, Any]:
-    """Return every comparison. Raises DataError where a file is missing."""
+    """Return every comparison; `equal` says whether all of them hold. Raises DataError where a file is missing."""
     captions = _captions(folder)
     recorded = json.loads(_read(folder / "golden.json"))
     first = {image: texts[:1] for image, texts in captions.items()}
     others = {image: texts[1:] for image, texts in captions.items()}
     constant = {image: [CONSTANT] for image in captions}
     per_image = json.loads(_read(folder / "golden_first_caption_per_image.json.gz"))["CIDEr"]
-    return {
-        "tokens": _tokens(folder),
+    tokens = _tokens(folder)
+    scores = {
         "first caption": _scores(first, others, recorded["b_val2017_human_vs_rest"]["computed"], np.array(per_image)),
         "constant caption": _scores(constant, captions, recorded["c_val2017_constant"]["computed"], None),
-        "experts, Kendall tau-c": _judgements(folder / "flickr8k"),
     }
+    equal = tokens["equal"] == tokens["captions"] and all(
+        part["counts are equal"] and part["largest difference"] < _TOLERANCE for part in scores.values()
+    )
+    return {"equal": equal, "tokens": tokens, **scores, "experts, Kendall tau-c": _judgements(folder / "flickr8k")}
 
 
 def kendall_tau_c(scores: NDArray[np.float64], ratings: NDArray[np.int64]) -> float:
-    """Return Stuart's tau-c of scores and ratings of few levels (Stuart 1953): 1 where they order all pairs alike."""
+    """Return Stuart's tau-c of scores and ratings of few levels (Stuart 1953): 1 where they order all pairs alike.
+
+    Raises ValueError where all scores or all ratings are the same: there is no order to compare.
+    """
     levels = np.unique(ratings)
     groups = [np.sort(scores[ratings == level]) for level in levels]
     balance = 0  # concordant pairs less discordant ones
@@ -59,6 +66,8 @@ def kendall_tau_c(scores: NDArray[np.float64], ratings: NDArray[np.int64]) -> fl
             above = (len(low) - np.searchsorted(low, high, side="right")).sum()
             balance += int(below) - int(above)
     fewest = min(len(levels), len(np.unique(scores)))
+    if fewest < 2:
+        raise ValueError("all scores or all ratings are the same; there is no order to compare")
     return 2 * balance / (len(scores) ** 2 * (fewest - 1) / fewest)
 
 
@@ -108,7 +117,10 @@ def speed_beside_peer(folder: Path, repeats: int = 5) -> dict[str, Any]:
 def _tokens(folder: Path) -> dict[str, Any]:
     """Compare every recorded caption's tokens, with the next line known and without it."""
     captions, equal, alone = 0, 0, []
-    for path in sorted(folder.glob("ptb_*.jsonl.gz")):
+    paths = sorted(folder.glob("ptb_*.jsonl.gz"))
+    if not paths:
+        raise DataError(f"{folder} holds no ptb_*.jsonl.gz; name the folder of the recorded figures")
+    for path in paths:
         rows = [json.loads(line) for line in _read(path).splitlines()]
         for row, after in zip(rows, [*(row["raw"] for row in rows[1:]), "A"], strict=True):
             captions += 1
@@ -187,5 +199,5 @@ def _read(path: Path) -> str:
             with gzip.open(path, "rt", encoding="utf-8") as file:
                 return file.read()
         return path.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, EOFError) as error:
         raise DataError(f"{path} cannot be read ({error}); name the folder of the recorded figures") from error

@@ -41,7 +41,7 @@ _SPELT = {
 _CONTRACTED = frozenset({"n't", "'s", "'m", "'d", "'ll", "'re", "'ve"})
 _BRACKETS = str.maketrans({"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"})
 
-_MARKS = "\u0300-\u036f\u00ad\u0900-\u0903\u093a-\u094f"  # what combines with the letter before it
+_MARKS = "\u0300-\u036f\u00ad\u0900-\u0903\u093a-\u093c\u093e-\u094f"  # what combines with the letter before it; no letters
 _NO_DIGIT = r"(?![\u00b2\u00b3\u00b9\u00bc-\u00be\u2070\u2074-\u207e\u2080-\u208e\u2150-\u215f])"  # H₂O is three tokens
 _LETTER = rf"(?:{_NO_DIGIT}[^\W\d_][{_MARKS}]*)"
 _RUN = rf"(?:{_NO_DIGIT}[^\W_][{_MARKS}]*)+"  # letters and digits
@@ -92,7 +92,7 @@ _STARTER_FOLLOWS = re.compile(rf"\s+(?:{'|'.join(f'{name}|{name.upper()}' for na
 _CAPITAL_FOLLOWS = re.compile(r"\s+[A-Z]")
 _NO_ABBREVIATION = "|".join([*_ENDING, *_INNER, *map(str.lower, _ENDING_NAMES), *_BEFORE_NUMBERS])
 _SETTLED = re.compile(  # a chunk between spaces whose tokens do not depend on its neighbours
-    rf"[a-z]+(?:[-'][a-z]+)*[,;:!?]?|[a-z]+-[a-z]+\.|[.,;:?]|(?!(?:{_NO_ABBREVIATION})\.)[a-z]{{2,}}\."
+    rf"[A-Za-z]+(?:-[A-Za-z]+)*[,;:!?]?|[a-z]+'[a-z]+|[A-Za-z]+-[A-Za-z]+\.|[.,;:?]|(?!(?i:{_NO_ABBREVIATION})\.)[A-Za-z]{{2,}}\."
 )
 
 
@@ -116,7 +116,7 @@ def forget_tokens() -> None:
 
 def _quickly(text: str, settled: Callable[[str], list[str] | None]) -> list[str] | None:
     """Return the tokens of a caption all of whose chunks are settled, as nearly all are; None for any other."""
-    chunks = text.lower().split()
+    chunks = text.split()
     tokens: list[str] = []
     for place, chunk in enumerate(chunks):
         found = settled(chunk)
@@ -128,7 +128,7 @@ def _quickly(text: str, settled: Callable[[str], list[str] | None]) -> list[str]
 
 @lru_cache(maxsize=100_000)
 def _settled(chunk: str) -> list[str] | None:
-    """Return the tokens of a lower-cased chunk where no neighbour can change them, else None."""
+    """Return the tokens of a chunk where no neighbour can change them, else None."""
     return _by_rules(chunk, "") if _SETTLED.fullmatch(chunk) else None
 
 

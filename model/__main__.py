@@ -138,7 +138,11 @@ def _clash(options: argparse.Namespace, pictures: Sequence[tuple[Path, Path]]) -
     """Return what to tell where two pictures would write the same file; None where each has its own."""
     for wanted, target_of, remedy in (
         (options.sidecar, lambda file, _: file.with_suffix(".txt"), "rename one, or use --output"),
-        (options.overlays, lambda _, name: _sheet(options.overlays, name), "caption them in two calls"),
+        (
+            options.overlays,
+            lambda _, name: _sheet(options.overlays, name),
+            "give each its own folder",
+        ),
     ):
         owners: dict[Path, Path] = {}
         for file, name in pictures if wanted else ():

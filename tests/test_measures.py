@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from evaluation import bleu, cider, common_length, ptb_tokens, rouge_l, scored_tokens
+from evaluation import bleu, cider, common_length, kendall_tau_c, ptb_tokens, rouge_l, scored_tokens
 
 CASES = [line.split("\t") for line in (Path(__file__).parent / "ptb_cases.tsv").read_text(encoding="utf-8").splitlines()]
 WORDS = st.lists(st.sampled_from(["a", "dog", "runs", "on", "grass", "red", "ball", "the"]), max_size=9)
@@ -41,6 +41,17 @@ def test_the_next_line_decides_whether_an_abbreviation_ends_a_sentence():
     assert ptb_tokens("in Washington D.C.", "A dog")[-2:] == ["d.c.", "."]
     assert ptb_tokens("in Washington D.C.", "a dog")[-1] == "d.c."
     assert scored_tokens("in Washington D.C.") == ["in", "washington", "d.c."]
+
+
+def test_a_row_of_marks_that_are_letters_does_not_take_for_ever():
+    assert len(ptb_tokens("क" + "\u093d" * 60 + " x")) == 2
+
+
+def test_experts_who_all_say_the_same_cannot_be_compared():
+    assert kendall_tau_c(np.array([0.1, 0.2, 0.3, 0.4]), np.array([1, 1, 2, 2])) == 1.0
+    assert kendall_tau_c(np.array([0.4, 0.3, 0.2, 0.1]), np.array([1, 1, 2, 2])) == -1.0
+    with pytest.raises(ValueError, match="no order"):
+        kendall_tau_c(np.ones(3), np.array([1, 2, 3]))
 
 
 def test_punctuation_is_not_scored_but_brackets_are():

@@ -15,6 +15,7 @@ from model import (
     ConfigError,
     DecoderConfig,
     EncoderConfig,
+    GenerationOptions,
     ImageConfig,
     MapConfig,
     ModelConfig,
@@ -33,7 +34,7 @@ def build_network(
     if config.init:
         start = load_checkpoint(Path(config.init))
         # What was measured or chosen on the old weights does not hold for the new ones.
-        fresh = dataclasses.replace(start.config, maps=MapConfig(), created=int(time.time()))
+        fresh = dataclasses.replace(start.config, maps=MapConfig(), generation=GenerationOptions(), created=int(time.time()))
         network = CaptionNetwork(fresh, dropout=config.dropout, drop_path=config.drop_path)
         network.load_state_dict(start.network.state_dict())
         return network, start.tokenizer
