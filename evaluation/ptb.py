@@ -32,7 +32,7 @@ _BEFORE_NUMBERS = _words("art ca fig figs no nos op pp prop")
 _STARTERS = _words("""A About
 According Additionally After An As At But Earlier He Her Here However If In It Last Many More Now Once
 One Other Our She Since So Some Such That The Their Then There These They This We What When While Yet You""")
-_APART = {"cannot": 3, "gonna": 3, "gotta": 3, "wanna": 3, "lemme": 3, "gimme": 3}  # letters of the first of the two tokens
+_APART = frozenset({"cannot", "gonna", "gotta", "wanna", "lemme", "gimme"})  # two tokens, the first of three letters
 _SPELT = {
     "½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", "€": "$", "£": "#", "¢": "cents", "…": "...", "–": "--",
     "—": "--", "“": "``", "”": "''", "«": "``", "»": "''", "‘": "`", "’": "'", "&amp;": "&", "&lt;": "<", "&gt;": ">",
@@ -168,7 +168,7 @@ def _told(token: str, text: str, end: int) -> list[str]:
     """Return what is written for a token: one token, two, or none."""
     lowered = token.lower().replace("\u00ad", "")
     if lowered in _APART:
-        return [lowered[: _APART[lowered]], lowered[_APART[lowered] :]]
+        return [lowered[:3], lowered[3:]]
     if len(token) == 1 and not token.isalnum():
         return _mark(token, text[end : end + 2])
     if token[0] == "." and len(token) > 2 and not token[1].isdigit():

@@ -1,0 +1,48 @@
+"""The whole way from a folder of captioned pictures: train.py, its validation, the checkpoint, the Captioner."""
+
+from __future__ import annotations
+
+import io
+import json
+
+from PIL import Image
+
+import train
+from model import Captioner, prepare
+from tests.test_training import TINY
+
+
+def test_a_captioner_trained_on_a_folder_says_of_new_pictures_what_is_in_them(tmp_path):
+    """The whole way: COCO folder, train.py, checkpoint, Captioner."""
+    colours = {"red": (220, 20, 20), "green": (20, 200, 30), "blue": (20, 30, 220)}
+    (tmp_path / "images").mkdir()
+    images, annotations = [], []
+    for number in range(36):
+        name, colour = list(colours.items())[number % 3]
+        Image.new("RGB", (40, 30), tuple(c + number for c in colour)).save(tmp_path / "images" / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "split": "val" if number >= 30 else "train"})
+        annotations.append({"id": number, "image_id": number, "caption": f"A {name} wall ."})
+    (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    arguments = [*TINY[2:], "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--epochs", "30", "--rate", "4e-3"]
+    assert train.main([*arguments, "--validate-every", "30", "--views", "1"]) == 0
+
+    captioner = Captioner.load(tmp_path / "run/best", "float32")
+    for name, (red, green, blue) in colours.items():
+        file = io.BytesIO()
+        Image.new("RGB", (90, 120), (red + 5, green - 3, blue + 9)).save(file, "JPEG")
+        (answer,) = captioner.caption([prepare(file.getvalue(), captioner.image_config)])
+        assert answer.captions[0].text == f"a {name} wall"
+
+
+def test_validation_compares_the_tokens_of_the_runs_language(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    images = [{"id": n, "file_name": f"{n}.png", "split": "val" if n > 7 else "train"} for n in range(10)]
+    for number in range(10):
+        Image.new("RGB", (20, 20), "red").save(tmp_path / "images" / f"{number}.png")
+    annotations = [{"id": n, "image_id": n, "caption": "一面红墙"} for n in range(10)]
+    (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    arguments = [*TINY[2:], "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--language", "zh", "--epochs", "150"]
+    assert train.main([*arguments, "--rate", "4e-3", "--validate-every", "150", "--views", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "    一面红墙" in out
+    assert "words 4.0" in out, "Chinese is compared by characters; as English it would be one word"
