@@ -2,19 +2,23 @@
 
 from corpus.augment import augmented, is_mirrored, mirrored_caption
 from corpus.dataset import OWN_DATA, SCENE_SPLITS, Captioned, Source, open_source, plain_caption
-from corpus.errors import DataError
-from corpus.example import Example, NamedBox
-from corpus.formats import read_data
+from corpus.errors import DataError, Faults
+from corpus.example import Example, Member, NamedBox, speaks
+from corpus.formats import FORMATS, Format, convert, read_data, stream_data
 from corpus.scene_captions import SceneCaption, SceneWord, Verdict, captions_of, judge
 from corpus.scenes import UNSEEN_PAIRS, Scene, SceneObject, draw_scene
 
 __all__ = [
+    "FORMATS",
     "OWN_DATA",
     "SCENE_SPLITS",
     "UNSEEN_PAIRS",
     "Captioned",
     "DataError",
     "Example",
+    "Faults",
+    "Format",
+    "Member",
     "NamedBox",
     "Scene",
     "SceneCaption",
@@ -24,6 +28,7 @@ __all__ = [
     "Verdict",
     "augmented",
     "captions_of",
+    "convert",
     "draw_scene",
     "is_mirrored",
     "judge",
@@ -31,4 +36,6 @@ __all__ = [
     "open_source",
     "plain_caption",
     "read_data",
+    "speaks",
+    "stream_data",
 ]

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from corpus.errors import DataError
+from corpus.example import Member, speaks
 from corpus.formats import read_data
 from corpus.scene_captions import captions_of
 from corpus.scenes import draw_scene
@@ -59,7 +60,7 @@ def open_source(data: str, *, language: str = "en", seed: int = 0) -> Source:
         if captions:
             # Left and right can be exchanged in English words only (augment.py).
             entry = Captioned(
-                example.image_id, captions, _Loader(example.read), example.language == "en", _fingerprint(example.image)
+                example.image_id, captions, _Loader(example.read), speaks(language, "en"), _fingerprint(example.image)
             )
             splits.setdefault(example.split, []).append(entry)
     if not splits.get("train"):
@@ -108,11 +109,12 @@ def _scene(series: int, number: int, *, places: bool) -> Captioned:
     )
 
 
-def _fingerprint(image: Path | bytes) -> str:
+def _fingerprint(image: Path | Member | bytes) -> str:
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
-    stat = image.stat()
-    return f"{image.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    file, part = (image, "") if isinstance(image, Path) else (image.shard, f" {image.offset} {image.size}")
+    stat = file.stat()
+    return f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}{part}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from model import Box
@@ -17,16 +17,63 @@ class NamedBox:
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """A photograph with its references. An image id is in exactly one split."""
+class Member:
+    """A picture inside a tar shard: where its bytes lie. Nothing is read before `read`."""
 
-    image: Path | bytes
+    shard: Path
+    name: str
+    offset: int  # bytes from the beginning of the shard
+    size: int  # bytes
+
+    def read(self) -> bytes:
+        """Return the member's bytes."""
+        with self.shard.open("rb", buffering=0) as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A photograph with its references. An image id is in exactly one split.
+
+    `languages` has one tag a reference (BCP 47), "" where the data does not tell; left out it is "" for all.
+    """
+
+    image: Path | Member | bytes
     references: tuple[str, ...]
     split: str
     image_id: str
-    language: str = "en"
+    languages: tuple[str, ...] = ()
     objects: tuple[NamedBox, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.languages:
+            object.__setattr__(self, "languages", ("",) * len(self.references))
+        assert len(self.languages) == len(self.references), "one language a reference"
 
     def read(self) -> bytes:
         """Return the picture's bytes."""
-        return self.image if isinstance(self.image, bytes) else self.image.read_bytes()
+        if isinstance(self.image, bytes):
+            return self.image
+        return self.image.read_bytes() if isinstance(self.image, Path) else self.image.read()
+
+    @property
+    def place(self) -> str:
+        """Where the picture lies, for people."""
+        if isinstance(self.image, bytes):
+            return f"image {self.image_id!r}"
+        return str(self.image) if isinstance(self.image, Path) else f"{self.image.shard}, member {self.image.name!r}"
+
+    def in_language(self, language: str) -> Example:
+        """Return the example with the references in a language alone, and those whose language is not told."""
+        kept = [place for place, told in enumerate(self.languages) if not told or speaks(told, language)]
+        return replace(
+            self,
+            references=tuple(self.references[place] for place in kept),
+            languages=tuple(self.languages[place] for place in kept),
+        )
+
+
+def speaks(told: str, wanted: str) -> bool:
+    """Return whether a language tag is the one that is wanted or a kind of it: en-GB speaks en."""
+    return f"{told.lower()}-".startswith(f"{wanted.lower()}-")

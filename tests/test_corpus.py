@@ -73,7 +73,7 @@ def test_shards_are_read_beside_the_captions_of_a_language(shards):
     assert examples[0].objects[0].box.x1 == 3.5
     assert examples[0].read()[8:12] == b"WEBP"
     (chinese,) = read_data(shards, language="zh")
-    assert (chinese.references, chinese.language) == (("一",), "zh")
+    assert (chinese.references, chinese.languages) == (("一",), ("zh",))
     assert len(read_data(shards / "captions.en.jsonl", need_captions=False)) == 3
 
 

@@ -1,68 +1,118 @@
-"""Tar shards of pictures beside JSON-lines files of captions, one a language: `captions.<language>.jsonl`.
+"""Tar shards of pictures: beside JSON-lines files of captions, one a language, or with the captions inside (webdataset).
 
-A line is {"image", "captions"[, "split" or "coco_split"][, "boxes": [[x0, y0, x1, y1, class], …]]}; `image` is the name
-of a member of one of the shards, without its ending.
+`captions.<language>.jsonl`: a line is {"image", "captions"[, "split"][, "boxes": [[x0, y0, x1, y1, class], …]]}, `image` the
+name of a member of one of the shards without its ending. No picture is held: an example knows where its bytes lie.
 """
 
 from __future__ import annotations
 
 import json
 import tarfile
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import webdataset
+
 from corpus.errors import DataError
-from corpus.example import Example, NamedBox
-from model import Box
+from corpus.example import Example, Member
+from corpus.formats.files import PICTURES, Reading, without_ending
+from corpus.formats.json_lines import json_rows
+from corpus.formats.records import Row, join_rows
+from corpus.formats.writing import NewFolder, ending_of, numbered, picture_stem, read_picture_of, record_of
+
+SAMPLES, BYTES = 10_000, 1_000_000_000  # that a shard is closed at
 
 
-def read_shards(captions: Path, shards: list[Path], *, language: str = "en", need_captions: bool = True) -> list[Example]:
-    """Read the pictures of `shards` that `captions` has a line for. Raises DataError that names file and line."""
-    members = _members(shards)
-    examples = []
-    for number, line in _lines(captions):
-        where = f"{captions}, line {number}"
+def read_shards(captions: list[Path], shards: list[Path], reading: Reading) -> Iterator[Example]:
+    """Read captions files of JSON lines whose pictures lie in the shards."""
+    found: dict[str, Member] = {}
+    for member in chain.from_iterable(members(path, reading) for path in shards):
+        if PurePosixPath(member.name).suffix.lower() in PICTURES:
+            with reading.faults:
+                name = without_ending(PurePosixPath(member.name).name)
+                other = found.setdefault(name, member)
+                if other is not member:
+                    raise DataError(
+                        f"{member.shard}: the member {member.name!r} is in {other.shard} too; names are unique over all shards"
+                    )
+    rows = chain.from_iterable(_rows(path, reading) for path in captions)
+    return join_rows(rows, reading, lambda name, split: found.get(name))
+
+
+def write_shards(examples: Iterable[Example], folder: NewFolder) -> None:
+    """Write <split>-000000.tar, … and captions.<language>.jsonl (captions.jsonl where the language is not told)."""
+    with ExitStack() as stack:
+        writers = ShardWriters(folder, stack)
+        files: dict[str, Any] = {}
+        for _, example in numbered(examples):
+            name = picture_stem(example)
+            data = read_picture_of(example)
+            writers.write(example.split, {"__key__": name, ending_of(example, data)[1:].lower(): data})
+            told: defaultdict[str, list[str]] = defaultdict(list)
+            for text, language in zip(example.references, example.languages, strict=True):
+                told[language].append(text)
+            for language, texts in (told or {"": []}).items():
+                if language not in files:
+                    files[language] = stack.enter_context(folder.open(f"captions.{language}.jsonl".replace("..", ".")))
+                record = record_of(example) | {"image": name, "captions": texts}
+                kept = {key: record[key] for key in ("image", "split", "captions", "boxes") if key in record}
+                files[language].write(json.dumps(kept, ensure_ascii=False) + "\n")
+
+
+def members(path: Path, reading: Reading) -> Iterator[Member]:
+    """Yield the files of a tar shard in order: headers are read, contents are passed over. A broken shard is a fault."""
+    with reading.faults, _opened(path) as archive:
         try:
-            record: dict[str, Any] = json.loads(line)
-            image_id = str(record["image"])
-            references = _captions(record.get("captions", []))
-            objects = tuple(NamedBox(str(row[4]), Box(*map(float, row[:4]))) for row in record.get("boxes", ()))
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise DataError(f"{where}: {error!r}; a line is {{'image', 'captions', …}}, boxes [x0, y0, x1, y1, class]") from error
-        if need_captions and not references:
-            continue
-        if image_id not in members:
-            raise DataError(f"{where}: {image_id!r} is in none of {len(shards)} shards; bring the shard that holds it")
-        split = str(record.get("split") or record.get("coco_split") or "train")
-        examples.append(Example(members[image_id], references, split, image_id, language, objects))
-    return examples
+            for entry in archive:
+                if entry.isreg() and not entry.issparse():
+                    entry.name.encode()
+                    yield Member(path, entry.name, entry.offset_data, entry.size)
+                archive.members = []  # type: ignore[attr-defined]  # else it remembers every one
+            _check_end(path, archive)
+        except (OSError, tarfile.TarError, UnicodeEncodeError) as error:
+            raise DataError(f"{path} is broken near byte {archive.offset} ({error}); copy the shard again") from error
 
 
-def _members(shards: list[Path]) -> dict[str, bytes]:
-    """Return the bytes of every member by its name without the ending."""
-    members: dict[str, bytes] = {}
-    for path in shards:
-        try:
-            with tarfile.open(path) as archive:
-                for entry in archive:
-                    file = archive.extractfile(entry) if entry.isfile() else None
-                    if file is not None:
-                        members[Path(entry.name).stem] = file.read()
-        except (OSError, tarfile.TarError) as error:
-            raise DataError(f"{path} cannot be read as a tar shard ({error}); copy it again") from error
-    return members
+class ShardWriters:
+    """One row of numbered shards a split, written by webdataset's ShardWriter."""
+
+    def __init__(self, folder: NewFolder, stack: ExitStack) -> None:
+        self.folder, self.stack = folder, stack
+        self.writers: dict[str, Any] = {}
+
+    def write(self, split: str, sample: dict[str, Any]) -> None:
+        """Write one sample: its `__key__`, and bytes, texts or JSON by ending."""
+        if split not in self.writers:
+            pattern = str(self.folder.partial / f"{split}-%06d.tar")
+            # mtime 0: the same data gives the same bytes.
+            writer = webdataset.ShardWriter(pattern, SAMPLES, BYTES, verbose=0, mtime=0)
+            self.writers[split] = self.stack.enter_context(writer)
+        self.writers[split].write(sample)
 
 
-def _captions(found: Any) -> tuple[str, ...]:
-    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise ValueError(f"captions is {found!r}; it must be a list of texts")
-    return tuple(text.strip() for text in found)
+def _rows(path: Path, reading: Reading) -> Iterator[Row]:
+    language = path.suffixes[-2][1:] if len(path.suffixes) > 1 else ""
+    for row in json_rows(path, reading, language):
+        # A member's name is the id; what looks like an ending belongs to it.
+        yield Row(row.where, row.values | {"image_id": row.values.get("image")}, row.split, row.language)
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """Return the lines that are not empty, with their numbers; only \\n ends a line of JSON lines."""
+def _opened(path: Path) -> tarfile.TarFile:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-        return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); it must be JSON lines in UTF-8") from error
+        return tarfile.open(path, "r:")
+    except (OSError, tarfile.TarError) as error:
+        raise DataError(
+            f"{path} cannot be read as a tar shard ({error}); unpack it if it is compressed, or copy it again"
+        ) from error
+
+
+def _check_end(path: Path, archive: tarfile.TarFile) -> None:
+    """Hold that the shard ends with its end mark: tarfile takes a broken header, or a file cut off there, for the end."""
+    with path.open("rb") as file:
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise DataError(f"{path} breaks off at byte {archive.offset}, without the mark of an end; copy the shard again")

@@ -1,0 +1,55 @@
+"""Data of any format as examples, one after the other or all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from corpus.errors import DataError, Faults
+from corpus.example import Example
+from corpus.formats.files import Reading
+from corpus.formats.known import told
+
+
+def stream_data(data: str | Path, *, faults: Faults | None = None, need_images: bool = True) -> Iterator[Example]:
+    """Yield the examples of a file or folder, captions of all languages, in the order of the data; no picture is held.
+
+    `FORMAT:PATH` says the format where it cannot be told. With `faults` that keep, reading goes on behind a bad record.
+    Raises DataError at the first fault otherwise: also for an image id that is told twice or in two splits.
+    """
+    faults = faults or Faults()
+    with faults:
+        entry, paths, columns = told(str(data))
+        split_of: dict[str, str] = {}
+        for example in entry.read(paths, Reading(faults, need_images, columns)):
+            kept = False
+            with faults:
+                _check_once(data, example, split_of)
+                kept = True
+            if kept:
+                yield example
+
+
+def read_data(data: str | Path, *, language: str = "en", need_captions: bool = True, need_images: bool = True) -> list[Example]:
+    """Return the examples with their captions in `language` and those whose language is not told.
+
+    Raises DataError at the first fault: nothing is read by half.
+    """
+    examples = list(stream_data(data, need_images=need_images))
+    found = [example.in_language(language) for example in examples]
+    if any(example.references for example in examples) and not any(example.references for example in found):
+        told = sorted({tag for example in examples for tag in example.languages})
+        raise DataError(f"{data} has no caption in {language!r}; it has {', '.join(told)}: say --language")
+    return [example for example in found if example.references or not need_captions]
+
+
+def _check_once(data: str | Path, example: Example, split_of: dict[str, str]) -> None:
+    other = split_of.setdefault(example.image_id, "")
+    split_of[example.image_id] = example.split
+    if other and other != example.split:
+        raise DataError(
+            f"{data}: image {example.image_id!r} is in the splits {other!r} and {example.split!r}; an image must be in "
+            "one of them only, or what is tested on was trained on"
+        )
+    if other:
+        raise DataError(f"{data}: image {example.image_id!r} is told twice ({example.place}); join its captions in one record")

@@ -1,0 +1,96 @@
+"""Webdataset shards: a sample is the members of one key, a picture with .json or .txt; img2dataset's output is this.
+
+The json tells `captions`, `caption` or `text` (else the .txt is the caption), and may tell `image_id`, `split`, `languages`
+and `boxes`. Without them the id is shard/key and the split what the shard's name says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from webdataset.tariterators import group_by_keys
+
+from corpus.errors import DataError
+from corpus.example import Example, Member
+from corpus.formats.files import PICTURES, Reading, boxes_of, split_name, split_of_name, texts_of
+from corpus.formats.records import COLUMNS, languages_of
+from corpus.formats.shards import ShardWriters, members
+from corpus.formats.writing import NewFolder, ending_of, numbered, read_picture_of, record_of
+
+
+def read_samples(shards: list[Path], reading: Reading) -> Iterator[Example]:
+    """Stream the samples of shards in order; nothing is held."""
+
+    def refused(error: Exception) -> bool:
+        with reading.faults:
+            raise DataError(f"a sample's member occurs twice: {error.args[0]}; keys are unique in a shard") from error
+        return True
+
+    for sample in group_by_keys(_files(shards, reading), handler=refused):
+        example = None
+        with reading.faults:
+            example = _example(sample, f"{sample['__url__']}, sample {sample['__key__']!r}")
+        if example is not None:
+            yield example
+
+
+def write_samples(examples: Iterable[Example], folder: NewFolder) -> None:
+    """Write <split>-000000.tar, …: a picture, a json with all that is told, and the first caption as .txt for other programs."""
+    with ExitStack() as stack:
+        writers = ShardWriters(folder, stack)
+        for number, example in numbered(examples):
+            data = read_picture_of(example)
+            first = {"txt": example.references[0]} if example.references else {}
+            sample = {"__key__": f"{number:09d}", ending_of(example, data)[1:].lower(): data, "json": record_of(example)}
+            writers.write(example.split, sample | first)
+
+
+def _files(shards: list[Path], reading: Reading) -> Iterator[dict[str, Any]]:
+    """Yield what webdataset groups: each member's name and content, of pictures the place; {} ends a shard."""
+    for path in shards:
+        for member in members(path, reading):
+            ending = member.name.rpartition(".")[2].lower()
+            content = member.read() if ending in ("json", "txt") else member
+            yield {"fname": member.name, "data": content, "__url__": str(path)}
+        yield {}
+
+
+def _example(sample: dict[str, Any], where: str) -> Example:
+    pictures = [ending for ending in sample if f".{ending}" in PICTURES]
+    if len(pictures) != 1:
+        has = ", ".join(sorted(ending for ending in sample if not ending.startswith("__")))
+        raise DataError(f"{where} has {len(pictures)} pictures among its members ({has}); it must have one")
+    image = sample[pictures[0]]
+    assert isinstance(image, Member)
+    record = _record(sample, where)
+    told = next((record[name] for name in COLUMNS["caption"] if record.get(name) is not None), None)
+    if told is None and "txt" in sample:
+        told = _decoded(sample["txt"], where)
+    texts = [] if told is None else texts_of(told, where)
+    languages = languages_of(record.get("languages") or record.get("language"), len(texts), where)
+    split = split_name(str(record.get("split") or split_of_name(image.shard.name)))
+    image_id = str(record.get("image_id") or f"{image.shard.stem}/{sample['__key__']}")
+    return Example(image, tuple(texts), split, image_id, tuple(languages), boxes_of(record.get("boxes") or [], where))
+
+
+def _record(sample: dict[str, Any], where: str) -> dict[str, Any]:
+    if "json" not in sample:
+        return {}
+    try:
+        record = json.loads(sample["json"])
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: its .json is no JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: its .json is {str(record)[:60]!r}; it must be an object")
+    return record
+
+
+def _decoded(text: bytes, where: str) -> str:
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: its .txt is not UTF-8 ({error.reason})") from error
