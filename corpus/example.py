@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from model import Box
@@ -45,11 +45,15 @@ class Example:
     image_id: str
     languages: tuple[str, ...] = ()
     objects: tuple[NamedBox, ...] = ()
+    where: str = field(default="", compare=False)  # file and line, record or sample that tells it
+    sources: tuple[str, ...] = field(default=(), compare=False)  # where each reference is told; left out: all there
 
     def __post_init__(self) -> None:
         if not self.languages:
             object.__setattr__(self, "languages", ("",) * len(self.references))
-        assert len(self.languages) == len(self.references), "one language a reference"
+        if not self.sources:
+            object.__setattr__(self, "sources", (self.where,) * len(self.references))
+        assert len(self.languages) == len(self.references) == len(self.sources), "one language a reference"
 
     def read(self) -> bytes:
         """Return the picture's bytes."""
@@ -71,6 +75,7 @@ class Example:
             self,
             references=tuple(self.references[place] for place in kept),
             languages=tuple(self.languages[place] for place in kept),
+            sources=tuple(self.sources[place] for place in kept),
         )
 
 

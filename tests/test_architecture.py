@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "model": set(),
     "report": {"model"},
-    "corpus": {"model"},
+    "corpus": {"model", "report"},
     "evaluation": {"model", "corpus", "report"},
     "service": {"model", "report"},
     "training": {"model", "corpus"},

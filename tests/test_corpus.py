@@ -79,7 +79,7 @@ def test_shards_are_read_beside_the_captions_of_a_language(shards):
 
 def test_an_image_id_in_two_splits_is_refused(coco):
     document = json.loads((coco / "captions_val2017.json").read_text())
-    document["images"] = document["images"][:1]
+    document["images"], document["annotations"] = document["images"][:1], document["annotations"][:2]
     (coco / "captions_train2017.json").write_text(json.dumps(document))
     with pytest.raises(DataError, match="image '1' is in the splits 'train' and 'val'"):
         read_data(coco)
@@ -129,52 +129,13 @@ def test_only_english_captions_are_mirrored(shards):
     assert not open_source(str(shards), language="zh").split("train")[0].may_flip
 
 
-@pytest.mark.parametrize(
-    ("break_it", "message"),
-    [
-        (lambda f: (f / "captions_val2017.json").write_text("{}"), "needs 'images' and 'annotations'"),
-        (lambda f: (f / "captions_val2017.json").write_text("nonsense"), "no COCO captions file"),
-        (lambda f: (f / "images/b.jpg").unlink(), r"images\[1\] is 'b.jpg'"),
-        (lambda f: (f / "captions_val2017.json").write_text('{"images": [], "annotations": [{"caption": "x"}]}'),
-         r"annotations\[0\] has no 'image_id'"),
-    ],
-)  # fmt: skip
-def test_a_broken_coco_file_names_the_record(coco, break_it, message):
-    break_it(coco)
-    with pytest.raises(DataError, match=message):
-        read_data(coco)
-
-
-@pytest.mark.parametrize(
-    ("break_it", "message"),
-    [
-        (lambda f: (f / "captions.en.jsonl").write_text('{"image": "p", "captions": ["a"]}\n{"captions": []}'), "line 2"),
-        (
-            lambda f: (f / "captions.en.jsonl").write_text('{"image": "zz", "captions": ["a"]}'),
-            "'zz' is in none of 2 shards",
-        ),
-        (lambda f: (f / "captions.en.jsonl").write_text("not json"), "line 1"),
-        (lambda f: (f / "captions.en.jsonl").write_text('{"image": "p", "captions": "a dog"}'), "must be a list"),
-        (lambda f: (f / "test-00.tar").write_bytes(b"not a tar"), "test-00.tar cannot be read"),
-        (
-            lambda f: (f / "captions.en.jsonl").unlink() or (f / "captions.hi.jsonl").write_text(""),
-            r"no captions\.en\.jsonl",
-        ),
-    ],
-)
-def test_broken_shards_name_file_and_line(shards, break_it, message):
-    break_it(shards)
-    with pytest.raises(DataError, match=message):
-        read_data(shards)
-
-
 def test_data_that_is_not_there_or_cannot_be_told_is_refused(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         read_data(tmp_path / "none")
-    with pytest.raises(DataError, match="neither tar shards"):
+    with pytest.raises(DataError, match=r"no captions that can be told .* it has nothing"):
         read_data(tmp_path)
     (tmp_path / "x.txt").write_text("hello")
-    with pytest.raises(DataError, match="format that can be told"):
+    with pytest.raises(DataError, match="format that can be told; say FORMAT:"):
         read_data(tmp_path / "x.txt")
 
 

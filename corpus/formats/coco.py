@@ -88,7 +88,7 @@ def _example(
     path: Path,
     where: str,
     record: Any,
-    captions: dict[str, list[tuple[str, str]]],
+    captions: dict[str, list[tuple[str, str, str]]],
     objects: dict[str, list[NamedBox]],
     reading: Reading,
 ) -> Example:
@@ -98,13 +98,12 @@ def _example(
     file = find_picture([path.parent, path.parent.parent], name, split)  # COCO keeps its json in annotations/
     if file is None and reading.need_images:
         raise DataError(missing_picture(name, where, path.parent))
-    texts = tuple(text for text, _ in captions[image_id])
-    languages = tuple(language for _, language in captions[image_id])
-    return Example(file or path.parent / name, texts, split, image_id, languages, tuple(objects[image_id]))
+    texts, languages, sources = zip(*captions[image_id], strict=True) if captions[image_id] else ((), (), ())
+    return Example(file or path.parent / name, texts, split, image_id, languages, tuple(objects[image_id]), where, sources)
 
 
-def _captions(path: Path, annotations: list[Any], known: set[str], reading: Reading) -> dict[str, list[tuple[str, str]]]:
-    found: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+def _captions(path: Path, annotations: list[Any], known: set[str], reading: Reading) -> dict[str, list[tuple[str, str, str]]]:
+    found: defaultdict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for number, record in enumerate(annotations):
         with reading.faults:
             where = f"{path}: annotations[{number}]"
@@ -114,7 +113,7 @@ def _captions(path: Path, annotations: list[Any], known: set[str], reading: Read
                 raise DataError(
                     f"{where} is about the image {image_id!r}, which is not in 'images'; every caption needs its image"
                 )
-            found[image_id].append((text, str(record.get("language", ""))))
+            found[image_id].append((text, str(record.get("language", "")), where))
     return found
 
 

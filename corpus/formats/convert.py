@@ -71,7 +71,8 @@ def _held(example: Example, target: Format, lost: Counter[str], *, lossy: bool) 
         if not kept and SILENT not in target.holds:
             return None
         texts = tuple(re.sub(r"\s*[\r\n]+\s*", " ", texts[place]) if BREAKS in losses else texts[place] for place in kept)
-        example = replace(example, references=texts, languages=tuple(example.languages[place] for place in kept))
+        languages, sources = (tuple(values[place] for place in kept) for values in (example.languages, example.sources))
+        example = replace(example, references=texts, languages=languages, sources=sources)
     if LANGUAGES in losses:
         example = replace(example, languages=("",) * len(texts))
     return replace(example, objects=()) if BOXES in losses else example

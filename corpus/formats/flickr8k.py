@@ -78,6 +78,6 @@ def _read(path: Path, reading: Reading) -> Iterator[Example]:
             image = find_picture(roots, name, split)
             if image is None and reading.need_images:
                 raise DataError(missing_picture(name, first[name], path.parent))
-            example = Example(image or path.parent / name, tuple(texts), split, without_ending(name))
+            example = Example(image or path.parent / name, tuple(texts), split, without_ending(name), where=first[name])
         if example is not None:
             yield example

@@ -69,4 +69,4 @@ def _example(path: Path, where: str, record: Any, reading: Reading) -> Example:
     if file is None and reading.need_images:
         raise DataError(missing_picture(name, where, path.parent))
     image_id = str(record.get("image_id") or without_ending(name))
-    return Example(file or path.parent / name, tuple(texts), split, image_id, tuple(languages))
+    return Example(file or path.parent / name, tuple(texts), split, image_id, tuple(languages), where=where)

@@ -36,6 +36,8 @@ def read_data(data: str | Path, *, language: str = "en", need_captions: bool = T
     Raises DataError at the first fault: nothing is read by half.
     """
     examples = list(stream_data(data, need_images=need_images))
+    if not examples:
+        raise DataError(f"{data} holds no picture; name data that has some, or say its format: FORMAT:PATH")
     found = [example.in_language(language) for example in examples]
     if any(example.references for example in examples) and not any(example.references for example in found):
         told = sorted({tag for example in examples for tag in example.languages})

@@ -45,6 +45,7 @@ class _Gathered:
     image: Path | Member
     references: list[str] = field(default_factory=list)
     languages: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
     objects: tuple[NamedBox, ...] = ()
 
 
@@ -58,7 +59,8 @@ def join_rows(rows: Iterable[Row], reading: Reading, locate: Locate | None = Non
         with reading.faults:
             _gather(found, row, reading, locate or _beside(row))
     for image_id, entry in found.items():
-        yield Example(entry.image, tuple(entry.references), entry.split, image_id, tuple(entry.languages), entry.objects)
+        texts, languages, sources = (tuple(values) for values in (entry.references, entry.languages, entry.sources))
+        yield Example(entry.image, texts, entry.split, image_id, languages, entry.objects, entry.where, sources)
 
 
 def columns_of(names: Iterable[str], told: dict[str, str], where: str) -> dict[str, str]:
@@ -106,6 +108,7 @@ def _gather(found: dict[str, _Gathered], row: Row, reading: Reading, locate: Loc
         raise DataError(f"{row.where}: {image_id!r} is in {split!r}, and in {entry.split!r} by {entry.where}; choose one split")
     entry.references += texts
     entry.languages += languages
+    entry.sources += [row.where] * len(texts)
     entry.objects = entry.objects or objects
 
 

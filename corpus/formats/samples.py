@@ -74,7 +74,7 @@ def _example(sample: dict[str, Any], where: str) -> Example:
     languages = languages_of(record.get("languages") or record.get("language"), len(texts), where)
     split = split_name(str(record.get("split") or split_of_name(image.shard.name)))
     image_id = str(record.get("image_id") or f"{image.shard.stem}/{sample['__key__']}")
-    return Example(image, tuple(texts), split, image_id, tuple(languages), boxes_of(record.get("boxes") or [], where))
+    return Example(image, tuple(texts), split, image_id, tuple(languages), boxes_of(record.get("boxes") or [], where), where)
 
 
 def _record(sample: dict[str, Any], where: str) -> dict[str, Any]:

@@ -96,4 +96,4 @@ def _example(root: Path, path: Path, texts: list[tuple[str, Path]], reading: Rea
         references += lines
         languages += [language] * len(lines)
     image_id = "/".join((*inside[:-1], _stem(path).name))
-    return Example(path, tuple(references), split if split in SPLITS else "train", image_id, tuple(languages))
+    return Example(path, tuple(references), split if split in SPLITS else "train", image_id, tuple(languages), where=str(path))

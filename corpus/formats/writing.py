@@ -13,9 +13,10 @@ from typing import IO, Any
 from corpus.errors import DataError
 from corpus.example import Example
 from corpus.formats.files import PICTURES
+from model import sniff_format
 
 _SAFE = re.compile(r"[^\x00-\x1f\x7f/\\:*?\"<>|.][^\x00-\x1f\x7f/\\:*?\"<>|]{0,100}")  # a file name on every system
-_SIGNATURES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"II*\0": ".tif", b"MM\0*": ".tif"}
+_ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
 
 
 class NewFolder:
@@ -105,9 +106,7 @@ def ending_of(example: Example, data: bytes) -> str:
     name = "" if isinstance(example.image, bytes) else example.image.name
     if Path(name).suffix.lower() in PICTURES:
         return Path(name).suffix
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return ".webp"
-    return next((ending for signature, ending in _SIGNATURES.items() if data.startswith(signature)), ".jpg")
+    return _ENDINGS.get(sniff_format(data), ".jpg")
 
 
 def _is_file_name(text: str) -> bool:
