@@ -14,7 +14,7 @@ from corpus.check_pictures import check_pictures, look_at
 from corpus.errors import Faults
 from corpus.example import Example
 from corpus.findings import Case, Finding, Report, finding
-from corpus.formats import stream_data
+from corpus.formats import stream_data, unique
 from corpus.formats.files import Reading, without_ending
 from corpus.formats.flickr8k import read_list
 
@@ -28,7 +28,7 @@ def check_data(data: str, *, lists: Mapping[str, Path] | None = None) -> Report:
     faults = Faults(keep=True)
     report = Report(data)
     examples, looks = [], []
-    stream = stream_data(data, faults=faults, need_images=False)
+    stream = unique(stream_data(data, faults=faults, need_images=False), data, faults)
     for example, look in tqdm(look_at(stream), desc="pictures", unit="picture", mininterval=1, leave=False):
         examples.append(example)
         looks.append(look)

@@ -2,6 +2,6 @@
 
 from corpus.formats.convert import convert
 from corpus.formats.known import FORMATS, Format
-from corpus.formats.reading import read_data, stream_data
+from corpus.formats.reading import read_data, stream_data, unique
 
-__all__ = ["FORMATS", "Format", "convert", "read_data", "stream_data"]
+__all__ = ["FORMATS", "Format", "convert", "read_data", "stream_data", "unique"]

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from corpus.errors import DataError
 from corpus.example import Example
 from corpus.formats.known import BOXES, BREAKS, EMPTY, FORMATS, LANGUAGES, SILENT, SPLITS, Format
-from corpus.formats.reading import stream_data
+from corpus.formats.reading import stream_data, unique
 from corpus.formats.writing import NewFolder
 
 _USUAL_SPLITS = ("train", "val", "test")
@@ -40,7 +40,7 @@ def convert(data: str | Path, target: str, *, lossy: bool = False) -> tuple[int,
                 yield held
 
     with NewFolder(Path(folder)) as new:
-        FORMATS[kind].write(counted(stream_data(data)), new)
+        FORMATS[kind].write(counted(unique(stream_data(data), data)), new)
         if not count:
             raise DataError(f"{data} has no example that {kind} can hold; nothing was written")
     return count, dict(lost)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from corpus.errors import DataError, Faults
@@ -14,20 +14,23 @@ from corpus.formats.known import told
 def stream_data(data: str | Path, *, faults: Faults | None = None, need_images: bool = True) -> Iterator[Example]:
     """Yield the examples of a file or folder, captions of all languages, in the order of the data; no picture is held.
 
-    `FORMAT:PATH` says the format where it cannot be told. With `faults` that keep, reading goes on behind a bad record.
-    Raises DataError at the first fault otherwise: also for an image id that is told twice or in two splits.
+    `FORMAT:PATH` says the format where it cannot be told. With `faults` that keep, reading goes on behind a bad record;
+    else DataError is raised at the first. That ids are unique is not held here: `unique` remembers every id.
     """
     faults = faults or Faults()
     with faults:
         entry, paths, columns = told(str(data))
-        split_of: dict[str, str] = {}
-        for example in entry.read(paths, Reading(faults, need_images, columns)):
-            kept = False
-            with faults:
-                _check_once(data, example, split_of)
-                kept = True
-            if kept:
-                yield example
+        yield from entry.read(paths, Reading(faults, need_images, columns))
+
+
+def unique(examples: Iterable[Example], data: str | Path, faults: Faults | None = None) -> Iterator[Example]:
+    """Pass examples on; an image id that is told twice, or in two splits, is a fault."""
+    faults = faults or Faults()
+    split_of: dict[str, str] = {}
+    for example in examples:
+        with faults:
+            _check_once(data, example, split_of)
+            yield example
 
 
 def read_data(data: str | Path, *, language: str = "en", need_captions: bool = True, need_images: bool = True) -> list[Example]:
@@ -35,13 +38,13 @@ def read_data(data: str | Path, *, language: str = "en", need_captions: bool = T
 
     Raises DataError at the first fault: nothing is read by half.
     """
-    examples = list(stream_data(data, need_images=need_images))
+    examples = list(unique(stream_data(data, need_images=need_images), data))
     if not examples:
         raise DataError(f"{data} holds no picture; name data that has some, or say its format: FORMAT:PATH")
     found = [example.in_language(language) for example in examples]
     if any(example.references for example in examples) and not any(example.references for example in found):
-        told = sorted({tag for example in examples for tag in example.languages})
-        raise DataError(f"{data} has no caption in {language!r}; it has {', '.join(told)}: say --language")
+        known = sorted({tag for example in examples for tag in example.languages})
+        raise DataError(f"{data} has no caption in {language!r}; it has {', '.join(known)}: say --language")
     return [example for example in found if example.references or not need_captions]
 
 
