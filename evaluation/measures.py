@@ -1,23 +1,22 @@
 """BLEU, ROUGE-L and CIDEr of tokenised captions, an image at a time and for a whole corpus, equal to pycocoevalcap's.
 
-Knows tokens. Does not know texts, languages, files or captioners. I images, one candidate each; E entries of a table.
+Knows tokens. Does not know texts, languages, files or captioners. I images, one candidate each; C captions, candidates and
+references; U n-grams, E entries and G groups of a table (ngrams.py).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.ngrams import ORDERS, Integers, Keys, NgramTable, Vocabulary, count_ngrams, paired
+from evaluation.ngrams import ORDERS, Integers, Keys, NgramTable, Vocabulary, count_ngrams
 
 Tokens = Sequence[str]
 Reals = NDArray[np.float64]
-Number = TypeVar("Number", np.int64, np.float64)
 
 _SIGMA = 6.0  # tokens; CIDEr-D's penalty on length
 _SMALL, _TINY = 1e-9, 1e-15  # pycocoevalcap's guards against division by zero, part of its figures
@@ -56,7 +55,8 @@ def bleu(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -
     )
     orders = np.arange(ORDERS)
     guessed = np.maximum(0, lengths[:, None] - orders)  # (I, 4)
-    correct = np.concatenate([_correct(candidates[part], references[part]) for part in _chunks(len(candidates))])  # (I, 4)
+    parts = (_Counted.of(candidates[part], references[part], Vocabulary()) for part in _chunks(len(candidates)))
+    correct = np.concatenate([_correct(part) for part in parts])  # (I, 4)
     totals = correct.sum(axis=0), guessed.sum(axis=0)
     scores = bleu_of(totals[0][None], totals[1][None], lengths.sum()[None], closest.sum()[None])[0]
     return Bleu(
@@ -117,37 +117,33 @@ def cider(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]], 
     """
     _check(candidates, references)
     vocabulary = Vocabulary()
-    parts = _chunks(len(candidates))
-    whole = _Counted.of(references, vocabulary) if len(parts) == 1 else None
-    frequencies = _frequencies([whole] if whole else (_Counted.of(references[part], vocabulary) for part in parts))
+    chunks = _chunks(len(candidates))
+
+    def counted() -> Iterator[_Counted]:
+        return (_Counted.of(candidates[part], references[part], vocabulary) for part in chunks)
+
+    held = list(counted()) if len(chunks) == 1 else None  # more would not fit in memory and are counted twice
+    frequencies = _frequencies(held or counted())
     images = math.log(len(references))
-    return np.concatenate(
-        [
-            _cider(
-                candidates[part],
-                whole or _Counted.of(references[part], vocabulary),
-                vocabulary,
-                frequencies,
-                images,
-                plain=plain,
-            )
-            for part in parts
-        ]
-    )
+    return np.concatenate([_cider(part, frequencies, images, plain=plain) for part in held or counted()])
 
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """References of some images in a row, the image of each, and their n-grams."""
+    """The captions of some images in a row, each image's candidate before its references, and their n-grams."""
 
-    texts: list[Tokens]
-    image: Integers
+    image: Integers  # (C,)
+    is_candidate: NDArray[np.bool_]  # (C,)
+    lengths: Integers  # (C,) tokens
     tables: list[NgramTable]
 
     @classmethod
-    def of(cls, references: Sequence[Sequence[Tokens]], vocabulary: Vocabulary) -> _Counted:
-        texts, image = _owners(references)
-        return cls(texts, image, count_ngrams(texts, vocabulary))
+    def of(cls, candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]], vocabulary: Vocabulary) -> _Counted:
+        texts = [text for own, known in zip(candidates, references, strict=True) for text in (own, *known)]
+        counts = np.fromiter(map(len, references), np.int64, len(references))
+        image = np.repeat(np.arange(len(candidates)), counts + 1)
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        return cls(image, np.diff(image, prepend=-1) > 0, lengths, count_ngrams(texts, image, vocabulary))
 
 
 def _chunks(images: int) -> list[slice]:
@@ -163,37 +159,29 @@ def _check(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]])
         raise ValueError("there is no candidate to score")
 
 
-def _owners(references: Sequence[Sequence[Tokens]]) -> tuple[list[Tokens], Integers]:
-    """Return all references in a row, and the image of each."""
-    counts = np.fromiter(map(len, references), np.int64, len(references))
-    return [text for texts in references for text in texts], np.repeat(np.arange(len(references)), counts)
-
-
-def _correct(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Integers:
+def _correct(part: _Counted) -> Integers:
     """Return how many n-grams of each candidate its references confirm: (I, 4)."""
-    vocabulary = Vocabulary()
-    texts, image = _owners(references)
-    found = np.zeros((len(candidates), ORDERS), np.int64)
-    for order, (mine, theirs) in enumerate(
-        zip(count_ngrams(candidates, vocabulary), count_ngrams(texts, vocabulary), strict=True)
-    ):
-        owner = image[theirs.caption]
-        by_count = np.argsort(-theirs.count, kind="stable")  # of each image's n-gram the largest count comes first
-        owner, key, count = owner[by_count], theirs.key[by_count], theirs.count[by_count]
-        _, place = np.unique(paired(owner, key), return_index=True)
-        most = _lookup(owner[place], key[place], count[place], mine.caption, mine.key)
-        np.add.at(found[:, order], mine.caption, np.minimum(mine.count, most))
-    return found
+    found = []
+    for table in part.tables:
+        caption = table.caption[table.begins]  # (G,) the candidate, where it has the n-gram
+        mine = np.where(part.is_candidate[caption], table.count[table.begins], 0)
+        found.append(_sums(part.image[caption], np.minimum(mine, _most(part, table)), part.image[-1] + 1))
+    return np.stack(found, axis=1).astype(np.int64)
+
+
+def _most(part: _Counted, table: NgramTable) -> Integers:
+    """Return how often the reference that has it most often has each image's n-gram: (G,)."""
+    return np.maximum.reduceat(np.where(part.is_candidate[table.caption], 0, table.count), table.begins)
 
 
 def _frequencies(parts: Iterable[_Counted]) -> list[tuple[Keys, Integers]]:
-    """Return, an order each, the n-grams of the references and in how many images they occur."""
+    """Return, an order each, the n-grams of all captions and in how many images a reference has them."""
     found: list[list[tuple[Keys, Integers]]] = [[] for _ in range(ORDERS)]
     for part in parts:
         for order, table in enumerate(part.tables):
-            _, place = np.unique(paired(part.image[table.caption], table.key), return_index=True)  # once an image
-            found[order].append(np.unique(table.key[place], return_counts=True))
-    return [_summed(*map(np.concatenate, zip(*rows, strict=True))) for rows in found]
+            ngram = table.ngram[table.begins[_most(part, table) > 0]]
+            found[order].append((table.keys, np.bincount(ngram, minlength=len(table.keys))))
+    return [_summed(*map(np.concatenate, zip(*rows, strict=True))) if len(rows) > 1 else rows[0] for rows in found]
 
 
 def _summed(key: Keys, count: Integers) -> tuple[Keys, Integers]:
@@ -201,58 +189,28 @@ def _summed(key: Keys, count: Integers) -> tuple[Keys, Integers]:
     return unique, np.bincount(where, count, len(unique)).astype(np.int64)
 
 
-def _cider(
-    candidates: Sequence[Tokens],
-    references: _Counted,
-    vocabulary: Vocabulary,
-    frequencies: list[tuple[Keys, Integers]],
-    images: float,
-    *,
-    plain: bool,
-) -> Reals:
-    texts, image = references.texts, references.image
-    scores = np.zeros(len(texts))  # of each pair of a reference and its image's candidate
-    # The reference code counts a caption's bigrams for its length; so one token more or less than a caption has.
-    lengths = [np.fromiter((max(0, len(text) - 1) for text in side), np.int64) for side in (candidates, texts)]
-    gap = lengths[0][image] - lengths[1]
-    for mine, theirs, (known, frequency) in zip(
-        count_ngrams(candidates, vocabulary), references.tables, frequencies, strict=True
-    ):
-        my_weight = _weights(mine, known, frequency, images)
-        their_weight = _weights(theirs, known, frequency, images)
-        norms = [
-            np.sqrt(_sums(table.caption, weight**2, count))
-            for table, weight, count in ((mine, my_weight, len(candidates)), (theirs, their_weight, len(texts)))
-        ]
-        # Each entry of a reference beside the same n-gram of the candidate of its image, 0 where it has none.
-        beside = _lookup(mine.caption, mine.key, my_weight, image[theirs.caption], theirs.key)
-        product = (beside if plain else np.minimum(beside, their_weight)) * their_weight
-        dot = _sums(theirs.caption, product, len(texts))
-        scale = norms[0][image] * norms[1]
+def _cider(part: _Counted, frequencies: list[tuple[Keys, Integers]], images: float, *, plain: bool) -> Reals:
+    own = np.flatnonzero(part.is_candidate)[part.image]  # (C,) the candidate of each caption's image
+    scores = np.zeros(len(own))  # of each caption beside that candidate
+    for table, (known, frequency) in zip(part.tables, frequencies, strict=True):
+        in_images = np.maximum(1, frequency[np.searchsorted(known, table.keys)])  # (U,) none counts as one
+        weight = table.count * (images - np.log(in_images))[table.ngram]  # (E,) tf-idf
+        norm = np.sqrt(_sums(table.caption, weight**2, len(own)))
+        # Beside each entry the weight of the same n-gram in the candidate of its image, 0 where it has none.
+        mine = np.where(part.is_candidate[table.caption[table.begins]], weight[table.begins], 0.0)  # (G,)
+        beside = np.repeat(mine, np.diff(table.begins, append=len(weight)))  # (E,)
+        product = (beside if plain else np.minimum(beside, weight)) * weight
+        dot = _sums(table.caption, product, len(own))
+        scale = norm * norm[own]
         scores += np.divide(dot, scale, out=dot.copy(), where=scale != 0)
     if not plain:
-        scores *= np.exp(-(gap.astype(np.float64) ** 2) / (2 * _SIGMA**2))
-    counts = np.bincount(image, minlength=len(candidates))
-    return 10 / ORDERS * _sums(image, scores, len(candidates)) / counts
+        # The reference code counts a caption's bigrams for its length; so one token more or less than a caption has.
+        length = np.maximum(0, part.lengths - 1).astype(np.float64)
+        scores *= np.exp(-((length - length[own]) ** 2) / (2 * _SIGMA**2))
+    scores[part.is_candidate] = 0  # only the references count
+    return 10 / ORDERS * np.bincount(part.image, scores) / (np.bincount(part.image) - 1)
 
 
-def _weights(table: NgramTable, known: Keys, frequency: Integers, images: float) -> Reals:
-    """Return the tf-idf of each entry (E,); an n-gram that no reference has counts as in one image."""
-    place = np.minimum(np.searchsorted(known, table.key), max(0, len(known) - 1))
-    hit = known[place] == table.key if len(known) else np.zeros(len(table.key), dtype=bool)
-    in_images = np.where(hit, frequency[place] if len(known) else 1, 1)
-    return table.count * (images - np.log(np.maximum(1, in_images)))
-
-
-def _lookup(owner: Integers, key: Keys, value: NDArray[Number], at_owner: Integers, at_key: Keys) -> NDArray[Number]:
-    """Return the values at (owner, key) pairs, 0 where there is none; the pairs are unique and in the order of paired()."""
-    if len(key) == 0:
-        return np.zeros(len(at_key), value.dtype)
-    known, wanted = paired(owner, key), paired(at_owner, at_key)
-    place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-    return np.where(known[place] == wanted, value[place], value.dtype.type(0))
-
-
-def _sums(where: Integers, values: Reals, count: int) -> Reals:
+def _sums(where: Integers, values: Integers | Reals, count: int) -> Reals:
     """Return the sum of the values of each of `count` owners."""
     return np.bincount(where, values, count).astype(np.float64)  # numpy's is of integers where there is no value

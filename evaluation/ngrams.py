@@ -1,6 +1,6 @@
 """N-grams of many captions counted at once: what BLEU and CIDEr are made of.
 
-Knows tokens and their order. Does not know images, references or scores.
+Knows tokens, their order and which captions belong together. Does not know references or scores.
 """
 
 from __future__ import annotations
@@ -32,18 +32,20 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class NgramTable:
-    """How often each n-gram of one order occurs in each caption; one entry a caption and n-gram that occurs there.
+    """How often each n-gram of one order occurs in each caption: E entries, one a caption and n-gram that occurs there.
 
-    caption, count (E,) int64; key (E,) uint64 names the n-gram. In the order of paired(caption, key).
+    In the order of owner, n-gram and caption, so that what an owner's captions have of an n-gram stands in a row.
     """
 
-    caption: Integers
-    key: Keys
-    count: Integers
+    keys: Keys  # (U,) names of the n-grams, ascending
+    ngram: Integers  # (E,) the n-gram's place in keys
+    caption: Integers  # (E,)
+    count: Integers  # (E,)
+    begins: Integers  # (G,) the entries at which another owner's n-gram begins
 
 
-def count_ngrams(captions: Sequence[Sequence[str]], vocabulary: Vocabulary) -> list[NgramTable]:
-    """Return the tables of orders 1 to 4.
+def count_ngrams(captions: Sequence[Sequence[str]], owner: Integers, vocabulary: Vocabulary) -> list[NgramTable]:
+    """Return the tables of orders 1 to 4; `owner` (C,) says to what each caption belongs and ascends from 0 without a gap.
 
     An n-gram's key is a 64-bit hash of its token numbers: two different ones among ten million share a key with a
     probability of some 1e-5.
@@ -58,18 +60,21 @@ def count_ngrams(captions: Sequence[Sequence[str]], vocabulary: Vocabulary) -> l
         if order > 1:
             key = _mixed(key[:size] * _MULTIPLIER + token[len(token) - size :])
         inside = caption[:size] == caption[len(caption) - size :]  # it ends in the caption that it begins in
-        tables.append(_table(caption[:size][inside], key[inside]))
+        tables.append(_table(key[inside], caption[:size][inside], owner))
     return tables
 
 
-def paired(owner: Integers, key: Keys) -> Keys:
-    """Return one key for an owner (a caption, an image) and an n-gram."""
-    return key ^ (owner.astype(np.uint64) + np.uint64(1)) * _MULTIPLIER
-
-
-def _table(caption: Integers, key: Keys) -> NgramTable:
-    _, place, times = np.unique(paired(caption, key), return_index=True, return_counts=True)
-    return NgramTable(caption[place], key[place], times)
+def _table(key: Keys, caption: Integers, owner: Integers) -> NgramTable:
+    """Count by sorting owner, n-gram and caption as one number: numpy sorts numbers ten times faster than their places."""
+    keys, ngram = np.unique(key, return_inverse=True)
+    first = np.flatnonzero(np.diff(owner, prepend=-1))  # (O,) each owner's first caption
+    own = owner[caption]
+    # A caption is named by its place among its owner's: its number in the corpus would not fit in 64 bits beside the others.
+    shape = len(first), len(keys), int(np.bincount(owner).max())
+    entry, count = np.unique(np.ravel_multi_index((own, ngram, caption - first[own]), shape), return_counts=True)
+    own, ngram, place = np.unravel_index(entry, shape)
+    begins = np.flatnonzero((np.diff(own, prepend=-1) != 0) | (np.diff(ngram, prepend=-1) != 0))
+    return NgramTable(keys, ngram, first[own] + place, count, begins)
 
 
 def _mixed(values: Keys) -> Keys:
