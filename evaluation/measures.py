@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +122,9 @@ def cider(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]], 
     def counted() -> Iterator[_Counted]:
         return (_Counted.of(candidates[part], references[part], vocabulary) for part in chunks)
 
-    held = list(counted()) if len(chunks) == 1 else None  # more would not fit in memory and are counted twice
+    held = None
+    if len(chunks) == 1:  # the tables of more would fill the memory and are made twice instead
+        held = [replace(part, tables=list(part.tables)) for part in counted()]
     frequencies = _frequencies(held or counted())
     images = math.log(len(references))
     return np.concatenate([_cider(part, frequencies, images, plain=plain) for part in held or counted()])
@@ -135,7 +137,7 @@ class _Counted:
     image: Integers  # (C,)
     is_candidate: NDArray[np.bool_]  # (C,)
     lengths: Integers  # (C,) tokens
-    tables: list[NgramTable]
+    tables: Iterable[NgramTable]  # an order each, one at a time
 
     @classmethod
     def of(cls, candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]], vocabulary: Vocabulary) -> _Counted:

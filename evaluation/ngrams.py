@@ -6,7 +6,7 @@ Knows tokens, their order and which captions belong together. Does not know refe
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
@@ -44,8 +44,8 @@ class NgramTable:
     begins: Integers  # (G,) the entries at which another owner's n-gram begins
 
 
-def count_ngrams(captions: Sequence[Sequence[str]], owner: Integers, vocabulary: Vocabulary) -> list[NgramTable]:
-    """Return the tables of orders 1 to 4; `owner` (C,) says to what each caption belongs and ascends from 0 without a gap.
+def count_ngrams(captions: Sequence[Sequence[str]], owner: Integers, vocabulary: Vocabulary) -> Iterator[NgramTable]:
+    """Yield the tables of orders 1 to 4; `owner` (C,) says to what each caption belongs and ascends from 0 without a gap.
 
     An n-gram's key is a 64-bit hash of its token numbers: two different ones among ten million share a key with a
     probability of some 1e-5.
@@ -53,15 +53,13 @@ def count_ngrams(captions: Sequence[Sequence[str]], owner: Integers, vocabulary:
     lengths = np.fromiter(map(len, captions), np.int64, len(captions))
     token = _mixed(vocabulary.numbers(chain.from_iterable(captions)) + np.uint64(1))  # (N,)
     caption = np.repeat(np.arange(len(captions)), lengths)  # (N,)
-    tables: list[NgramTable] = []
     key = token
     for order in range(1, ORDERS + 1):
         size = max(0, len(token) - order + 1)  # places at which an n-gram of this order can begin
         if order > 1:
             key = _mixed(key[:size] * _MULTIPLIER + token[len(token) - size :])
         inside = caption[:size] == caption[len(caption) - size :]  # it ends in the caption that it begins in
-        tables.append(_table(key[inside], caption[:size][inside], owner))
-    return tables
+        yield _table(key[inside], caption[:size][inside], owner)
 
 
 def _table(key: Keys, caption: Integers, owner: Integers) -> NgramTable:
