@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,10 +13,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from evaluation import bleu, cider, common_length, kendall_tau_c, ptb_tokens, rouge_l, scored_tokens
+from evaluation import bleu, cider, common_length, kendall_tau_c, ptb, ptb_tokens, rouge_l, scored_tokens
 
 CASES = [line.split("\t") for line in (Path(__file__).parent / "ptb_cases.tsv").read_text(encoding="utf-8").splitlines()]
 WORDS = st.lists(st.sampled_from(["a", "dog", "runs", "on", "grass", "red", "ball", "the"]), max_size=9)
+CHUNKS = [
+    "A", "dog", "Dogs,", "ball.", "cannot", "Gonna.", "Co.", "no.", "op.", "3", "x.", ".", "..", "t-shirt!", "man's", "D.C.", "?",
+]  # fmt: skip
 CORPUS = st.lists(st.tuples(WORDS, st.lists(WORDS, min_size=1, max_size=4)), min_size=1, max_size=7)
 
 
@@ -41,6 +45,17 @@ def test_the_next_line_decides_whether_an_abbreviation_ends_a_sentence():
     assert ptb_tokens("in Washington D.C.", "A dog")[-2:] == ["d.c.", "."]
     assert ptb_tokens("in Washington D.C.", "a dog")[-1] == "d.c."
     assert scored_tokens("in Washington D.C.") == ["in", "washington", "d.c."]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(CHUNKS)))
+def test_the_short_cuts_find_what_the_rules_find(chunks):
+    """A word, and a chunk whose neighbours cannot change it, skip the rules."""
+    text = " ".join(chunks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ptb, "_PLAIN", re.compile("(?!)"))  # nothing is plain
+        expected = ptb._by_rules(text, "A")
+    assert ptb_tokens(text) == ptb._by_rules(text, "A") == expected
 
 
 def test_a_row_of_marks_that_are_letters_does_not_take_for_ever():
