@@ -1,4 +1,4 @@
-"""How quickly samples of tar shards stream through, beside tarfile's own stream over the same files; and what memory they take."""
+"""How quickly samples of tar shards stream through, beside tarfile's own stream over the same files, and their memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def streaming_figures(samples: int, folder: Path | None = None) -> dict[str, Any
     with TemporaryDirectory(dir=folder) as place:
         shards = write_synthetic(Path(place), samples)
         seconds: dict[str, list[float]] = {"tarfile": [], "ours": []}
-        ours, memory = _timed(lambda: _ours(Path(place), samples))  # once before, to warm the page cache, with memory
+        memory = _ours(Path(place), samples)  # it warms the page cache for both
         for _ in tqdm(range(_REPEATS), desc="streams", leave=False):
             seconds["tarfile"].append(_timed(lambda: _tarfile(shards))[0])
             seconds["ours"].append(_timed(lambda: _ours(Path(place), 0))[0])
@@ -53,7 +53,11 @@ def write_synthetic(folder: Path, samples: int) -> list[Path]:
         with tarfile.open(paths[-1], "w") as archive:
             for number in range(first, min(samples, first + _SHARD)):
                 _add(archive, f"{number:09d}.jpg", b"\xff\xd8\xff" + dice.randbytes(_PICTURE - 3))
-                _add(archive, f"{number:09d}.json", json.dumps({"caption": f"a picture, number {number}", "key": str(number)}).encode())
+                _add(
+                    archive,
+                    f"{number:09d}.json",
+                    json.dumps({"caption": f"a picture, number {number}", "key": str(number)}).encode(),
+                )
     return paths
 
 

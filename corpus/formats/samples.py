@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from corpus.formats.files import PICTURES, Reading, boxes_of, split_name, split_
 from corpus.formats.records import COLUMNS, languages_of
 from corpus.formats.shards import ShardWriters, members
 from corpus.formats.writing import NewFolder, ending_of, numbered, read_picture_of, record_of
+
+_TEXTS = (".json", ".txt", ".JSON", ".TXT")
+_PICTURES = frozenset(ending[1:] for ending in PICTURES)
 
 
 def read_samples(shards: list[Path], reading: Reading) -> Iterator[Example]:
@@ -52,15 +56,14 @@ def write_samples(examples: Iterable[Example], folder: NewFolder) -> None:
 def _files(shards: list[Path], reading: Reading) -> Iterator[dict[str, Any]]:
     """Yield what webdataset groups: each member's name and content, of pictures the place; {} ends a shard."""
     for path in shards:
-        for member in members(path, reading):
-            ending = member.name.rpartition(".")[2].lower()
-            content = member.read() if ending in ("json", "txt") else member
-            yield {"fname": member.name, "data": content, "__url__": str(path)}
+        url = str(path)
+        for member, content in members(path, reading, _TEXTS):
+            yield {"fname": member.name, "data": content if member.name.endswith(_TEXTS) else member, "__url__": url}
         yield {}
 
 
 def _example(sample: dict[str, Any], where: str) -> Example:
-    pictures = [ending for ending in sample if f".{ending}" in PICTURES]
+    pictures = [ending for ending in sample if ending in _PICTURES]
     if len(pictures) != 1:
         has = ", ".join(sorted(ending for ending in sample if not ending.startswith("__")))
         raise DataError(f"{where} has {len(pictures)} pictures among its members ({has}); it must have one")
@@ -72,9 +75,24 @@ def _example(sample: dict[str, Any], where: str) -> Example:
         told = _decoded(sample["txt"], where)
     texts = [] if told is None else texts_of(told, where)
     languages = languages_of(record.get("languages") or record.get("language"), len(texts), where)
-    split = split_name(str(record.get("split") or split_of_name(image.shard.name)))
-    image_id = str(record.get("image_id") or f"{image.shard.stem}/{sample['__key__']}")
-    return Example(image, tuple(texts), split, image_id, tuple(languages), boxes_of(record.get("boxes") or [], where), where)
+    shard, split = _told_by(image.shard)
+    split = split_name(str(record["split"])) if record.get("split") else split
+    image_id = str(record.get("image_id") or f"{shard}/{sample['__key__']}")
+    return Example(
+        image,
+        tuple(texts),
+        split,
+        image_id,
+        tuple(languages),
+        boxes_of(record["boxes"], where) if record.get("boxes") else (),
+        where,
+    )
+
+
+@lru_cache(maxsize=16)
+def _told_by(shard: Path) -> tuple[str, str]:
+    """Return a shard's name without its ending, and the split that it tells: once a shard, not once a sample."""
+    return shard.stem, split_of_name(shard.name)
 
 
 def _record(sample: dict[str, Any], where: str) -> dict[str, Any]:

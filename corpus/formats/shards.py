@@ -30,7 +30,7 @@ SAMPLES, BYTES = 10_000, 1_000_000_000  # that a shard is closed at
 def read_shards(captions: list[Path], shards: list[Path], reading: Reading) -> Iterator[Example]:
     """Read captions files of JSON lines whose pictures lie in the shards."""
     found: dict[str, Member] = {}
-    for member in chain.from_iterable(members(path, reading) for path in shards):
+    for member, _ in chain.from_iterable(members(path, reading) for path in shards):
         if PurePosixPath(member.name).suffix.lower() in PICTURES:
             with reading.faults:
                 name = without_ending(PurePosixPath(member.name).name)
@@ -63,14 +63,22 @@ def write_shards(examples: Iterable[Example], folder: NewFolder) -> None:
                 files[language].write(json.dumps(kept, ensure_ascii=False) + "\n")
 
 
-def members(path: Path, reading: Reading) -> Iterator[Member]:
-    """Yield the files of a tar shard in order: headers are read, contents are passed over. A broken shard is a fault."""
+def members(path: Path, reading: Reading, contents_of: tuple[str, ...] = ()) -> Iterator[tuple[Member, bytes]]:
+    """Yield the files of a tar shard in order, with the contents of those whose names end so, b"" for the others.
+
+    Headers are read, other contents are passed over. A broken shard is a fault.
+    """
     with reading.faults, _opened(path) as archive:
         try:
             for entry in archive:
                 if entry.isreg() and not entry.issparse():
                     entry.name.encode()
-                    yield Member(path, entry.name, entry.offset_data, entry.size)
+                    content = b""
+                    if entry.name.endswith(contents_of):
+                        assert archive.fileobj is not None, "it is open"
+                        archive.fileobj.seek(entry.offset_data)
+                        content = archive.fileobj.read(entry.size)
+                    yield Member(path, entry.name, entry.offset_data, entry.size), content
                 archive.members = []  # type: ignore[attr-defined]  # else it remembers every one
             _check_end(path, archive)
         except (OSError, tarfile.TarError, UnicodeEncodeError) as error:
