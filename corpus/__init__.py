@@ -6,12 +6,14 @@ from corpus.errors import DataError, Faults
 from corpus.example import Example, Member, NamedBox, speaks
 from corpus.formats import FORMATS, Format, convert, read_data, stream_data
 from corpus.scene_captions import SceneCaption, SceneWord, Verdict, captions_of, judge
-from corpus.scenes import UNSEEN_PAIRS, Scene, SceneObject, draw_scene
+from corpus.scenes import COLOURS, SHAPES, UNSEEN_PAIRS, Scene, SceneObject, draw_scene
 
 __all__ = [
+    "COLOURS",
     "FORMATS",
     "OWN_DATA",
     "SCENE_SPLITS",
+    "SHAPES",
     "UNSEEN_PAIRS",
     "Captioned",
     "DataError",

@@ -2,48 +2,79 @@
 
 from evaluation.baselines import best_constant, human_captions, leave_one_out, nearest_captions, wrong_pictures
 from evaluation.captions import CaptionScores, score_captions
+from evaluation.compare import Comparison, Row, compare, mean_features
 from evaluation.generate import caption_pictures, explain_pictures, png_bytes
 from evaluation.golden import golden_figures, kendall_tau_c, speed_beside_peer, tokens_in_order
+from evaluation.hallucination import (
+    Hallucination,
+    Synonyms,
+    invented_in_scenes,
+    invented_objects,
+    own_synonyms,
+    read_synonyms,
+)
 from evaluation.heads import SELECTION_SERIES, choose_heads, objects_of_photographs, objects_of_scenes, read_heads
 from evaluation.maps import Pointing, photograph_pointing, scene_pointing
 from evaluation.measures import Bleu, bleu, bleu_of, cider, common_length, rouge_l
+from evaluation.meteor import meteor
+from evaluation.pages import captions_page
 from evaluation.ptb import ptb_tokens, scored_tokens
-from evaluation.scenes import held_out_scenes, judge_scenes
+from evaluation.scenes import held_out_scenes, judge_captions, judge_scenes
+from evaluation.streaming import streaming_figures
+from evaluation.systems import System, read_results, run_checkpoint, write_results
 from evaluation.tokens import tokens_of, told_tokens
 
 __all__ = [
     "SELECTION_SERIES",
     "Bleu",
     "CaptionScores",
+    "Comparison",
+    "Hallucination",
     "Pointing",
+    "Row",
+    "Synonyms",
+    "System",
     "best_constant",
     "bleu",
     "bleu_of",
     "caption_pictures",
+    "captions_page",
     "choose_heads",
     "cider",
     "common_length",
+    "compare",
     "explain_pictures",
     "golden_figures",
     "held_out_scenes",
     "human_captions",
+    "invented_in_scenes",
+    "invented_objects",
+    "judge_captions",
     "judge_scenes",
     "kendall_tau_c",
     "leave_one_out",
+    "mean_features",
+    "meteor",
     "nearest_captions",
     "objects_of_photographs",
     "objects_of_scenes",
+    "own_synonyms",
     "photograph_pointing",
     "png_bytes",
     "ptb_tokens",
     "read_heads",
+    "read_results",
+    "read_synonyms",
     "rouge_l",
+    "run_checkpoint",
     "scene_pointing",
     "score_captions",
     "scored_tokens",
     "speed_beside_peer",
+    "streaming_figures",
     "tokens_in_order",
     "tokens_of",
     "told_tokens",
+    "write_results",
     "wrong_pictures",
 ]

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from corpus import DataError
 from evaluation.measures import bleu, cider, rouge_l
+from evaluation.meteor import meteor
 from evaluation.ptb import forget_tokens, ptb_tokens, scored_tokens
 
 Texts = dict[str, list[str]]  # captions by image
@@ -33,18 +34,20 @@ _RATINGS = 3  # experts a pair
 _TOLERANCE = 1e-4  # ROUGE-L differs by 9e-7: the reference code takes "23 3/4" for one word there and for two elsewhere
 
 
-def golden_figures(folder: Path) -> dict[str, Any]:
-    """Return every comparison; `equal` says whether all of them hold. Raises DataError where a file is missing."""
+def golden_figures(folder: Path, *, with_meteor: bool = False) -> dict[str, Any]:
+    """Return every comparison; `equal` says whether all of them hold. Raises DataError where a file, or Java, is missing."""
     captions = _captions(folder)
     recorded = json.loads(_read(folder / "golden.json"))
     first = {image: texts[:1] for image, texts in captions.items()}
     others = {image: texts[1:] for image, texts in captions.items()}
     constant = {image: [CONSTANT] for image in captions}
-    per_image = json.loads(_read(folder / "golden_first_caption_per_image.json.gz"))["CIDEr"]
+    per_image = np.array(json.loads(_read(folder / "golden_first_caption_per_image.json.gz"))["CIDEr"])
     tokens = _tokens(folder)
     scores = {
-        "first caption": _scores(first, others, recorded["b_val2017_human_vs_rest"]["computed"], np.array(per_image)),
-        "constant caption": _scores(constant, captions, recorded["c_val2017_constant"]["computed"], None),
+        "first caption": _scores(
+            first, others, recorded["b_val2017_human_vs_rest"]["computed"], np.array(per_image), with_meteor
+        ),
+        "constant caption": _scores(constant, captions, recorded["c_val2017_constant"]["computed"], None, with_meteor),
     }
     equal = tokens["equal"] == tokens["captions"] and all(
         part["counts are equal"] and part["largest difference"] < _TOLERANCE for part in scores.values()
@@ -131,7 +134,7 @@ def _tokens(folder: Path) -> dict[str, Any]:
 
 
 def _scores(
-    candidates: Texts, references: Texts, recorded: dict[str, Any], per_image: NDArray[np.float64] | None
+    candidates: Texts, references: Texts, recorded: dict[str, Any], per_image: NDArray[np.float64] | None, with_meteor: bool
 ) -> dict[str, Any]:
     """Score twice: tokens in the order of the file, as the recorded figures were made, and a caption at a time."""
     images = list(references)
@@ -151,6 +154,8 @@ def _scores(
         "ROUGE-L": (float(rouge_l(given, known).mean()), recorded["ROUGE_L"]),
         "CIDEr": (float(consensus.mean()), recorded["CIDEr"]),
     }
+    if with_meteor:
+        rows["METEOR"] = (meteor(given, known)[0], recorded["METEOR"])
     counted = {"correct": list(found.correct), "testlen": found.length, "reflen": found.reference_length}
     raw = recorded["bleu_raw"]
     figures: dict[str, Any] = {name: {"ours": ours, "recorded": theirs} for name, (ours, theirs) in rows.items()}

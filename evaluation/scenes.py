@@ -16,8 +16,12 @@ def held_out_scenes(count: int, *, unseen: bool = False) -> list[Scene]:
 
 
 def judge_scenes(captioner: Captioner, scenes: Sequence[Scene], options: GenerationOptions) -> dict[str, object]:
-    """Caption the scenes and judge each caption: the share right in all and by number of objects, and what is wrong."""
-    captions = caption_pictures(captioner, [png_bytes(scene.paint()) for scene in scenes], options)
+    """Caption the scenes and judge each caption."""
+    return judge_captions(caption_pictures(captioner, [png_bytes(scene.paint()) for scene in scenes], options), scenes)
+
+
+def judge_captions(captions: Sequence[str], scenes: Sequence[Scene]) -> dict[str, object]:
+    """Return the share that is right, in all and by number of objects, and what is wrong with the others."""
     verdicts = [judge(text, scene) for text, scene in zip(captions, scenes, strict=True)]
     counts = Counter(len(scene.objects) for scene in scenes)
     right = Counter(len(scene.objects) for scene, verdict in zip(scenes, verdicts, strict=True) if verdict.right)

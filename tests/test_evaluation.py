@@ -181,9 +181,9 @@ def test_a_results_file_is_scored_from_the_command_line(tmp_path, capsys):
     results = [{"image_id": image if image == "1" else int(image), "caption": texts[0]} for image, texts in REFERENCES.items()]
     (tmp_path / "results.json").write_text(json.dumps(results))
 
-    arguments = ["captions", "--results", str(tmp_path / "results.json"), "--references", str(tmp_path / "captions.json")]
+    arguments = ["captions", "--results", str(tmp_path / "results.json"), "--data", str(tmp_path / "captions.json")]
     assert main([*arguments, "--json"]) == 0
-    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])["systems"]["results"]
     assert figures["BLEU-1"] == pytest.approx(1.0, abs=1e-6)
     assert figures["images"] == 3
     assert math.isfinite(figures["CIDEr"])
@@ -194,7 +194,7 @@ def test_a_results_file_is_scored_from_the_command_line(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [
-        (["captions", "--results", "none.json", "--references", "none.json"], 1),
+        (["captions", "--results", "none.json", "--data", "none.json"], 1),
         (["maps", "--data", "none", "--json"], 1),
         (["captions"], 2),
     ],

@@ -1,0 +1,175 @@
+"""What the subcommands of `python -m evaluation` do with their options; each returns its figures."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from corpus import DataError, Example, draw_scene, read_data
+from evaluation.compare import Comparison, compare
+from evaluation.generate import caption_pictures, png_bytes
+from evaluation.golden import golden_figures, speed_beside_peer
+from evaluation.hallucination import invented_in_scenes, read_synonyms
+from evaluation.heads import SELECTION_SERIES, choose_heads, objects_of_photographs, objects_of_scenes, read_heads
+from evaluation.maps import photograph_pointing, scene_pointing
+from evaluation.pages import captions_page
+from evaluation.scenes import held_out_scenes, judge_captions
+from evaluation.streaming import streaming_figures
+from evaluation.systems import System, read_results, run_checkpoint, write_results
+from model import DEFAULT_CHECKPOINT, Captioner, GenerationOptions, Strategy, load_checkpoint, rewrite_config, use_threads
+
+
+def captions(options: argparse.Namespace) -> dict[str, Any]:
+    """Score checkpoints and files of captions on the same pictures; write what --out asks for."""
+    if options.data == "scenes":
+        return _captions_of_scenes(options)
+    if options.out and options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise DataError(f"--out {options.out} exists and is not empty; name a new folder")
+    folders = options.checkpoint or ([] if options.results else [DEFAULT_CHECKPOINT])
+    everything = read_data(options.data, language=options.language, need_images=bool(folders))
+    learnt = everything if options.training is None else read_data(options.training, language=options.language)
+    results = [read_results(path) for path in options.results]
+    examples = _chosen(everything, options.split or ("test" if folders else None), options.data, results)
+    captioners = [(folder, _loaded(folder, options.dtype)) for folder in folders]
+    systems = [
+        run_checkpoint(_name(folder, beams, options), captioner, _generation(captioner, beams, options), examples)
+        for folder, captioner in captioners
+        for beams in options.beams or [3]
+    ]
+    comparison = compare(
+        [*systems, *results],
+        examples,
+        [example for example in learnt if example.split == "train"],
+        language=options.language,
+        baselines=options.baselines != "none",
+        neighbours=captioners[0][1] if options.baselines == "all" and captioners else None,
+        humans=options.baselines == "all",
+        with_meteor=options.meteor,
+        synonyms=read_synonyms(options.synonyms) if options.synonyms else None,
+    )
+    if options.out:
+        _write(options.out, comparison, examples, options)
+    return comparison.as_json()
+
+
+def maps(options: argparse.Namespace) -> dict[str, Any]:
+    """Judge whether maps point at what their words name."""
+    captioner = _loaded(options.checkpoint, options.dtype)
+    if options.data == "scenes":
+        return scene_pointing(captioner, held_out_scenes(options.scenes)).as_json()
+    examples = [example for example in read_data(options.data) if options.split in (None, example.split)]
+    if not any(example.objects for example in examples):
+        raise DataError(f"{options.data!r} has no boxes; maps are judged by photographs with boxes, or by `scenes`")
+    return photograph_pointing(captioner, examples).as_json()
+
+
+def heads(options: argparse.Namespace) -> dict[str, Any]:
+    """Choose the heads whose mean points best, and write them into the checkpoint where that is asked for."""
+    use_threads()
+    checkpoint = load_checkpoint(options.checkpoint)
+    reads = {}
+    for data in options.data:
+        if data == "scenes":
+            scenes = [draw_scene(SELECTION_SERIES, number) for number in range(options.scenes)]
+            named = objects_of_scenes(scenes)
+        else:
+            named = objects_of_photographs([example for example in read_data(data) if example.split == options.split])
+        if not named:
+            raise DataError(f"{data!r} has no boxed object that a caption of its split {options.split!r} names")
+        reads[data] = read_heads(checkpoint, named)
+    config = dataclasses.replace(checkpoint.config.maps, mean=options.mean, pointing=None)
+    chosen, scores = choose_heads(list(reads.values()), config)
+    if options.write:
+        maps = dataclasses.replace(config, heads=tuple(chosen))
+        rewrite_config(options.checkpoint, dataclasses.replace(checkpoint.config, maps=maps))
+    figures: dict[str, Any] = {"heads": chosen, "mean": options.mean}
+    for (data, read), score in zip(reads.items(), scores, strict=True):
+        every = range(len(read.rows))
+        alone = {f"layer {head // read.heads} head {head % read.heads}": read.pointing([head], config) for head in every}
+        figures[data] = {"words": read.rows.size(1), "chosen": score, "all heads": read.pointing(every, config), "alone": alone}
+    return figures
+
+
+def golden(options: argparse.Namespace) -> dict[str, Any]:
+    """Hold our tokens and scores against recorded ones, or time them beside the peer."""
+    if options.speed:
+        return speed_beside_peer(options.folder)
+    figures = golden_figures(options.folder, with_meteor=options.meteor)
+    if not figures["equal"]:
+        print("evaluation: tokens or scores differ from the recorded ones", file=sys.stderr)
+    return figures
+
+
+def streams(options: argparse.Namespace) -> dict[str, Any]:
+    """Time samples of tar shards beside tarfile's own stream."""
+    return streaming_figures(options.samples, options.folder)
+
+
+def _chosen(everything: Sequence[Example], split: str | None, data: str, results: Sequence[System]) -> list[Example]:
+    """Return the examples that are scored: those of the split, every one of which all results must have."""
+    examples = [example for example in everything if split in (None, example.split)]
+    if split is None:
+        examples = [example for example in examples if any(example.image_id in system.captions for system in results)]
+    if not examples:
+        splits = ", ".join(sorted({example.split for example in everything}))
+        told = f"no split {split!r}" if split else "no image that the results name"
+        raise DataError(f"{data!r} has {told}; its splits are {splits}")
+    wanted = {example.image_id for example in examples}
+    for system in results:
+        if missing := sorted(wanted - set(system.captions)):
+            raise DataError(f"{system.name} has no caption of {len(missing)} images, {missing[0]!r} among them")
+        for image in set(system.captions) - wanted:
+            if split is None:
+                raise DataError(f"{system.name} has a caption of {image!r}, which {data!r} does not know")
+            del system.captions[image]  # of another split
+    return examples
+
+
+def _captions_of_scenes(options: argparse.Namespace) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    sets = {"seen pairs": held_out_scenes(options.scenes), "unseen pairs": held_out_scenes(options.scenes, unseen=True)}
+    for folder in options.checkpoint or [DEFAULT_CHECKPOINT]:
+        captioner = _loaded(folder, options.dtype)
+        for beams in options.beams or [3]:
+            told = figures[_name(folder, beams, options)] = {}
+            for name, scenes in sets.items():
+                texts = caption_pictures(
+                    captioner, [png_bytes(scene.paint()) for scene in scenes], _generation(captioner, beams, options)
+                )
+                told[name] = judge_captions(texts, scenes) | invented_in_scenes(texts, scenes).as_json()
+    return figures
+
+
+def _generation(captioner: Captioner, beams: int, options: argparse.Namespace) -> GenerationOptions:
+    changed = {} if options.length_penalty is None else {"length_penalty": options.length_penalty}
+    strategy: Strategy = "greedy" if beams == 1 else "beam"
+    return dataclasses.replace(captioner.config.generation, strategy=strategy, beams=beams, **changed)
+
+
+def _name(folder: Path, beams: int, options: argparse.Namespace) -> str:
+    """Return what a system is called: its folder, unless there is only one, and how it decodes."""
+    told = "greedy" if beams == 1 else f"beam {beams}"
+    return told if len(options.checkpoint) < 2 else f"{folder.name} {told}"
+
+
+def _write(folder: Path, comparison: Comparison, examples: Sequence[Example], options: argparse.Namespace) -> None:
+    """Write the page first: it is what takes time and may fail."""
+    page = captions_page(f"Captions of {options.data}", comparison, examples)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "page.html").write_text(page, encoding="utf-8")
+    scores = comparison.as_json() | {"images": comparison.per_image()}
+    (folder / "scores.json").write_text(json.dumps(scores, ensure_ascii=False, indent=1), encoding="utf-8")
+    for row in comparison.rows:
+        write_results(row.system, folder / f"{row.system.name.replace(' ', '-')}.json")
+
+
+def _loaded(folder: Path, dtype: str) -> Captioner:
+    use_threads()
+    captioner = Captioner.load(folder, dtype)  # type: ignore[arg-type]  # argparse holds the choices
+    print(f"numeric type: {captioner.precision.reason}", file=sys.stderr)
+    return captioner
