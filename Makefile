@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Threads that spin beside a busy neighbour are 10 to 25 times slower than threads that sleep.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: serve test test-all prove-measures check format clean
+.PHONY: serve test test-all prove-measures prove-shards check format clean
 
 .venv: .venv/installed
 
@@ -28,6 +28,10 @@ test-all: .venv
 FOLDER ?= ../shared/references
 prove-measures: .venv
 	$(BIN)/python -m evaluation golden $(FOLDER)
+
+# Samples of tar shards a second, beside tarfile's own stream over the same files.
+prove-shards: .venv
+	$(BIN)/python -m evaluation streams --samples 100000
 
 check: .venv
 	$(BIN)/ruff check .

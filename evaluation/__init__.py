@@ -4,7 +4,7 @@ from evaluation.baselines import best_constant, human_captions, leave_one_out, n
 from evaluation.captions import CaptionScores, score_captions
 from evaluation.compare import Comparison, Row, compare, mean_features
 from evaluation.generate import caption_pictures, explain_pictures, png_bytes
-from evaluation.golden import golden_figures, kendall_tau_c, speed_beside_peer, tokens_in_order
+from evaluation.golden import coco_captions, golden_figures, kendall_tau_c, tokens_in_order
 from evaluation.hallucination import (
     Hallucination,
     Synonyms,
@@ -20,6 +20,7 @@ from evaluation.meteor import meteor
 from evaluation.pages import captions_page
 from evaluation.ptb import ptb_tokens, scored_tokens
 from evaluation.scenes import held_out_scenes, judge_captions, judge_scenes
+from evaluation.speed import cost_of_many, speed_beside_peer
 from evaluation.streaming import streaming_figures
 from evaluation.systems import System, read_results, run_checkpoint, write_results
 from evaluation.tokens import tokens_of, told_tokens
@@ -41,8 +42,10 @@ __all__ = [
     "captions_page",
     "choose_heads",
     "cider",
+    "coco_captions",
     "common_length",
     "compare",
+    "cost_of_many",
     "explain_pictures",
     "golden_figures",
     "held_out_scenes",

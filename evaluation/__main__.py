@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     golden = verbs.add_parser("golden", help="our tokens and scores beside recorded ones of the reference code")
     golden.add_argument("folder", type=Path, help="recorded figures (evaluation/golden.py says which files)")
     golden.add_argument("--speed", action="store_true", help="time tokens and CIDEr beside pycocoevalcap and its Java instead")
+    golden.add_argument("--candidates", type=int, metavar="N", help="time and memory of so many captions instead")
     golden.add_argument("--meteor", action="store_true", help="METEOR too; needs Java")
     golden.set_defaults(run=commands.golden)
 

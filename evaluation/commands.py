@@ -13,12 +13,13 @@ from typing import Any
 from corpus import DataError, Example, draw_scene, read_data
 from evaluation.compare import Comparison, compare
 from evaluation.generate import caption_pictures, png_bytes
-from evaluation.golden import golden_figures, speed_beside_peer
+from evaluation.golden import golden_figures
 from evaluation.hallucination import invented_in_scenes, read_synonyms
 from evaluation.heads import SELECTION_SERIES, choose_heads, objects_of_photographs, objects_of_scenes, read_heads
 from evaluation.maps import photograph_pointing, scene_pointing
 from evaluation.pages import captions_page
 from evaluation.scenes import held_out_scenes, judge_captions
+from evaluation.speed import cost_of_many, speed_beside_peer
 from evaluation.streaming import streaming_figures
 from evaluation.systems import System, read_results, run_checkpoint, write_results
 from model import DEFAULT_CHECKPOINT, Captioner, GenerationOptions, Strategy, load_checkpoint, rewrite_config, use_threads
@@ -97,6 +98,8 @@ def heads(options: argparse.Namespace) -> dict[str, Any]:
 
 def golden(options: argparse.Namespace) -> dict[str, Any]:
     """Hold our tokens and scores against recorded ones, or time them beside the peer."""
+    if options.candidates:
+        return cost_of_many(options.folder, options.candidates)
     if options.speed:
         return speed_beside_peer(options.folder)
     figures = golden_figures(options.folder, with_meteor=options.meteor)

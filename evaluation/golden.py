@@ -7,13 +7,8 @@ judgements of Hodosh, Young and Hockenmaier 2013). docs/evaluation.md shows what
 
 from __future__ import annotations
 
-import contextlib
 import gzip
-import io
 import json
-import shutil
-import statistics
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +20,7 @@ from numpy.typing import NDArray
 from corpus import DataError
 from evaluation.measures import bleu, cider, rouge_l
 from evaluation.meteor import meteor
-from evaluation.ptb import forget_tokens, ptb_tokens, scored_tokens
+from evaluation.ptb import ptb_tokens, scored_tokens
 
 Texts = dict[str, list[str]]  # captions by image
 
@@ -36,7 +31,7 @@ _TOLERANCE = 1e-4  # ROUGE-L differs by 9e-7: the reference code takes "23 3/4" 
 
 def golden_figures(folder: Path, *, with_meteor: bool = False) -> dict[str, Any]:
     """Return every comparison; `equal` says whether all of them hold. Raises DataError where a file, or Java, is missing."""
-    captions = _captions(folder)
+    captions = coco_captions(folder)
     recorded = json.loads(_read(folder / "golden.json"))
     first = {image: texts[:1] for image, texts in captions.items()}
     others = {image: texts[1:] for image, texts in captions.items()}
@@ -78,43 +73,6 @@ def tokens_in_order(texts: Sequence[str]) -> list[list[str]]:
     """Return the scored tokens of captions that stand in one file in this order, as the Java tokenizer reads them."""
     lines = [" ".join(text.split("\n")) for text in texts]
     return [scored_tokens(line, after) for line, after in zip(lines, [*lines[1:], ""], strict=True)]
-
-
-def speed_beside_peer(folder: Path, repeats: int = 5) -> dict[str, Any]:
-    """Time tokens and CIDEr of COCO's captions here and with pycocoevalcap and its Java tokenizer, in turns, in seconds.
-
-    Raises DataError where pycocoevalcap or Java is missing.
-    """
-    try:
-        from pycocoevalcap.cider.cider import Cider
-        from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
-    except ImportError as error:
-        raise DataError(f"{error}; install the extra dev to compare speeds") from error
-    if shutil.which("java") is None:
-        raise DataError("there is no java; the peer's tokenizer needs one (Debian: openjdk-17-jre-headless)")
-    captions = _captions(folder)
-    first = {image: [{"caption": texts[0]}] for image, texts in captions.items()}
-    others = {image: [{"caption": text} for text in texts[1:]] for image, texts in captions.items()}
-    seconds: dict[str, list[float]] = {"here": [], "pycocoevalcap": []}
-    scores = {}
-    for _ in range(repeats):
-        forget_tokens()  # each turn begins without the words of the last
-        started = time.perf_counter()
-        given = [scored_tokens(texts[0]) for texts in captions.values()]
-        known = [[scored_tokens(text) for text in texts[1:]] for texts in captions.values()]
-        scores["here"] = float(cider(given, known).mean())
-        seconds["here"].append(time.perf_counter() - started)
-        started = time.perf_counter()
-        with contextlib.redirect_stdout(io.StringIO()):
-            tokenizer = PTBTokenizer()
-            scores["pycocoevalcap"] = float(Cider().compute_score(tokenizer.tokenize(others), tokenizer.tokenize(first))[0])
-        seconds["pycocoevalcap"].append(time.perf_counter() - started)
-    ratios = sorted(theirs / ours for ours, theirs in zip(*seconds.values(), strict=True))
-    return {
-        "CIDEr": scores,
-        "median seconds": {name: statistics.median(values) for name, values in seconds.items()},
-        "times faster": {"median": statistics.median(ratios), "least": ratios[0], "most": ratios[-1]},
-    }
 
 
 def _tokens(folder: Path) -> dict[str, Any]:
@@ -189,7 +147,7 @@ def _judgements(folder: Path) -> dict[str, float]:
     return {"pairs": len(given), **taus}
 
 
-def _captions(folder: Path) -> Texts:
+def coco_captions(folder: Path) -> Texts:
     """Return COCO's captions by image, images and captions in ascending order of their ids."""
     document = json.loads(_read(folder / "captions_val2017.json.gz"))
     found: defaultdict[int, list[str]] = defaultdict(list)

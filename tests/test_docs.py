@@ -23,6 +23,10 @@ RUN_ELSEWHERE = {
     "docker run --rm -p 8000:8000 sightline": "needs an engine",
     "curl --data-binary @docs/pictures/scene.png localhost:8000/v1/captions": "test_the_readmes_curl_line_works",
     "python train.py --data captions_train.json --run runs/mine": "test_training.py, smaller",
+    "python -m corpus check captions_train.json --html check.html": "test_check.py",
+    "python -m evaluation captions --data captions_val.json --split val --checkpoint runs/mine/best --out runs/figures": (
+        "test_compare.py"
+    ),
     "python -m service --checkpoint runs/mine/best": "test_end_to_end.py, another checkpoint",
 }
 

@@ -121,6 +121,21 @@ def test_a_conversion_loses_nothing_or_says_what(kind, rich, tmp_path):
     assert {example.image_id for example in stream_data(target)} >= {"10", "b"}
 
 
+def test_the_docs_tell_what_each_format_holds():
+    lines = (Path(__file__).parent.parent / "docs/data.md").read_text(encoding="utf-8").split("## Conversions")[1].splitlines()
+    columns = (SPLITS, LANGUAGES, BOXES, SILENT, BREAKS, EMPTY)
+    header, _, *rows = [line for line in lines if line.startswith("|")]
+    assert tuple(cell.strip() for cell in header.split("|")[2:8]) == columns
+    told = {
+        cells[1]: {name for name, cell in zip(columns, cells[2:8], strict=True) if cell == "yes"} for cells in map(_cells, rows)
+    }
+    assert told == {name: set(entry.holds) for name, entry in FORMATS.items()}
+
+
+def _cells(line):
+    return [cell.strip() for cell in line.split("|")]
+
+
 def test_a_conversion_is_whole_or_not_there(rich, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").write_text("x")
