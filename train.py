@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from corpus import Captioned, Source, open_source
+from corpus import Captioned, Source, check_data, is_drawn, open_source
 from evaluation import CaptionScores, score_captions
 from model import (
     PAD_ID,
@@ -241,6 +241,9 @@ def main(arguments: list[str] | None = None) -> int:
         elif (Path(config.run) / "state.pt").exists():
             print(f"{config.run} holds a run already; go on with --resume, or name another folder", file=sys.stderr)
             return 2
+        if config.check and not config.resume and not _is_sound(config):
+            print("train.py: mend the data, or train on it as it is with --no-check", file=sys.stderr)
+            return 1
         Path(config.run).mkdir(parents=True, exist_ok=True)
         trainer = Trainer(config, tokenizer)
         trainer.prepare(config.batch if config.dry_run else None)
@@ -256,6 +259,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _is_sound(config: TrainConfig) -> bool:
+    """Look at all data that is not drawn, tell what is found, and return whether none of it is an error."""
+    errors = 0
+    for data in config.data:
+        if not is_drawn(data):
+            report = check_data(data, language=config.language)
+            print(report.in_words())
+            errors += report.errors
+    return not errors
 
 
 def _tell_cost(trainer: Trainer) -> None:

@@ -1,7 +1,8 @@
 """Captioned pictures, on disk or drawn, as examples."""
 
 from corpus.augment import augmented, is_mirrored, mirrored_caption
-from corpus.dataset import OWN_DATA, SCENE_SPLITS, Captioned, Source, open_source, plain_caption
+from corpus.check import check_data
+from corpus.dataset import OWN_DATA, SCENE_SPLITS, Captioned, Source, is_drawn, open_source, plain_caption
 from corpus.errors import DataError, Faults
 from corpus.example import Example, Member, NamedBox, speaks
 from corpus.formats import FORMATS, Format, convert, read_data, stream_data
@@ -30,8 +31,10 @@ __all__ = [
     "Verdict",
     "augmented",
     "captions_of",
+    "check_data",
     "convert",
     "draw_scene",
+    "is_drawn",
     "is_mirrored",
     "judge",
     "mirrored_caption",

@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="what is wrong with data; the exit status is 1 where there are errors")
     check.add_argument("data", help=data)
+    check.add_argument("--language", default="", help="of captions whose language the data does not tell")
     check.add_argument("--html", type=Path, metavar="PAGE.html", help="also write the report as a page with examples")
     check.add_argument("--list", action="append", default=[], metavar="SPLIT=FILE", help="an official list of a split's pictures")
     check.add_argument("--json", action="store_true", help="print the report as JSON, with every case")
@@ -68,7 +69,7 @@ def _check(options: argparse.Namespace) -> int:
         if not path:
             raise DataError(f"--list {text!r} says no file; say SPLIT=FILE, as in train=trainImages.txt")
         lists[split] = Path(path)
-    report = check_data(options.data, lists=lists)
+    report = check_data(options.data, language=options.language, lists=lists)
     if options.html:
         options.html.write_text(check_page(report), encoding="utf-8")
     print(json.dumps(report.as_json(), ensure_ascii=False) if options.json else report.in_words())

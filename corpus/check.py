@@ -19,8 +19,10 @@ from corpus.formats.files import Reading, without_ending
 from corpus.formats.flickr8k import read_list
 
 
-def check_data(data: str, *, lists: Mapping[str, Path] | None = None) -> Report:
+def check_data(data: str, *, language: str = "", lists: Mapping[str, Path] | None = None) -> Report:
     """Look at all records, captions and pictures of `data`; nothing stops at the first fault.
+
+    `language` is that of the captions whose own is not told; without it they are held to the script of most.
 
     `lists` are official lists of a split, a picture's name a line: who is missing and who is there besides is told.
     """
@@ -38,7 +40,7 @@ def check_data(data: str, *, lists: Mapping[str, Path] | None = None) -> Report:
     found = [
         *finding("error", "records that cannot be read", "Mend them; they are left out below.", records),
         *check_pictures(examples, looks),
-        *check_captions(examples),
+        *check_captions(examples, language),
         *_beside_lists(examples, lists or {}),
         *_counts(examples),
     ]

@@ -37,8 +37,8 @@ _SCRIPT_OF = {language: script.split() for languages, script in _SCRIPTS.items()
 _UNSPACED = ("CJK", "HIRAGANA", "THAI")
 
 
-def check_captions(examples: Sequence[Example]) -> list[Finding]:
-    """Return what is worth knowing about the captions of all examples."""
+def check_captions(examples: Sequence[Example], language: str = "") -> list[Finding]:
+    """Return what is worth knowing about the captions of all examples; `language` is of those whose own is not told."""
     empty, single, long, repeated, foreign = ([] for _ in range(5))
     silent = [
         Case(example.where, f"{example.image_id!r} has no caption", (example,)) for example in examples if not example.references
@@ -46,7 +46,7 @@ def check_captions(examples: Sequence[Example]) -> list[Finding]:
     usual = _usual_scripts(examples)
     for example in examples:
         seen: Counter[tuple[str, str]] = Counter()
-        for case, text, language in _captions(example):
+        for case, text, told in _captions(example):
             words = _length(text)
             if words == 0:
                 empty.append(case)
@@ -54,14 +54,14 @@ def check_captions(examples: Sequence[Example]) -> list[Finding]:
                 single.append(case)
             elif words > _LONG:
                 long.append(case)
-            seen[language, text.casefold().rstrip(" .")] += 1
-            if text and seen[language, text.casefold().rstrip(" .")] == 2:
+            seen[told, text.casefold().rstrip(" .")] += 1
+            if text and seen[told, text.casefold().rstrip(" .")] == 2:
                 repeated.append(case)
             scripts = scripts_of(text)
-            others = {script: count for script, count in scripts.items() if script not in _expected(language, usual)}
+            others = {script: count for script, count in scripts.items() if script not in _expected(told or language, usual)}
             if 2 * sum(others.values()) > scripts.total():
-                told = max(others, key=lambda script: others[script]).capitalize()
-                foreign.append(Case(case.where, f"{case.text} is written in {told}", case.examples))
+                most = max(others, key=lambda script: others[script]).capitalize()
+                foreign.append(Case(case.where, f"{case.text} is written in {most}", case.examples))
     return [
         *finding(
             "warning", "captions in another script than their language", "Correct the language, or leave them out.", foreign

@@ -52,7 +52,7 @@ def open_source(data: str, *, language: str = "en", seed: int = 0) -> Source:
     things lie. Raises DataError where nothing to train on is found.
     """
     kind, _, count = data.partition(":")
-    if kind in ("scenes", "places"):
+    if is_drawn(data):
         return _scenes(kind, count, seed)
     splits: dict[str, list[Captioned]] = {}
     for example in read_data(data, language=language):
@@ -66,6 +66,11 @@ def open_source(data: str, *, language: str = "en", seed: int = 0) -> Source:
     if not splits.get("train"):
         raise DataError(f"{data!r} has no captioned picture in its train split; it has {sorted(splits) or 'none at all'}")
     return Source(data, splits)
+
+
+def is_drawn(data: str) -> bool:
+    """Return whether data are scenes that are drawn as they are needed."""
+    return data.partition(":")[0] in ("scenes", "places")
 
 
 def plain_caption(text: str) -> str:

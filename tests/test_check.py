@@ -195,6 +195,14 @@ def test_captions_in_a_told_language_are_held_to_its_script(tmp_path):
     ]
 
 
+def test_a_script_can_be_told_for_captions_whose_language_is_not(tmp_path):
+    saved(scene(0), tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("a dog")
+    assert not [entry for entry in check_data(str(tmp_path)).findings if "script" in entry.title]
+    (entry,) = (entry for entry in check_data(str(tmp_path), language="zh-TW").findings if "script" in entry.title)
+    assert "is written in Latin" in entry.cases[0].text
+
+
 def test_the_command_line_checks_shows_and_converts(spoilt, tmp_path, capsys):
     page = tmp_path / "check.html"
     assert main(["check", str(spoilt), "--html", str(page), "--json"]) == 1

@@ -42,7 +42,13 @@ def test_validation_compares_the_tokens_of_the_runs_language(tmp_path, capsys):
     annotations = [{"id": n, "image_id": n, "caption": "一面红墙"} for n in range(10)]
     (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     arguments = [*TINY[2:], "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--language", "zh", "--epochs", "150"]
-    assert train.main([*arguments, "--rate", "4e-3", "--validate-every", "150", "--views", "1"]) == 0
+    arguments += ["--rate", "4e-3", "--validate-every", "150", "--views", "1"]
+    assert train.main(arguments) == 1, "the same red picture is in both splits"
+    told = capsys.readouterr()
+    assert "ERROR: the same picture in several splits: 1" in told.out
+    assert "--no-check" in told.err
+    assert not (tmp_path / "run").exists()
+    assert train.main([*arguments, "--no-check"]) == 0
     out = capsys.readouterr().out
     assert "    一面红墙" in out
     assert "words 4.0" in out, "Chinese is compared by characters; as English it would be one word"

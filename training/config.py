@@ -29,6 +29,7 @@ class TrainConfig:
     init: str = ""  # checkpoint folder to start from; empty: a new network
     resume: bool = False  # go on with the run in --run, with its own settings
     dry_run: bool = False  # say what the run would cost, then stop
+    check: bool = True  # look at all data first, and stop where it has errors (python -m corpus check)
     cache: str = ""  # folder for the frozen stem's features; empty: RUN/features
     language: str = "en"
     seed: int = 0

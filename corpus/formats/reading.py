@@ -15,11 +15,12 @@ def stream_data(data: str | Path, *, faults: Faults | None = None, need_images: 
     """Yield the examples of a file or folder, captions of all languages, in the order of the data; no picture is held.
 
     `FORMAT:PATH` says the format where it cannot be told. With `faults` that keep, reading goes on behind a bad record;
-    else DataError is raised at the first. That ids are unique is not held here: `unique` remembers every id.
+    else DataError is raised at the first, and always for data that is not there or cannot be told. `unique` holds that ids
+    are told once; it has to remember them all.
     """
     faults = faults or Faults()
+    entry, paths, columns = told(str(data))
     with faults:
-        entry, paths, columns = told(str(data))
         yield from entry.read(paths, Reading(faults, need_images, columns))
 
 
