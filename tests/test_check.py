@@ -195,6 +195,13 @@ def test_captions_in_a_told_language_are_held_to_its_script(tmp_path):
     ]
 
 
+def test_a_caption_is_told_with_the_line_that_it_stands_on(tmp_path):
+    saved(scene(0), tmp_path / "a.png")
+    (tmp_path / "captions.csv").write_text("file,caption\na.png,a red wall\na.png,wall\n")
+    (entry,) = (entry for entry in check_data(str(tmp_path)).findings if entry.title == "captions of one word")
+    assert entry.cases[0].where == f"{tmp_path / 'captions.csv'}, line 3"
+
+
 def test_a_script_can_be_told_for_captions_whose_language_is_not(tmp_path):
     saved(scene(0), tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("a dog")

@@ -107,6 +107,12 @@ def test_cider_equals_the_reference(corpus):
     np.testing.assert_allclose(found.mean(), expected, rtol=1e-9, atol=1e-12)
 
 
+def test_images_that_share_their_only_word_are_counted_apart():
+    found = bleu([["a"], ["a"], ["b"]], [[["a"]], [["a"]], [["a"], ["b", "b"]]])
+    assert found.correct_of[:, 0].tolist() == [1, 1, 1]
+    assert cider([["a"], ["a"], ["b"]], [[["a"]], [["a"]], [["c"]]]).tolist()[2] == 0.0
+
+
 def test_plain_cider_neither_clips_nor_punishes_length():
     references = [[["a", "red", "dog"]], [["the", "ball"]]]
     same, doubled = [["a", "red", "dog"], ["x"]], [["a", "red", "dog"] * 2, ["x"]]
