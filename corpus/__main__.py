@@ -23,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DataError, OSError) as error:
         print(f"corpus: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("corpus: stopped; nothing was written", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,9 +73,9 @@ def _check(options: argparse.Namespace) -> int:
             raise DataError(f"--list {text!r} says no file; say SPLIT=FILE, as in train=trainImages.txt")
         lists[split] = Path(path)
     report = check_data(options.data, language=options.language, lists=lists)
+    print(json.dumps(report.as_json(), ensure_ascii=False) if options.json else report.in_words(), flush=True)
     if options.html:
         options.html.write_text(check_page(report), encoding="utf-8")
-    print(json.dumps(report.as_json(), ensure_ascii=False) if options.json else report.in_words())
     return 1 if report.errors else 0
 
 

@@ -15,7 +15,7 @@ import imagehash
 import numpy as np
 
 from corpus.dataset import OWN_DATA
-from corpus.duplicates import groups, near_pairs
+from corpus.duplicates import groups, near_links
 from corpus.example import Example, Member
 from corpus.findings import Case, Finding, finding
 from model import ImageError, read_picture
@@ -27,6 +27,7 @@ NEAR = 6  # bits of 64 that nearly equal pictures may differ in
 _BLANK = 2.0  # standard deviation of grey values, of 255
 _ALIKE = 12.0  # mean difference of two thumbnails, of 255, that nearly equal pictures stay below
 _AT_ONCE = 256  # pictures in flight
+_NAMED = 8  # pictures of a group
 _THUMBNAIL = 16  # pixels
 
 
@@ -85,8 +86,9 @@ def check_pictures(examples: Sequence[Example], looks: Sequence[Look]) -> list[F
 def _look(example: Example) -> Look:
     try:
         data = example.read()
-    except OSError as error:
-        return Look(state="missing", error=f"{example.place} cannot be read ({error.strerror})")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return Look(state="missing", error=f"{example.place} cannot be read ({reason})")
     try:
         picture = read_picture(data, OWN_DATA, least=(64, 64))  # a JPEG is decoded small
         grey = picture.upright().convert("L")
@@ -109,18 +111,17 @@ def _duplicates(examples: Sequence[Example], looks: Sequence[Look]) -> list[Find
     for place, look in enumerate(looks):
         same[look.digest].append(place)
     exact = [places for places in same.values() if len(places) > 1]
-    of_group = {place: number for number, places in enumerate(exact) for place in places}
-    busy = [place for place, look in enumerate(looks) if not _is_blank(look)]
-    hashes = np.array([looks[place].phash for place in busy], np.uint64)
-    pairs = [(busy[one], busy[other]) for one, other in near_pairs(hashes, NEAR)]
-    pairs = [(one, other) for one, other in pairs if _difference(looks[one], looks[other]) < _ALIKE]
-    near = [group for group in groups(pairs) if len({of_group.get(place, -1 - place) for place in group}) > 1]
+    firsts = [places[0] for places in same.values() if not _is_blank(looks[places[0]])]  # one of each
+    hashes = np.array([looks[place].phash for place in firsts], np.uint64)
+    links = near_links(hashes, NEAR, lambda one, other: _difference(looks[firsts[one]], looks[firsts[other]]) < _ALIKE)
+    near = groups([(firsts[one], firsts[other]) for one, other in links])
     found: dict[tuple[str, bool], list[Case]] = defaultdict(list)
     for kind, rows in (("the same picture", exact), ("nearly the same picture", near)):
         for places in rows:
             several = [examples[place] for place in places]
             across = len({example.split for example in several}) > 1
-            names = " = ".join(f"{example.image_id} ({example.split})" for example in several)
+            names = " = ".join(f"{example.image_id} ({example.split})" for example in several[:_NAMED])
+            names += f" and {len(several) - _NAMED:,} more" if len(several) > _NAMED else ""
             found[kind, across].append(Case(several[0].where, names, tuple(several)))
     leak = "What is tested on was trained on: keep it in one split."
     twice = "It counts twice in training; join the captions, or take one out."
@@ -139,6 +140,19 @@ def _difference(one: Look, other: Look) -> float:
 
 def _is_blank(look: Look) -> bool:
     return bool(np.frombuffer(look.thumbnail, np.uint8).std() < _BLANK)
+
+
+def _boxes_outside(sound: Sequence[tuple[Example, Look]]) -> list[Finding]:
+    """Return boxes that reach out of their picture by more than a pixel: of another size of it, or not turned with it."""
+    cases = []
+    for example, look in sound:
+        for entry in example.objects:
+            box = entry.box
+            if min(box.x0, box.y0) < -1 or box.x1 > look.size[0] + 1 or box.y1 > look.size[1] + 1:
+                told = f"{entry.name} at {box.x0:g}, {box.y0:g}, {box.x1:g}, {box.y1:g} in {_told(look)}"
+                cases.append(_case(example, told))
+                break
+    return finding("warning", "boxes outside the picture", "They are of another size of it, or of the unturned picture.", cases)
 
 
 def _one_size(sound: Sequence[tuple[Example, Look]]) -> list[Finding]:

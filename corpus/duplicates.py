@@ -5,6 +5,7 @@ I pictures; a hash is 64 bits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -13,19 +14,25 @@ from numpy.typing import NDArray
 HASH_BITS = 64
 
 
-def near_pairs(hashes: NDArray[np.uint64], distance: int) -> list[tuple[int, int]]:
-    """Return all pairs of indices (i, j), i < j, whose hashes (I,) differ in at most `distance` bits.
+def near_links(hashes: NDArray[np.uint64], distance: int, alike: Callable[[int, int], bool]) -> list[tuple[int, int]]:
+    """Return pairs of indices (i, j), i < j, that link all whose hashes (I,) differ in at most `distance` bits and are `alike`.
 
-    Cut into distance + 1 bands, two such hashes have a band in common (Manku, Jain and Sarma 2007, section 3): only
-    neighbours in a band's order are compared. Equal hashes are compared once with the others.
+    Not every pair is told: of pictures with the same hash that are alike the first stands for the others, so that a thousand
+    copies are a thousand links. Cut into distance + 1 bands, two near hashes have a band in common (Manku, Jain and Sarma
+    2007, section 3): only neighbours in a band's order are compared.
     """
     unique, inverse = np.unique(hashes, return_inverse=True)
-    order = np.argsort(inverse, kind="stable")  # pictures in the order of their hashes
-    members = np.split(order, np.flatnonzero(np.diff(inverse[order])) + 1) if len(hashes) else []
-    found = {(int(i), int(j)) for group in members for place, i in enumerate(group) for j in group[place + 1 :]}
+    kinds: list[list[int]] = [[] for _ in unique]  # of each hash pictures that are not alike
+    links: list[tuple[int, int]] = []
+    for place, which in enumerate(inverse.tolist()):
+        like = next((first for first in kinds[which] if alike(first, place)), None)
+        if like is None:
+            kinds[which].append(place)
+        else:
+            links.append((like, place))
     for one, other in _near(unique, distance):
-        found |= {(min(i, j), max(i, j)) for i in members[one].tolist() for j in members[other].tolist()}
-    return sorted(found)
+        links += [(min(i, j), max(i, j)) for i in kinds[one] for j in kinds[other] if alike(i, j)]
+    return sorted(links)
 
 
 def _near(unique: NDArray[np.uint64], distance: int) -> set[tuple[int, int]]:

@@ -66,7 +66,8 @@ class Example:
         """Where the picture lies, for people."""
         if isinstance(self.image, bytes):
             return f"image {self.image_id!r}"
-        return str(self.image) if isinstance(self.image, Path) else f"{self.image.shard}, member {self.image.name!r}"
+        told = str(self.image) if isinstance(self.image, Path) else f"{self.image.shard}, member {self.image.name!r}"
+        return told.encode(errors="backslashreplace").decode()
 
     def in_language(self, language: str) -> Example:
         """Return the example with the references in a language alone, and those whose language is not told."""

@@ -77,7 +77,7 @@ def _shown(example: Example) -> tuple[str, tuple[int, int] | None, str]:
     try:
         picture = read_picture(example.read(), OWN_DATA)
         image = picture.upright()
-    except (OSError, ImageError) as error:
+    except (OSError, ValueError, ImageError) as error:
         return "", None, f"{example.place}: {error}"
     image.thumbnail((_EDGE, _EDGE))
     _draw_boxes(image, example, image.width / picture.upright_size[0])

@@ -16,7 +16,7 @@ from corpus import DataError, read_data
 from corpus.__main__ import main
 from corpus.check import check_data
 from corpus.check_captions import scripts_of
-from corpus.duplicates import groups, near_pairs
+from corpus.duplicates import groups, near_links
 from corpus.pages import drawn_at_random
 
 
@@ -153,7 +153,7 @@ def test_official_lists_tell_who_is_besides(tmp_path):
     st.lists(st.integers(0, 2**64 - 1), max_size=8),
     st.lists(st.tuples(st.integers(0, 7), st.sets(st.integers(0, 63), max_size=9)), max_size=12),
 )
-def test_near_pairs_are_those_of_brute_force(base, flips):
+def test_near_links_join_what_brute_force_joins(base, flips):
     hashes = [*base, *(base[place % len(base)] ^ sum(1 << bit for bit in bits) for place, bits in flips if base)]
     for distance in (0, 3, 6):
         wanted = [
@@ -162,7 +162,18 @@ def test_near_pairs_are_those_of_brute_force(base, flips):
             for j in range(i + 1, len(hashes))
             if (hashes[i] ^ hashes[j]).bit_count() <= distance
         ]
-        assert near_pairs(np.array(hashes, np.uint64), distance) == wanted
+        links = near_links(np.array(hashes, np.uint64), distance, lambda one, other: True)
+        assert set(links) <= set(wanted)
+        assert sorted(groups(links)) == sorted(groups(wanted))
+
+
+def test_pictures_of_one_hash_that_are_not_alike_are_not_linked():
+    hashes = np.array([7, 7, 7, 7, 6], np.uint64)
+    assert near_links(hashes, 1, lambda one, other: (one - other) % 2 == 0) == [(0, 2), (0, 4), (1, 3)]
+
+
+def test_thousands_of_copies_are_one_group():
+    assert len(near_links(np.zeros(20_000, np.uint64), 6, lambda one, other: True)) == 19_999
 
 
 def test_pairs_are_joined_into_groups():

@@ -21,6 +21,7 @@ from corpus.formats.writing import NewFolder
 from model import Box
 
 LETTERS = st.characters(codec="utf-8", exclude_categories=("Cs",), exclude_characters="\r\n")
+BREAK = st.sampled_from(["\n", "\r", "\r\n"])
 LINES = st.text(LETTERS, max_size=30).map(str.strip)
 CORNERS = st.integers(0, 4000).map(lambda quarters: quarters / 4)
 BOX = st.builds(
@@ -39,7 +40,7 @@ def examples_that(draw, held):
     """Draw what a format that holds `held` can hold."""
     texts = LINES if EMPTY in held else LINES.filter(bool)
     if BREAKS in held:
-        texts = st.one_of(texts, st.builds("{}\n{}".format, texts.filter(bool), texts.filter(bool)))
+        texts = st.one_of(texts, st.builds("{}{}{}".format, texts.filter(bool), BREAK, texts.filter(bool)))
     languages = st.sampled_from(["", "en", "zh", "pt-BR"]) if LANGUAGES in held else st.just("")
     caption = st.tuples(languages, texts)
     found = []
@@ -172,7 +173,9 @@ def test_imagefolders_of_hugging_face_are_read(tmp_path):
     picture(tmp_path, "train/0001.png", "validation/sub/0002.png")
     (tmp_path / "train/metadata.jsonl").write_text('{"file_name": "0001.png", "text": "a dog"}\n')
     (tmp_path / "validation/metadata.csv").write_text("file_name,text\nsub/0002.png,a cat\n")
-    (example,) = stream_data(tmp_path)
+    with pytest.raises(DataError, match=r"may be in several formats \(jsonl: metadata.jsonl, csv: metadata.csv\)"):
+        read_data(tmp_path)
+    (example,) = stream_data(f"jsonl:{tmp_path}")
     assert (example.split, example.references, example.image_id) == ("train", ("a dog",), "0001")
     (example,) = stream_data(f"csv:{tmp_path}")
     assert (example.split, example.references, example.read()[3:]) == ("val", ("a cat",), b"validation/sub/0002.png")

@@ -6,6 +6,7 @@ have a `language`. Boxes are [x, y, width, height].
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,8 +16,10 @@ from corpus.errors import DataError
 from corpus.example import Example, NamedBox
 from corpus.formats.files import (
     Reading,
+    box_of,
     find_picture,
     json_document,
+    language_of,
     missing_picture,
     split_name,
     split_of_name,
@@ -38,7 +41,9 @@ def read_coco(paths: list[Path], reading: Reading) -> Iterator[Example]:
             images, annotations = (table(document, name, path, "COCO captions file") for name in ("images", "annotations"))
             known = {str(record["id"]) for record in images if isinstance(record, dict) and "id" in record}
             captions = _captions(path, annotations, known, reading)
-            objects = _objects(path.with_name(path.name.replace("captions", "instances")), path, reading)
+            objects: dict[str, list[NamedBox]] = defaultdict(list)
+            with reading.faults:  # broken boxes leave the captions as they are
+                objects = _objects(path.with_name(path.name.replace("captions", "instances")), path, reading)
             for number, record in enumerate(images):
                 example = None
                 with reading.faults:
@@ -57,7 +62,7 @@ def write_coco(examples: Iterable[Example], folder: NewFolder) -> None:
     for number, example in numbered(examples):
         name = folder.picture(example, number, example.split).partition("/")[2]
         image_id: int | str = example.image_id
-        if example.image_id.isascii() and example.image_id.isdigit() and str(int(example.image_id)) == example.image_id:
+        if re.fullmatch(r"0|[1-9]\d{0,17}", example.image_id, re.ASCII):
             image_id = int(example.image_id)  # as other programs have them
         images[example.split].append({"id": image_id, "file_name": name, "split": example.split})
         for text, language in zip(example.references, example.languages, strict=True):
@@ -113,7 +118,7 @@ def _captions(path: Path, annotations: list[Any], known: set[str], reading: Read
                 raise DataError(
                     f"{where} is about the image {image_id!r}, which is not in 'images'; every caption needs its image"
                 )
-            found[image_id].append((text, str(record.get("language", "")), where))
+            found[image_id].append((text, language_of(record, where), where))
     return found
 
 
@@ -140,6 +145,6 @@ def _objects(path: Path, captions: Path, reading: Reading) -> dict[str, list[Nam
 def _box(record: dict[str, Any], where: str) -> Box:
     try:
         left, top, width, height = map(float, record["bbox"])
+        return box_of(left, top, left + width, top + height)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{where} has the box {record.get('bbox')!r}; it must be [x, y, width, height] in pixels") from error
-    return Box(left, top, left + width, top + height)

@@ -9,23 +9,24 @@ from pathlib import Path
 
 from corpus.errors import DataError
 from corpus.example import Example
-from corpus.formats.files import Reading, split_of_name, text_lines
-from corpus.formats.records import Row, columns_of, join_rows
+from corpus.formats.files import Reading, text_lines
+from corpus.formats.records import Row, columns_of, join_rows, rows_prefix, tells_split
 from corpus.formats.writing import NewFolder, numbered
 
+_LONGEST = 10_000_000  # characters of a cell
 _DELIMITERS = (",", "\t", ";", "|")
 _HEADER = ("file_name", "text", "language", "split", "image_id")
 
 
 def read_csv(paths: list[Path], reading: Reading) -> Iterator[Example]:
     """Read tables; the delimiter is the one by which the first line has a column for pictures."""
-    return join_rows(chain.from_iterable(_rows(path, reading) for path in paths), reading)
+    return join_rows(chain.from_iterable(_rows(path, reading, rows_prefix(path, paths)) for path in paths), reading)
 
 
 def write_csv(examples: Iterable[Example], folder: NewFolder) -> None:
     """Write captions.csv, one caption a row, and the pictures in images/."""
     with folder.open("captions.csv", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file, lineterminator="\r\n")  # RFC 4180; and both characters are quoted in cells
         writer.writerow(_HEADER)
         for number, example in numbered(examples):
             name = folder.picture(example, number, "images")
@@ -33,14 +34,15 @@ def write_csv(examples: Iterable[Example], folder: NewFolder) -> None:
                 writer.writerow((name, text, language, example.split, example.image_id))
 
 
-def _rows(path: Path, reading: Reading) -> Iterator[Row]:
+def _rows(path: Path, reading: Reading, prefix: str) -> Iterator[Row]:
     lines = text_lines(path, reading.faults)
     try:
         _, header = next(lines)
     except StopIteration:
         raise DataError(f"{path} is empty; its first line must name the columns") from None
     delimiter, names, caption = _told_by(header, path, reading)
-    split = split_of_name(path.name if path.name != "metadata.csv" else path.parent.name)
+    told = tells_split(path)
+    csv.field_size_limit(_LONGEST)
     table = csv.reader((line for _, line in lines), delimiter=delimiter, strict=True, skipinitialspace=delimiter == "|")
     while True:
         cells = None
@@ -51,7 +53,9 @@ def _rows(path: Path, reading: Reading) -> Iterator[Row]:
             return
         except csv.Error as error:
             with reading.faults:
-                raise DataError(f"{path}, line {first}: {error}; quotes inside a quoted cell are doubled") from error
+                raise DataError(
+                    f"{path}, line {first}: {error}; a cell with quotes or line breaks is quoted, its quotes doubled"
+                ) from error
             return  # where a quote is not closed, what follows cannot be told apart
         if cells:
             with reading.faults:
@@ -62,7 +66,7 @@ def _rows(path: Path, reading: Reading) -> Iterator[Row]:
                     )
                 values: dict[str, object] = dict(zip(names, cells, strict=True))
                 values[caption] = values[caption] or None  # an empty cell: a picture without a caption
-                row = Row(where, values, split, roots=(path.parent,))
+                row = Row(where, values, path.parent, told, prefix=prefix)
             if len(cells) == len(names):
                 yield row
 

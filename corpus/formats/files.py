@@ -14,6 +14,7 @@ from corpus.errors import DataError, Faults
 from corpus.example import NamedBox
 from model import Box
 
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*")  # a tag as BCP 47 and file names have them
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _SPLITS = {"validation": "val", "valid": "val", "dev": "val", "restval": "train", "training": "train", "testing": "test"}
 
@@ -32,10 +33,16 @@ def split_name(told: str) -> str:
     return _SPLITS.get(told.strip().lower(), told.strip())
 
 
-def split_of_name(name: str) -> str:
-    """Return the split that the name of a file or folder tells: captions_val2017.json is val; train where it tells none."""
-    found = re.search(r"(?<![a-z])(val|valid|validation|dev|test|testing|train|training)(?![a-z])", name.lower())
-    return split_name(found.group()) if found else "train"
+def split_of_name(name: str, *others: str) -> str:
+    """Return the split that the name of a file or folder tells: captions_val2017.json is val.
+
+    The first of the names that tells one counts; train where none does.
+    """
+    for told in (name, *others):
+        found = re.search(r"(?<![a-z])(val|valid|validation|dev|test|testing|train|training)(?![a-z])", told.lower())
+        if found:
+            return split_name(found.group())
+    return "train"
 
 
 def without_ending(name: str) -> str:
@@ -115,22 +122,45 @@ def texts_of(value: Any, where: str) -> list[str]:
 def boxes_of(value: Any, where: str) -> tuple[NamedBox, ...]:
     """Return objects of rows [x0, y0, x1, y1, class]. Raises DataError that names the record."""
     try:
-        rows = [(str(row[4]), Box(*map(float, row[:4]))) for row in value]
-        if not all(-math.inf < box.x0 <= box.x1 < math.inf and -math.inf < box.y0 <= box.y1 < math.inf for _, box in rows):
-            raise ValueError("corners")
+        return tuple(NamedBox(str(row[4]), box_of(*row[:4])) for row in value)
     except (ValueError, TypeError, IndexError, KeyError) as error:
         raise DataError(f"{where}: boxes are {_short(value)}; they must be rows of [x0, y0, x1, y1, class] in pixels") from error
-    return tuple(NamedBox(name, box) for name, box in rows)
+
+
+def box_of(x0: Any, y0: Any, x1: Any, y1: Any) -> Box:
+    """Return a box of its corners. Raises ValueError or TypeError where they are not numbers in order."""
+    box = Box(float(x0), float(y0), float(x1), float(y1))
+    if not (-math.inf < box.x0 <= box.x1 < math.inf and -math.inf < box.y0 <= box.y1 < math.inf):
+        raise ValueError("a box's second corner is not behind its first")
+    return box
+
+
+def id_of(value: Any, where: str) -> str | None:
+    """Return an image id, which is a text or a whole number, None where there is none. Raises DataError that names the record."""
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise DataError(f"{where}: the image id is {_short(value)}; it must be a text or a whole number")
+    return str(value)
+
+
+def language_of(record: dict[str, Any], where: str) -> str:
+    """Return a record's `language`, "" where it is not told. Raises DataError that names the record."""
+    value = record.get("language")
+    if value is not None and not isinstance(value, str):
+        raise DataError(f"{where}: 'language' is {_short(value)}; it must be a tag such as en or zh-TW")
+    return value or ""
 
 
 def find_picture(roots: list[Path], name: str, split: str) -> Path | None:
     """Return where a picture lies: under one of the roots, its images/ or a folder named like the split."""
-    if "\0" in name or not name:
-        return None
-    for root in roots:
+    for root in roots if name else ():
         for place in (root, root / "images", root / split, root / f"{split}2017", root / f"{split}2014"):
-            if (place / name).is_file():
-                return place / name
+            try:
+                if (place / name).is_file():
+                    return place / name
+            except (OSError, ValueError):  # too long for a file's name, or no characters of one
+                return None
     return None
 
 

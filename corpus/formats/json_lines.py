@@ -13,14 +13,14 @@ from typing import Any
 
 from corpus.errors import DataError
 from corpus.example import Example
-from corpus.formats.files import Reading, json_document, split_of_name, text_lines
-from corpus.formats.records import Row, join_rows
+from corpus.formats.files import Reading, json_document, text_lines
+from corpus.formats.records import Row, join_rows, rows_prefix, tells_split
 from corpus.formats.writing import NewFolder, numbered, record_of
 
 
 def read_json_lines(paths: list[Path], reading: Reading) -> Iterator[Example]:
     """Read files of JSON lines, or of one JSON list each, with pictures beside them."""
-    return join_rows(chain.from_iterable(json_rows(path, reading) for path in paths), reading)
+    return join_rows(chain.from_iterable(json_rows(path, reading, prefix=rows_prefix(path, paths)) for path in paths), reading)
 
 
 def write_json_lines(examples: Iterable[Example], folder: NewFolder) -> None:
@@ -31,15 +31,15 @@ def write_json_lines(examples: Iterable[Example], folder: NewFolder) -> None:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def json_rows(path: Path, reading: Reading, language: str = "") -> Iterator[Row]:
+def json_rows(path: Path, reading: Reading, language: str = "", prefix: str = "") -> Iterator[Row]:
     """Yield the records of a file with where they stand. Raises DataError where it is no list of records at all."""
-    split = split_of_name(path.name if path.stem != "metadata" else path.parent.name)
+    told = tells_split(path)
     for where, record in _records(path, reading):
         with reading.faults:
             if not isinstance(record, dict):
                 raise DataError(f"{where} is {str(record)[:60]!r}; it must be an object with a picture and captions")
         if isinstance(record, dict):
-            yield Row(where, record, split, language, (path.parent,))
+            yield Row(where, record, path.parent, told, language, prefix)
 
 
 def _records(path: Path, reading: Reading) -> Iterator[tuple[str, Any]]:

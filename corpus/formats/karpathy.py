@@ -14,7 +14,9 @@ from corpus.example import Example
 from corpus.formats.files import (
     Reading,
     find_picture,
+    id_of,
     json_document,
+    language_of,
     missing_picture,
     split_name,
     table,
@@ -62,11 +64,11 @@ def _example(path: Path, where: str, record: Any, reading: Reading) -> Example:
     texts, languages = [], []
     for number, sentence in enumerate(value_of(record, "sentences", (list,), where)):
         texts += texts_of(value_of(sentence, "raw", (str,), f"{where}.sentences[{number}]"), where)
-        languages.append(str(sentence.get("language", "")))
+        languages.append(language_of(sentence, where))
     folder = str(record.get("filepath") or "")
     roots = [path.parent / folder, path.parent / "images" / folder, path.parent]
     file = find_picture(roots, name, split)
     if file is None and reading.need_images:
         raise DataError(missing_picture(name, where, path.parent))
-    image_id = str(record.get("image_id") or without_ending(name))
+    image_id = id_of(record.get("image_id"), where) or without_ending(name)
     return Example(file or path.parent / name, tuple(texts), split, image_id, tuple(languages), where=where)

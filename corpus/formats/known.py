@@ -43,6 +43,7 @@ def _read_both(paths: list[Path], reading: Reading) -> Iterator[Example]:
     return read_shards([path for path in paths if path.suffix != ".tar"], shards, reading)
 
 
+_ASIDE = ".lemma.token.txt"  # Flickr8k's captions once more, in base forms
 _EVERYTHING = frozenset({SPLITS, LANGUAGES, BOXES, SILENT, BREAKS, EMPTY})
 
 FORMATS = {
@@ -74,7 +75,8 @@ def told(data: str) -> tuple[Format, list[Path], dict[str, str]]:
     kind, text, columns = "", data, {}
     name, _, rest = data.partition(":")
     if rest and name in FORMATS:
-        text, _, query = rest.rpartition("?") if "=" in rest.rpartition("?")[2] else (rest, "", "")
+        has_columns = "=" in rest.rpartition("?")[2] and not Path(rest).exists()
+        text, _, query = rest.rpartition("?") if has_columns else (rest, "", "")
         kind = name
         for part in filter(None, query.split("&")):
             what, _, column = part.partition("=")
@@ -123,10 +125,17 @@ def _folder(kind: str, path: Path) -> tuple[Format, list[Path]]:
         if not lines or not shards:
             raise DataError(f"{path} has {len(shards)} tar shards and {len(lines)} captions.<language>.jsonl; it needs both")
         return FORMATS["shards"], [*lines, *shards]
+    marked: dict[str, list[Path]] = {}
     for entry in FORMATS.values():
         for mark in entry.marks if kind in ("", entry.name) else ():
-            if found := sorted(path.glob(mark)):
-                return entry, found
+            found = sorted(file for file in path.glob(mark) if not file.name.endswith(_ASIDE))
+            if found and entry.name not in marked:
+                marked[entry.name] = found
+    if len(marked) > 1:
+        told = ", ".join(f"{name}: {files[0].name}" for name, files in marked.items())
+        raise DataError(f"{path} may be in several formats ({told}); say which, as in {next(iter(marked))}:{path}")
+    for name, files in marked.items():
+        return FORMATS[name], files
     pictures = kind in ("", "sidecar") and any(file.suffix.lower() in PICTURES for file in path.rglob("*"))
     if pictures and (kind or any(path.rglob("*.txt"))):
         return FORMATS["sidecar"], [path]

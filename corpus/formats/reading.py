@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -21,7 +22,12 @@ def stream_data(data: str | Path, *, faults: Faults | None = None, need_images: 
     faults = faults or Faults()
     entry, paths, columns = told(str(data))
     with faults:
-        yield from entry.read(paths, Reading(faults, need_images, columns))
+        for example in entry.read(paths, Reading(faults, need_images, columns)):
+            sound = example.image_id.isascii() and example.image_id.isprintable()
+            with faults:
+                sound = sound or _is_plain(example)
+            if sound:
+                yield example
 
 
 def unique(examples: Iterable[Example], data: str | Path, faults: Faults | None = None) -> Iterator[Example]:
@@ -47,6 +53,14 @@ def read_data(data: str | Path, *, language: str = "en", need_captions: bool = T
         known = sorted({tag for example in examples for tag in example.languages})
         raise DataError(f"{data} has no caption in {language!r}; it has {', '.join(known)}: say --language")
     return [example for example in found if example.references or not need_captions]
+
+
+def _is_plain(example: Example) -> bool:
+    """Hold that id, split and languages are characters that can be written."""
+    for what, text in (("image id", example.image_id), ("split", example.split), ("language", " ".join(example.languages))):
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+            raise DataError(f"{example.where}: the {what} {text!r} holds a control character or half a character; change it")
+    return True
 
 
 def _check_once(data: str | Path, example: Example, split_of: dict[str, str]) -> None:

@@ -9,7 +9,17 @@ from typing import Any
 
 from corpus.errors import DataError
 from corpus.example import Example, Member, NamedBox
-from corpus.formats.files import Reading, boxes_of, find_picture, missing_picture, split_name, texts_of, without_ending
+from corpus.formats.files import (
+    Reading,
+    boxes_of,
+    find_picture,
+    id_of,
+    missing_picture,
+    split_name,
+    split_of_name,
+    texts_of,
+    without_ending,
+)
 
 COLUMNS: dict[str, tuple[str, ...]] = {  # what a row holds, and what people call the column for it
     "image": (
@@ -22,7 +32,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {  # what a row holds, and what people cal
     "boxes": ("boxes",),
 }  # fmt: skip
 
-Locate = Callable[[str, str], Path | Member | None]  # a picture's name and split -> where it is
+Locate = Callable[[str], Path | Member | None]  # a picture's name -> where it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +41,10 @@ class Row:
 
     where: str
     values: dict[str, Any]
-    split: str = "train"
+    folder: Path  # that its picture lies in
+    file: str = ""  # name of the file, which may tell the split
     language: str = ""
-    roots: tuple[Path, ...] = ()  # folders that its picture is looked for in
+    prefix: str = ""  # of ids that are made of the picture's name
 
 
 @dataclass(slots=True)
@@ -42,6 +53,7 @@ class _Gathered:
 
     where: str
     split: str
+    picture: tuple[Path, str]  # folder and name
     image: Path | Member
     references: list[str] = field(default_factory=list)
     languages: list[str] = field(default_factory=list)
@@ -52,15 +64,35 @@ class _Gathered:
 def join_rows(rows: Iterable[Row], reading: Reading, locate: Locate | None = None) -> Iterator[Example]:
     """Join rows by picture, in the order of their first rows; the id is `image_id`, else the picture's name without ending.
 
-    All captions are held, no picture is. A bad row is a fault that names it.
+    `locate` finds pictures in shards; without it they are files. All captions are held, no picture is. A bad row is a fault
+    that names it, and so is data without any column for captions.
     """
     found: dict[str, _Gathered] = {}
-    for row in rows:
+    has_captions, last = False, None
+    for last in rows:
         with reading.faults:
-            _gather(found, row, reading, locate or _beside(row))
+            has_captions |= bool(_gather(found, last, reading, locate))
+    with reading.faults:
+        if found and not has_captions and last is not None:
+            raise DataError(
+                f"{last.where} and all others have no column for captions; they have {', '.join(map(repr, last.values))}: "
+                "name it, as in jsonl:PATH?caption=COLUMN"
+            )
     for image_id, entry in found.items():
         texts, languages, sources = (tuple(values) for values in (entry.references, entry.languages, entry.sources))
         yield Example(entry.image, texts, entry.split, image_id, languages, entry.objects, entry.where, sources)
+
+
+def tells_split(path: Path) -> str:
+    """Return the name that may tell a file's split: of metadata.jsonl and metadata.csv their folder's, if it is a split's."""
+    if path.stem != "metadata":
+        return path.name
+    return path.parent.name if split_name(path.parent.name) in ("train", "val", "test") else ""
+
+
+def rows_prefix(path: Path, paths: list[Path]) -> str:
+    """Return what ids of a file begin with: its folder's name, where files of several folders are read together."""
+    return f"{path.parent.name}/" if len({other.parent for other in paths}) > 1 else ""
 
 
 def columns_of(names: Iterable[str], told: dict[str, str], where: str) -> dict[str, str]:
@@ -87,33 +119,37 @@ def languages_of(value: Any, texts: int, where: str) -> list[str]:
     return values
 
 
-def _gather(found: dict[str, _Gathered], row: Row, reading: Reading, locate: Locate) -> None:
+def _gather(found: dict[str, _Gathered], row: Row, reading: Reading, locate: Locate | None) -> str:
+    """Add a row to what was found; returns the name of its column for captions, "" where it has none."""
     column = columns_of(row.values, reading.columns, row.where)
     value = {what: row.values.get(name) if name else None for what, name in column.items()}
     name = _text(value["image"], column["image"], row.where)
-    split = split_name(_text(value["split"] or row.split, column["split"], row.where))
-    image_id = str(value["id"]) if value["id"] not in (None, "") else without_ending(name)
-    if not image_id:
+    if not name:
         raise DataError(f"{row.where} names no picture; its column {column['image']!r} is empty")
+    told = _text(value["split"] or "", column["split"], row.where)
+    split = split_name(told) if told else split_of_name(row.file, name.partition("/")[0] if "/" in name else "")
+    image_id = id_of(value["id"], row.where) or row.prefix + without_ending(name)
     texts = [] if value["caption"] is None else texts_of(value["caption"], row.where)
     languages = languages_of(value["language"] or row.language, len(texts), row.where)
     objects = boxes_of(value["boxes"] or [], row.where)
     entry = found.get(image_id)
     if entry is None:
-        image = locate(name, split)
+        image = locate(name) if locate else find_picture([row.folder], name, split)
         if image is None and reading.need_images:
-            raise DataError(missing_picture(name, row.where, row.roots[0] if row.roots else None))
-        entry = found[image_id] = _Gathered(row.where, split, image or Path(name))
+            raise DataError(missing_picture(name, row.where, None if locate else row.folder))
+        entry = found[image_id] = _Gathered(row.where, split, (row.folder, name), image or row.folder / name)
     if entry.split != split:
         raise DataError(f"{row.where}: {image_id!r} is in {split!r}, and in {entry.split!r} by {entry.where}; choose one split")
+    if entry.picture != (row.folder, name):
+        raise DataError(
+            f"{row.where}: {image_id!r} is the picture {name!r}, and {entry.picture[1]!r} by {entry.where}; "
+            "give each an 'image_id' of its own"
+        )
     entry.references += texts
     entry.languages += languages
     entry.sources += [row.where] * len(texts)
     entry.objects = entry.objects or objects
-
-
-def _beside(row: Row) -> Locate:
-    return lambda name, split: find_picture(list(row.roots), name, split)
+    return column["caption"]
 
 
 def _text(value: Any, column: str, where: str) -> str:

@@ -17,12 +17,12 @@ from webdataset.tariterators import group_by_keys
 
 from corpus.errors import DataError
 from corpus.example import Example, Member
-from corpus.formats.files import PICTURES, Reading, boxes_of, split_name, split_of_name, texts_of
+from corpus.formats.files import PICTURES, Reading, boxes_of, id_of, split_name, split_of_name, texts_of
 from corpus.formats.records import COLUMNS, languages_of
 from corpus.formats.shards import ShardWriters, members
 from corpus.formats.writing import NewFolder, ending_of, numbered, read_picture_of, record_of
 
-_TEXTS = (".json", ".txt", ".JSON", ".TXT")
+_TEXTS = (".json", ".txt")
 _PICTURES = frozenset(ending[1:] for ending in PICTURES)
 
 
@@ -58,7 +58,7 @@ def _files(shards: list[Path], reading: Reading) -> Iterator[dict[str, Any]]:
     for path in shards:
         url = str(path)
         for member, content in members(path, reading, _TEXTS):
-            yield {"fname": member.name, "data": content if member.name.endswith(_TEXTS) else member, "__url__": url}
+            yield {"fname": member.name, "data": content if member.name.lower().endswith(_TEXTS) else member, "__url__": url}
         yield {}
 
 
@@ -66,7 +66,8 @@ def _example(sample: dict[str, Any], where: str) -> Example:
     pictures = [ending for ending in sample if ending in _PICTURES]
     if len(pictures) != 1:
         has = ", ".join(sorted(ending for ending in sample if not ending.startswith("__")))
-        raise DataError(f"{where} has {len(pictures)} pictures among its members ({has}); it must have one")
+        hint = "; a key ends at the first dot of a name" if any("." in ending for ending in sample if ending[:2] != "__") else ""
+        raise DataError(f"{where} has {len(pictures)} pictures among its members ({has}); it must have one{hint}")
     image = sample[pictures[0]]
     assert isinstance(image, Member)
     record = _record(sample, where)
@@ -77,7 +78,7 @@ def _example(sample: dict[str, Any], where: str) -> Example:
     languages = languages_of(record.get("languages") or record.get("language"), len(texts), where)
     shard, split = _told_by(image.shard)
     split = split_name(str(record["split"])) if record.get("split") else split
-    image_id = str(record.get("image_id") or f"{shard}/{sample['__key__']}")
+    image_id = id_of(record.get("image_id"), where) or f"{shard}/{sample['__key__']}"
     return Example(
         image,
         tuple(texts),

@@ -5,7 +5,6 @@ Folders train, val and test (or validation, valid, dev) are splits; any other fo
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -13,11 +12,11 @@ from pathlib import Path
 
 from corpus.errors import DataError
 from corpus.example import Example
-from corpus.formats.files import PICTURES, Reading, split_name, text_lines
+from corpus.formats.files import LANGUAGE, PICTURES, Reading, split_name, text_lines
 from corpus.formats.writing import NewFolder, numbered
 
 SPLITS = ("train", "val", "test")
-_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*")
+_ASIDE = ("readme", "license", "licence")  # texts that are about the folder
 
 
 def read_sidecar(paths: list[Path], reading: Reading) -> Iterator[Example]:
@@ -28,31 +27,25 @@ def read_sidecar(paths: list[Path], reading: Reading) -> Iterator[Example]:
 def write_sidecar(examples: Iterable[Example], folder: NewFolder) -> None:
     """Write a folder a split, and beside each picture one text a language."""
     for number, example in numbered(examples):
+        if LANGUAGE.fullmatch(Path(example.image_id).suffix[1:]):
+            raise DataError(f"the image id {example.image_id!r} ends like a language; convert to another format, such as jsonl")
         name = folder.picture(example, number, example.split, by_id=True)
         stem = name[: -len(Path(name).suffix)]
         told: defaultdict[str, list[str]] = defaultdict(list)
         for text, language in zip(example.references, example.languages, strict=True):
             told[language].append(text)
         for language, texts in told.items():
-            if language and not _LANGUAGE.fullmatch(language):
-                raise DataError(
-                    f"image {example.image_id!r} has a caption in {language!r}; a language is a tag such as en or zh-TW"
-                )
-            path = f"{stem}.{language}.txt" if language else f"{stem}.txt"
-            if (folder.partial / path).exists():
-                raise DataError(
-                    f"the captions of {example.image_id!r} in {language!r} would be those of another id; convert to jsonl"
-                )
-            with folder.open(path) as file:
+            with folder.open(f"{stem}.{language}.txt" if language else f"{stem}.txt") as file:
                 file.writelines(f"{text}\n" for text in texts)
 
 
 def _read(root: Path, reading: Reading) -> Iterator[Example]:
-    files = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+    visible = (path for path in root.rglob("*") if not any(part.startswith(".") for part in path.relative_to(root).parts))
+    files = sorted(path for path in visible if path.is_file())
     pictures = {_stem(path): path for path in files if path.suffix.lower() in PICTURES}
     texts: defaultdict[Path, list[tuple[str, Path]]] = defaultdict(list)
     for path in files:
-        if path.suffix == ".txt":
+        if path.suffix.lower() == ".txt" and path.stem.lower() not in _ASIDE:
             with reading.faults:
                 picture, language = _owner(path, pictures, reading)
                 texts[picture].append((language, path))
@@ -79,7 +72,7 @@ def _owner(path: Path, pictures: dict[Path, Path], reading: Reading) -> tuple[Pa
     whole = _stem(path)
     if whole in pictures:
         return pictures[whole], ""
-    if _LANGUAGE.fullmatch(whole.suffix[1:]) and _stem(whole) in pictures:
+    if LANGUAGE.fullmatch(whole.suffix[1:]) and _stem(whole) in pictures:
         return pictures[_stem(whole)], whole.suffix[1:]
     raise DataError(f"{path} has no picture beside it ({whole.name}.jpg, …); put the picture there")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import IO, Any
 
 from corpus.errors import DataError
 from corpus.example import Example
-from corpus.formats.files import PICTURES
+from corpus.formats.files import LANGUAGE, PICTURES
 from model import sniff_format
 
-_SAFE = re.compile(r"[^\x00-\x1f\x7f/\\:*?\"<>|.][^\x00-\x1f\x7f/\\:*?\"<>|]{0,100}")  # a file name on every system
+_SAFE = re.compile(r"[^\x00-\x1f\x7f/\\:*?\"<>|.][^\x00-\x1f\x7f/\\:*?\"<>|]*")  # a file name on every system
+_LONGEST = 200  # bytes of a name; a file system takes 255
 _ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
 
 
@@ -23,23 +25,26 @@ class NewFolder:
     """A folder that is written beside its place and put there when all is written: `with NewFolder(path) as folder`."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.partial = path.with_name(f".{path.name}.partial")
+        self.path = path.resolve()
+        self.partial = self.path
 
     def __enter__(self) -> NewFolder:
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise DataError(f"{self.path} exists and is not empty; name a new folder")
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Its own name, whoever else writes to the same place.
+        self.partial = self.path.with_name(f".{self.path.name[:50]}.{secrets.token_hex(8)}.partial")
+        self.partial.mkdir()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is not None:
+        try:
+            if error is None:
+                self.partial.replace(self.path)  # an empty folder there is replaced, a full one is not
+        except OSError as failed:
+            raise DataError(f"{self.path} cannot be put there ({failed.strerror}); name a new folder") from failed
+        finally:
             shutil.rmtree(self.partial, ignore_errors=True)
-            return
-        if self.path.exists():
-            self.path.rmdir()
-        self.partial.rename(self.path)
 
     def open(self, name: str, *, newline: str | None = "\n") -> IO[str]:
         """Open a text file of the folder, in UTF-8, for writing."""
@@ -76,8 +81,13 @@ def picture_stem(example: Example) -> str:
 
 
 def numbered(examples: Iterable[Example]) -> Iterator[tuple[int, Example]]:
-    """Number the examples, and hold that their splits can name files."""
+    """Number the examples, and hold that their splits and languages can be parts of files' names."""
     for number, example in enumerate(examples):
+        for language in set(example.languages):
+            if language and not LANGUAGE.fullmatch(language):
+                raise DataError(
+                    f"image {example.image_id!r} has a caption in {language!r}; a language is a tag such as en or zh-TW"
+                )
         if not re.fullmatch(r"[\w-]{1,60}", example.split):
             raise DataError(f"image {example.image_id!r} is in the split {example.split!r}; a split is letters, digits, - and _")
         yield number, example
@@ -97,8 +107,8 @@ def read_picture_of(example: Example) -> bytes:
     """Return the bytes of an example's picture. Raises DataError where they cannot be read."""
     try:
         return example.read()
-    except OSError as error:
-        raise DataError(f"{example.place} cannot be read ({error.strerror}); nothing was written") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{example.place} cannot be read ({error}); nothing was written") from error
 
 
 def ending_of(example: Example, data: bytes) -> str:
@@ -110,4 +120,4 @@ def ending_of(example: Example, data: bytes) -> str:
 
 
 def _is_file_name(text: str) -> bool:
-    return _SAFE.fullmatch(text) is not None and not text.endswith((" ", "."))
+    return _SAFE.fullmatch(text) is not None and not text.endswith((" ", ".")) and len(text.encode()) <= _LONGEST
