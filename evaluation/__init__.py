@@ -3,7 +3,7 @@
 from evaluation.baselines import best_constant, human_captions, leave_one_out, nearest_captions, wrong_pictures
 from evaluation.captions import CaptionScores, score_captions
 from evaluation.compare import Comparison, Row, compare, mean_features
-from evaluation.generate import caption_pictures, explain_pictures, png_bytes
+from evaluation.generate import caption_pictures, explain_pictures, png_bytes, prepared_batches
 from evaluation.golden import coco_captions, golden_figures, kendall_tau_c, tokens_in_order
 from evaluation.hallucination import (
     Hallucination,
@@ -22,7 +22,7 @@ from evaluation.ptb import ptb_tokens, scored_tokens
 from evaluation.scenes import held_out_scenes, judge_captions, judge_scenes
 from evaluation.speed import cost_of_many, speed_beside_peer
 from evaluation.streaming import streaming_figures
-from evaluation.systems import System, read_results, run_checkpoint, write_results
+from evaluation.systems import System, distinct, read_results, run_checkpoint, write_results
 from evaluation.tokens import tokens_of, told_tokens
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "common_length",
     "compare",
     "cost_of_many",
+    "distinct",
     "explain_pictures",
     "golden_figures",
     "held_out_scenes",
@@ -64,6 +65,7 @@ __all__ = [
     "own_synonyms",
     "photograph_pointing",
     "png_bytes",
+    "prepared_batches",
     "ptb_tokens",
     "read_heads",
     "read_results",

@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     golden.set_defaults(run=commands.golden)
 
     streams = verbs.add_parser("streams", help="samples of tar shards a second, beside tarfile's own stream")
-    streams.add_argument("--samples", type=int, default=100_000)
+    streams.add_argument("--samples", type=_samples, default=100_000, help="at least 10")
     streams.add_argument("--folder", type=Path, help="where the synthetic shards lie for a while; 1 GB a 100,000 samples")
     streams.set_defaults(run=commands.streams)
 
@@ -96,6 +96,12 @@ def _parser() -> argparse.ArgumentParser:
 def _beams(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least 1 (greedy)")
+    return int(text)
+
+
+def _samples(text: str) -> int:
+    if not text.isdigit() or int(text) < 10:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least 10")
     return int(text)
 
 

@@ -50,10 +50,12 @@ def best_constant(candidates: Iterable[str], references: References, *, language
 
 def wrong_pictures(captions: dict[str, str], seed: int = 0) -> dict[str, str]:
     """Return the same captions on other images: what they score is what is left when the picture does not matter."""
+    if len(captions) < 2:
+        raise ValueError("there is one picture; its caption cannot be on a wrong one")
     images = sorted(captions)
-    shuffled = images[:]
-    random.Random(seed).shuffle(shuffled)
-    return dict(zip(images, (captions[image] for image in shuffled), strict=True))
+    random.Random(seed).shuffle(images)
+    # Each is given the next one's, in a circle: none keeps its own.
+    return {image: captions[other] for image, other in zip(images, [*images[1:], images[0]], strict=True)}
 
 
 def leave_one_out(

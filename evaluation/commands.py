@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,27 +22,37 @@ from evaluation.pages import captions_page
 from evaluation.scenes import held_out_scenes, judge_captions
 from evaluation.speed import cost_of_many, speed_beside_peer
 from evaluation.streaming import streaming_figures
-from evaluation.systems import System, read_results, run_checkpoint, write_results
+from evaluation.systems import System, distinct, read_results, run_checkpoint, write_results
 from model import DEFAULT_CHECKPOINT, Captioner, GenerationOptions, Strategy, load_checkpoint, rewrite_config, use_threads
 
 
 def captions(options: argparse.Namespace) -> dict[str, Any]:
     """Score checkpoints and files of captions on the same pictures; write what --out asks for."""
     if options.data == "scenes":
+        if options.results or options.out or options.meteor:
+            raise DataError("scenes are drawn and judged exactly; --results, --out and --meteor need data with references")
         return _captions_of_scenes(options)
+    if options.meteor and options.language.lower().partition("-")[0] != "en":
+        raise DataError(f"METEOR here is that of English; leave --meteor out for --language {options.language}")
     if options.out and options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise DataError(f"--out {options.out} exists and is not empty; name a new folder")
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)  # now: not after an hour of captions
     folders = options.checkpoint or ([] if options.results else [DEFAULT_CHECKPOINT])
     everything = read_data(options.data, language=options.language, need_images=bool(folders))
     learnt = everything if options.training is None else read_data(options.training, language=options.language)
     results = [read_results(path) for path in options.results]
     examples = _chosen(everything, options.split or ("test" if folders else None), options.data, results)
     captioners = [(folder, _loaded(folder, options.dtype)) for folder in folders]
+    asked = [(folder, captioner, beams) for folder, captioner in captioners for beams in options.beams or [3]]
+    names = distinct([_name(folder, beams, options) for folder, _, beams in asked] + [system.name for system in results])
     systems = [
-        run_checkpoint(_name(folder, beams, options), captioner, _generation(captioner, beams, options), examples)
-        for folder, captioner in captioners
-        for beams in options.beams or [3]
+        run_checkpoint(name, captioner, _generation(captioner, beams, options), examples)
+        for name, (_, captioner, beams) in zip(names, asked, strict=False)
     ]
+    results = [dataclasses.replace(system, name=name) for name, system in zip(names[len(asked) :], results, strict=True)]
+    if options.baselines == "all" and not (captioners and any(example.split == "train" for example in learnt)):
+        print("evaluation: no captions of the nearest pictures: they need a checkpoint and a train split", file=sys.stderr)
     comparison = compare(
         [*systems, *results],
         examples,
@@ -136,15 +147,15 @@ def _chosen(everything: Sequence[Example], split: str | None, data: str, results
 def _captions_of_scenes(options: argparse.Namespace) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     sets = {"seen pairs": held_out_scenes(options.scenes), "unseen pairs": held_out_scenes(options.scenes, unseen=True)}
-    for folder in options.checkpoint or [DEFAULT_CHECKPOINT]:
+    folders = options.checkpoint or [DEFAULT_CHECKPOINT]
+    asked = [(folder, beams) for folder in folders for beams in options.beams or [3]]
+    for name, (folder, beams) in zip(distinct([_name(*one, options) for one in asked]), asked, strict=True):
         captioner = _loaded(folder, options.dtype)
-        for beams in options.beams or [3]:
-            told = figures[_name(folder, beams, options)] = {}
-            for name, scenes in sets.items():
-                texts = caption_pictures(
-                    captioner, [png_bytes(scene.paint()) for scene in scenes], _generation(captioner, beams, options)
-                )
-                told[name] = judge_captions(texts, scenes) | invented_in_scenes(texts, scenes).as_json()
+        told = figures[name] = {}
+        for kind, scenes in sets.items():
+            pictures = [png_bytes(scene.paint()) for scene in scenes]
+            texts = caption_pictures(captioner, pictures, _generation(captioner, beams, options))
+            told[kind] = judge_captions(texts, scenes) | invented_in_scenes(texts, scenes).as_json()
     return figures
 
 
@@ -157,18 +168,19 @@ def _generation(captioner: Captioner, beams: int, options: argparse.Namespace) -
 def _name(folder: Path, beams: int, options: argparse.Namespace) -> str:
     """Return what a system is called: its folder, unless there is only one, and how it decodes."""
     told = "greedy" if beams == 1 else f"beam {beams}"
-    return told if len(options.checkpoint) < 2 else f"{folder.name} {told}"
+    return told if len(options.checkpoint) < 2 else f"{folder} {told}"
 
 
 def _write(folder: Path, comparison: Comparison, examples: Sequence[Example], options: argparse.Namespace) -> None:
     """Write the page first: it is what takes time and may fail."""
     page = captions_page(f"Captions of {options.data}", comparison, examples)
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "captions").mkdir()
     (folder / "page.html").write_text(page, encoding="utf-8")
     scores = comparison.as_json() | {"images": comparison.per_image()}
     (folder / "scores.json").write_text(json.dumps(scores, ensure_ascii=False, indent=1), encoding="utf-8")
     for row in comparison.rows:
-        write_results(row.system, folder / f"{row.system.name.replace(' ', '-')}.json")
+        name = re.sub(r"[^\w.()-]+", "-", row.system.name)
+        write_results(row.system, folder / "captions" / f"{name}.json")
 
 
 def _loaded(folder: Path, dtype: str) -> Captioner:

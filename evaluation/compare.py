@@ -9,18 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from corpus import OWN_DATA, Example
+from corpus import Example
 from evaluation.baselines import References, best_constant, human_captions, leave_one_out, nearest_captions, wrong_pictures
 from evaluation.captions import CaptionScores, score_captions
-from evaluation.hallucination import Hallucination, Synonyms, invented_objects
+from evaluation.generate import prepared_batches
+from evaluation.hallucination import Hallucination, Synonyms, invented_objects, own_synonyms
 from evaluation.meteor import meteor
-from evaluation.systems import System
+from evaluation.systems import CONSTANT, HUMAN, NEAREST, WRONG, System
 from evaluation.tokens import tokens_of
-from model import Captioner, prepare
-
-_BATCH = 32
+from model import Captioner
 
 
 @dataclass(slots=True)
@@ -99,7 +97,9 @@ def compare(
             for example in examples
             if example.objects and example.image_id in system.captions
         }
-        invented = invented_objects(system.captions, boxed, references, synonyms) if boxed and language == "en" else None
+        words = synonyms or own_synonyms()
+        has_classes = any(words.named(name) for names in boxed.values() for name in names)  # of COCO, not of other data
+        invented = invented_objects(system.captions, boxed, references, words) if has_classes and language == "en" else None
         row = Row(system, scores, invented, None, told)
         if with_meteor:
             known = [[tokens_of(text, language) for text in references[image]] for image in scores.images]
@@ -111,12 +111,12 @@ def compare(
         sentence, _ = best_constant(
             learnt or [text for texts in references.values() for text in texts], references, language=language
         )
-        found.baselines.append(scored(System("best constant caption", dict.fromkeys(references, sentence)), sentence))
-        for system in systems[:1]:
-            found.baselines.append(scored(System("on wrong pictures", wrong_pictures(system.captions))))
+        found.baselines.append(scored(System(CONSTANT, dict.fromkeys(references, sentence)), sentence))
+        for system in systems[:1] if len(references) > 1 else ():
+            found.baselines.append(scored(System(WRONG, wrong_pictures(system.captions)), f"those of {system.name}"))
         if neighbours is not None and training:
             found.baselines.append(scored(_nearest(neighbours, examples, training, language)))
-    if humans:
+    if humans and any(len(texts) > 1 for texts in references.values()):
         found.left_out = _left_out([row.system for row in (*found.rows, *found.baselines)], references, language)
     return found
 
@@ -133,7 +133,7 @@ def _left_out(systems: Sequence[System], references: References, language: str) 
             "rounds": len(rounds),
         }
 
-    found = {"human": summary(human_captions(references))}
+    found = {HUMAN: summary(human_captions(references))}
     for system in systems:
         found[system.name] = summary(lambda _, captions=system.captions: captions)  # type: ignore[misc]
     return found
@@ -146,14 +146,13 @@ def _nearest(captioner: Captioner, examples: Sequence[Example], training: Sequen
         [example.references for example in training],
         language=language,
     )
-    return System("of the nearest pictures", dict(zip((example.image_id for example in examples), captions, strict=True)))
+    return System(NEAREST, dict(zip((example.image_id for example in examples), captions, strict=True)))
 
 
 def mean_features(captioner: Captioner, examples: Sequence[Example]) -> Tensor:
     """Return the mean over each picture's cells of the encoder's features: (I, C)."""
     rows = []
-    for first in tqdm(range(0, len(examples), _BATCH), desc="features", unit="batch", leave=False):
-        views = [prepare(example.read(), captioner.image_config, OWN_DATA) for example in examples[first : first + _BATCH]]
+    for views in prepared_batches(captioner, examples, "features"):
         features = captioner.encode(views)
         rows.append(features.tokens[:, features.prefix :].mean(dim=1))
     return torch.cat(rows)

@@ -8,25 +8,30 @@ from collections.abc import Iterator, Sequence
 from PIL import Image
 from tqdm import tqdm
 
-from corpus import OWN_DATA
-from model import Captioner, GenerationOptions, ImageCaptions, ImageView, prepare
+from corpus import OWN_DATA, DataError, Example
+from model import Captioner, GenerationOptions, ImageCaptions, ImageError, ImageView, prepare
 
 BATCH = 32
 
 
-def caption_pictures(captioner: Captioner, pictures: Sequence[bytes], options: GenerationOptions) -> list[str]:
-    """Return the best caption of each picture; maps and reliance are not computed."""
+def caption_pictures(captioner: Captioner, pictures: Sequence[bytes | Example], options: GenerationOptions) -> list[str]:
+    """Return the best caption of each picture; maps and reliance are not computed.
+
+    Here and below pictures are read and decoded a batch at a time. Raises DataError that names one that cannot be.
+    """
     captions: list[str] = []
-    for views in _batches(captioner, pictures, "captions"):
+    for views in prepared_batches(captioner, pictures, "captions"):
         answers = captioner.caption(views, options, maps=False, reliance=False)
         captions += [answer.captions[0].text for answer in answers]
     return captions
 
 
-def explain_pictures(captioner: Captioner, pictures: Sequence[bytes], texts: Sequence[Sequence[str]]) -> list[ImageCaptions]:
+def explain_pictures(
+    captioner: Captioner, pictures: Sequence[bytes | Example], texts: Sequence[Sequence[str]]
+) -> list[ImageCaptions]:
     """Return every picture's texts explained: maps and probabilities."""
     answers: list[ImageCaptions] = []
-    for views in _batches(captioner, pictures, "explanations"):
+    for views in prepared_batches(captioner, pictures, "explanations"):
         done = len(answers)
         answers += captioner.explain(views, texts[done : done + len(views)], reliance=False)
     return answers
@@ -39,7 +44,16 @@ def png_bytes(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def _batches(captioner: Captioner, pictures: Sequence[bytes], what: str) -> Iterator[list[ImageView]]:
+def prepared_batches(captioner: Captioner, pictures: Sequence[bytes | Example], what: str) -> Iterator[list[ImageView]]:
     """Yield the pictures prepared, a batch at a time."""
     for first in tqdm(range(0, len(pictures), BATCH), desc=what, unit="batch", leave=False):
-        yield [prepare(data, captioner.image_config, OWN_DATA) for data in pictures[first : first + BATCH]]
+        yield [_prepared(captioner, picture) for picture in pictures[first : first + BATCH]]
+
+
+def _prepared(captioner: Captioner, picture: bytes | Example) -> ImageView:
+    if isinstance(picture, bytes):
+        return prepare(picture, captioner.image_config, OWN_DATA)
+    try:
+        return prepare(picture.read(), captioner.image_config, OWN_DATA)
+    except (OSError, ValueError, ImageError) as error:
+        raise DataError(f"{picture.where}: {picture.place} cannot be used ({error}); mend it, or take it out") from error

@@ -39,7 +39,7 @@ _WORDS: dict[str, str] = {  # what else a class is called; words of two parts ar
     "dog": "puppy puppies",
     "horse": "pony ponies foal",
     "sheep": "lamb goat ram",
-    "cow": "cattle bull calf calves ox oxen",
+    "cow": "cattle bull ox oxen",
     "elephant": "",
     "bear": "panda",
     "zebra": "",
@@ -84,7 +84,7 @@ _WORDS: dict[str, str] = {  # what else a class is called; words of two parts ar
     "toilet": "",
     "tv": "television monitor tv_set",
     "laptop": "",
-    "mouse": "",
+    "mouse": "mice",
     "remote": "",
     "keyboard": "",
     "cell phone": "phone cellphone smartphone",
@@ -103,7 +103,7 @@ _WORDS: dict[str, str] = {  # what else a class is called; words of two parts ar
 }
 # Phrases in which a class's word names something else, or a colour.
 _NEUTRAL = (
-    "home plate|train (?:tracks?|station)|bus stop|bear hug|hot air balloon|"
+    "home plate|train (?:tracks?|station)|bus stop|bear hug|hot air balloon|tie dyed?|remote (?=area|beach|place|location)|"
     "(?:baby|adult) (?=elephant|giraffe|bear|bird|zebra|sheep|cow|horse|cat|dog)|passenger (?=jet|train|plane)|"
     "orange (?=shirt|jacket|vest|hat|suit|dress|uniform|coat|cap|life|and|helmet|top|shorts|kayak|pants)"
 )
@@ -165,11 +165,15 @@ def invented_objects(
     references: Mapping[str, Sequence[str]],
     synonyms: Synonyms | None = None,
 ) -> Hallucination:
-    """Count what captions name and pictures do not show; `objects` are the boxed classes of those images that have boxes."""
+    """Count what captions name and pictures do not show; `objects` are the boxed classes of those images that have boxes.
+
+    A box's class is one of the 80 or a word for it; boxes of other things count for nothing.
+    """
     words = synonyms or own_synonyms()
     counts = []
     for image in objects:
-        shown = {*objects[image], *(name for text in references.get(image, ()) for name in words.named(text))}
+        told = [*objects[image], *references.get(image, ())]
+        shown = {name for text in told for name in words.named(text)}
         named = words.named(captions[image])
         counts.append((len(named), sum(name not in shown for name in named)))
     return _summed(counts)
@@ -192,6 +196,8 @@ def _summed(counts: Sequence[tuple[int, int]]) -> Hallucination:
 
 
 def _forms(word: str) -> set[str]:
-    """Return a word and its regular plurals."""
+    """Return a word and its plural: regular, or men of man."""
+    if word.endswith("man"):
+        return {word, word[:-3] + "men"}
     plural = word[:-1] + "ies" if re.search(r"[^aeiou]y$", word) else word + ("es" if re.search(r"(s|x|ch|sh)$", word) else "s")
     return {word, plural}

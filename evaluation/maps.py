@@ -76,7 +76,7 @@ def photograph_pointing(
     A peak counts where its cell touches any box of the class; so does the cell at the centre of the picture.
     """
     chosen = [example for example in examples if example.objects and example.references]
-    answers = explain_pictures(captioner, [e.read() for e in chosen], [e.references for e in chosen])
+    answers = explain_pictures(captioner, chosen, [e.references for e in chosen])
     hits, centres, areas, others, swaps, strict, strict_centres = [], [], [], [], [], [], []
     for example, answer in zip(chosen, answers, strict=True):
         size = read_picture(example.read(), OWN_DATA).upright_size

@@ -11,6 +11,9 @@ from corpus import DataError, Example
 from evaluation.generate import caption_pictures
 from model import Captioner, GenerationOptions
 
+HUMAN, CONSTANT, WRONG, NEAREST = "human", "best constant caption", "on wrong pictures", "of the nearest pictures"
+_TAKEN = (HUMAN, CONSTANT, WRONG, NEAREST)
+
 
 @dataclass(frozen=True, slots=True)
 class System:
@@ -24,7 +27,7 @@ class System:
 
 def run_checkpoint(name: str, captioner: Captioner, options: GenerationOptions, examples: Sequence[Example]) -> System:
     """Caption the examples' pictures."""
-    texts = caption_pictures(captioner, [example.read() for example in examples], options)
+    texts = caption_pictures(captioner, examples, options)
     captions = {example.image_id: text for example, text in zip(examples, texts, strict=True)}
     return System(name, captions, captioner, options)
 
@@ -32,7 +35,7 @@ def run_checkpoint(name: str, captioner: Captioner, options: GenerationOptions, 
 def read_results(path: Path) -> System:
     """Read COCO results: [{"image_id", "caption"}, …]. Raises DataError that names the record."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON ({error}); results are [{{image_id, caption}}, …]") from error
     if not isinstance(rows, list) or not rows:
@@ -41,9 +44,25 @@ def read_results(path: Path) -> System:
     for number, row in enumerate(rows):
         if not isinstance(row, dict) or "image_id" not in row or not isinstance(row.get("caption"), str):
             raise DataError(f"{path}: record {number} is {str(row)[:60]}; it must have an 'image_id' and a 'caption'")
-        if captions.setdefault(str(row["image_id"]), row["caption"]) is not row["caption"]:
-            raise DataError(f"{path}: record {number} is a second caption of image {row['image_id']!r}; one an image")
+        image = str(row["image_id"])
+        if image in captions:
+            raise DataError(f"{path}: record {number} is a second caption of image {image!r}; one an image")
+        captions[image] = row["caption"]
     return System(path.stem, captions)
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Return the names with a number behind those that are taken: by another, or by a row of the table."""
+    taken = set(_TAKEN)
+    found = []
+    for name in names:
+        number, told = 1, name
+        while told in taken:
+            number += 1
+            told = f"{name} ({number})"
+        taken.add(told)
+        found.append(told)
+    return found
 
 
 def write_results(system: System, path: Path) -> None:

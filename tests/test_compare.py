@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -38,7 +39,7 @@ COCO = (
 @pytest.mark.parametrize("name", [name.replace("_", " ") for name in COCO.split()])
 def test_every_class_of_coco_is_named_by_itself_and_its_plural(name):
     words = own_synonyms()
-    plural = {"person": "people", "knife": "knives", "skis": "skis", "scissors": "scissors", "mouse": "mouse"}.get(name)
+    plural = {"person": "people", "knife": "knives", "skis": "skis", "scissors": "scissors", "mouse": "mice"}.get(name)
     plural = plural or name + ("es" if name.endswith(("s", "x", "ch", "sh")) else "s")
     assert words.named(f"A {name} here.") == words.named(f"two {plural} there") == [name]
 
@@ -66,6 +67,11 @@ def test_an_object_is_invented_that_neither_boxes_nor_references_show():
     assert (found.mentions, found.invented, found.captions, found.spoilt) == (4, 1, 2, 1)
     assert found.as_json()["CHAIRi"] == 0.25
     assert found.as_json()["CHAIRs"] == 0.5
+
+
+def test_boxes_of_other_things_count_for_nothing():
+    found = invented_objects({"1": "a dog and a tv"}, {"1": ["Dog", "television", "traffic cone"]}, {})
+    assert (found.mentions, found.invented) == (2, 0)
 
 
 def test_the_list_of_chairs_authors_is_read(tmp_path):
@@ -173,8 +179,9 @@ def test_checkpoints_and_results_are_compared_from_the_command_line(scenes, caps
     assert list(figures["baselines"]) == ["best constant caption", "on wrong pictures", "of the nearest pictures"]
     assert figures["systems"]["beam 2"]["CIDEr"] > figures["systems"]["other"]["CIDEr"]
     assert figures["systems"]["other"]["images"] == 4
-    assert sorted(path.name for path in out.iterdir()) == ["beam-2.json", "greedy.json", "other.json", "page.html", "scores.json"]
-    again = read_results(out / "beam-2.json")
+    assert sorted(path.name for path in out.iterdir()) == ["captions", "page.html", "scores.json"]
+    assert sorted(path.name for path in (out / "captions").iterdir()) == ["beam-2.json", "greedy.json", "other.json"]
+    again = read_results(out / "captions/beam-2.json")
     kept = json.loads((out / "scores.json").read_text())
     assert {image: row["caption"] for image, row in kept["images"]["beam 2"].items()} == again.captions
     page = (out / "page.html").read_text()
@@ -188,6 +195,38 @@ def test_checkpoints_and_results_are_compared_from_the_command_line(scenes, caps
     table = capsys.readouterr().out
     assert table.split()[:4] == ["CIDEr", "BLEU-4", "BLEU-1", "ROUGE-L"]
     assert "4 images, PTB tokens" in table
+
+
+def test_systems_of_one_name_are_kept_apart(scenes, capsys):
+    (scenes / "b").mkdir()
+    shutil.copy(scenes / "other.json", scenes / "b/other.json")
+    shutil.copy(scenes / "other.json", scenes / "human.json")
+    arguments = [part for name in ("other", "b/other", "human") for part in ("--results", str(scenes / f"{name}.json"))]
+    assert main(["captions", "--data", str(scenes / "scenes"), *arguments, "--baselines", "all", "--json"]) == 0
+    told = capsys.readouterr()
+    figures = json.loads(told.out.splitlines()[-1])
+    assert list(figures["systems"]) == ["other", "other (2)", "human (2)"]
+    assert list(figures["one reference left out"])[:4] == ["human", "other", "other (2)", "human (2)"]
+    assert "no captions of the nearest pictures" in told.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "scenes", "--meteor"], "scenes are drawn and judged exactly"),
+        (["--data", "none", "--language", "zh", "--meteor"], "METEOR here is that of English"),
+    ],
+)
+def test_options_that_cannot_be_met_are_told(arguments, message, capsys):
+    assert main(["captions", *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_broken_picture_is_named(scenes, capsys):
+    path = next((scenes / "scenes/images").glob("*-000003.png"))
+    path.write_bytes(path.read_bytes()[:500])
+    assert main(["captions", "--data", str(scenes / "scenes"), "--beams", "1"]) == 1
+    assert re.search(r"captions.json: images\[3\]: .*000003.png cannot be used", capsys.readouterr().err)
 
 
 def test_results_must_have_a_caption_of_every_image(scenes, capsys):

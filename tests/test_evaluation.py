@@ -213,6 +213,9 @@ def test_wrong_pictures_are_the_same_captions_elsewhere():
     references = {str(n): [f"caption {n}"] for n in range(20)}
     elsewhere = wrong_pictures(captions)
     assert sorted(elsewhere.values()) == sorted(captions.values())
+    assert all(elsewhere[image] != captions[image] for image in captions), "none keeps its own"
+    with pytest.raises(ValueError, match="one picture"):
+        wrong_pictures({"1": "a"})
     assert score_captions(elsewhere, references).bleu[0] < score_captions(captions, references).bleu[0]
 
 
