@@ -120,7 +120,7 @@ def _duplicates(examples: Sequence[Example], looks: Sequence[Look]) -> list[Find
         for places in rows:
             several = [examples[place] for place in places]
             across = len({example.split for example in several}) > 1
-            names = " = ".join(f"{example.image_id} ({example.split})" for example in several[:_NAMED])
+            names = " = ".join(f"{example.image_id} ({example.split}; {example.where})" for example in several[:_NAMED])
             names += f" and {len(several) - _NAMED:,} more" if len(several) > _NAMED else ""
             found[kind, across].append(Case(several[0].where, names, tuple(several)))
     leak = "What is tested on was trained on: keep it in one split."
