@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from model.errors import ConfigError
 
 Strategy = Literal["greedy", "beam", "sample"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
 
 _T = TypeVar("_T")
 
@@ -46,8 +47,9 @@ class EncoderConfig:
     stem: str = ""  # a timm convolutional backbone; empty: plain patches
     stem_strides: tuple[int, ...] = (16,)  # feature maps taken from the stem; coarser ones are enlarged and joined
     class_token: bool = True
-    registers: int = 0
+    registers: int = 0  # and distillation tokens: prefix tokens behind the class token
     norm_eps: float = 1e-6
+    qkv_bias: bool = True  # whether queries, keys and values have a bias
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "patch_size"):
@@ -72,7 +74,11 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderConfig:
-    """The text decoder. Pre-norm, tied head, learned positions."""
+    """The text decoder. The defaults are our own; other families differ in these fields and in nothing else.
+
+    `width` is that of the tokens, `image_width` that of the image tokens; cross-attention reads these as they are, or
+    `image_projection` brings them to `width` first.
+    """
 
     vocabulary: int = 4096
     width: int = 384
@@ -81,7 +87,18 @@ class DecoderConfig:
     mlp_width: int = 1536
     positions: int = 96  # longest sequence, start token counted
     image_width: int = 384  # width of the image tokens that cross-attention reads
-    norm_eps: float = 1e-5
+    norm_eps: float = 1e-5  # of every norm
+    pre_norm: bool = True  # a norm before each part (GPT-2), or behind its residual (BERT, BART)
+    activation: Activation = "gelu"
+    position_kind: Literal["learned", "sinusoidal"] = "learned"
+    position_offset: int = 0  # rows of the table before the first position
+    embedding_scale: float = 1.0  # token embeddings are multiplied by it
+    embedding_norm: bool = False  # a norm over token and position together
+    final_norm: bool = True  # a norm behind the last layer
+    head_transform: bool = False  # linear layer, activation and norm before the head
+    head_bias: bool = False
+    tied_head: bool = True  # the head is the token embedding
+    image_projection: bool = False  # image tokens are brought to `width` before cross-attention
     null_key: bool = True  # a learned key and value in every cross-attention: attention that needs no picture
     start_id: int = 1
     end_id: int = 2
@@ -90,6 +107,7 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         for name in ("vocabulary", "width", "depth", "heads", "mlp_width", "positions", "image_width"):
             _at_least(f"decoder {name}", getattr(self, name), 1)
+        _at_least("decoder position_offset", self.position_offset, 0)
         if self.width % self.heads:
             raise ConfigError(f"decoder width {self.width} must be a multiple of its heads, {self.heads}")
         for name in ("start_id", "end_id", "pad_id"):

@@ -109,6 +109,7 @@ class PatchEncoder(nn.Module):
             depth=config.depth,
             num_heads=config.heads,
             mlp_ratio=config.mlp_ratio,
+            qkv_bias=config.qkv_bias,
             class_token=config.class_token,
             reg_tokens=config.registers,
             norm_layer=partial(nn.LayerNorm, eps=config.norm_eps),

@@ -1,0 +1,112 @@
+"""BLIP captioning (Li et al. 2022): a ViT whose qkv is fused as timm's, and BERT's decoder with norms behind residuals.
+
+In Hugging Face's layout, or the authors' .pth: there the encoder's names are timm's own, and its epsilon is another one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from model.config import DecoderConfig, EncoderConfig
+from model.pretrained.gpt2 import activation_name
+from model.pretrained.tensors import ForeignTensors, SpecialIds, Weights
+from model.pretrained.vit import transformer_config
+
+_OURS = "encoder.vit."
+_ATTENTIONS = (("self_attention", "attention", "self_norm"), ("cross_attention", "crossattention", "cross_norm"))
+
+
+def blip_encoder(config: dict[str, Any]) -> EncoderConfig:
+    """Return the encoder of a BlipVisionConfig."""
+    return transformer_config(config, registers=0, qkv_bias=True)
+
+
+def blip_config(config: dict[str, Any], image_width: int, ids: SpecialIds) -> DecoderConfig:
+    """Return the decoder of a BlipTextConfig."""
+    return DecoderConfig(
+        vocabulary=int(config["vocab_size"]),
+        width=int(config["hidden_size"]),
+        depth=int(config["num_hidden_layers"]),
+        heads=int(config["num_attention_heads"]),
+        mlp_width=int(config["intermediate_size"]),
+        positions=int(config["max_position_embeddings"]),
+        image_width=image_width,
+        norm_eps=float(config["layer_norm_eps"]),
+        pre_norm=False,
+        activation=activation_name(config["hidden_act"]),
+        embedding_norm=True,
+        final_norm=False,
+        head_transform=True,
+        head_bias=True,
+        null_key=False,
+        start_id=ids.start,
+        end_id=ids.end,
+        pad_id=ids.pad,
+    )
+
+
+def blip_encoder_weights(tensors: ForeignTensors, config: EncoderConfig) -> Weights:
+    """Take the encoder's tensors, in Hugging Face's layout or the authors' own."""
+    if tensors.has("visual_encoder.cls_token"):
+        return _authors_encoder(tensors, config)
+    theirs = "vision_model."
+    found = {
+        f"{_OURS}cls_token": tensors.take(f"{theirs}embeddings.class_embedding"),
+        f"{_OURS}pos_embed": tensors.take(f"{theirs}embeddings.position_embedding"),
+    }
+    found |= tensors.module(f"{_OURS}patch_embed.proj", f"{theirs}embeddings.patch_embedding")
+    found |= tensors.module(f"{_OURS}norm", f"{theirs}post_layernorm")
+    for index in range(config.depth):
+        for name, part in (
+            ("norm1", "layer_norm1"),
+            ("attn.qkv", "self_attn.qkv"),
+            ("attn.proj", "self_attn.projection"),
+            ("norm2", "layer_norm2"),
+            ("mlp.fc1", "mlp.fc1"),
+            ("mlp.fc2", "mlp.fc2"),
+        ):
+            found |= tensors.module(f"{_OURS}blocks.{index}.{name}", f"{theirs}encoder.layers.{index}.{part}")
+    return found
+
+
+def blip_weights(tensors: ForeignTensors, config: DecoderConfig) -> Weights:
+    """Take the decoder's tensors; both layouts spell them alike."""
+    theirs = "text_decoder.bert."
+    found = {
+        "decoder.token_embedding.weight": tensors.take(f"{theirs}embeddings.word_embeddings.weight"),
+        "decoder.position_embedding.weight": tensors.take(f"{theirs}embeddings.position_embeddings.weight"),
+        "decoder.head_bias": tensors.take("text_decoder.cls.predictions.bias"),
+    }
+    found |= tensors.module("decoder.embedding_norm", f"{theirs}embeddings.LayerNorm")
+    found |= tensors.module("decoder.head_transform.0", "text_decoder.cls.predictions.transform.dense")
+    found |= tensors.module("decoder.head_transform.2", "text_decoder.cls.predictions.transform.LayerNorm")
+    for index in range(config.depth):
+        ours, layer = f"decoder.layers.{index}.", f"{theirs}encoder.layer.{index}."
+        for mine, other, norm in _ATTENTIONS:
+            for name in ("query", "key", "value"):
+                found |= tensors.module(f"{ours}{mine}.{name}", f"{layer}{other}.self.{name}")
+            found |= tensors.module(f"{ours}{mine}.out", f"{layer}{other}.output.dense")
+            found |= tensors.module(f"{ours}{norm}", f"{layer}{other}.output.LayerNorm")
+        found |= tensors.module(f"{ours}mlp.0", f"{layer}intermediate.dense")
+        found |= tensors.module(f"{ours}mlp.2", f"{layer}output.dense")
+        found |= tensors.module(f"{ours}mlp_norm", f"{layer}output.LayerNorm")
+    tensors.ignore(
+        r"text_decoder\.cls\.predictions\.decoder\.(weight|bias)",  # copies of the embedding and the bias
+        rf"{theirs}embeddings\.position_ids",
+        r"text_encoder\..*",  # parts of BLIP's training that captions do not use
+        r"(visual_encoder_m|text_encoder_m|vision_proj_m|text_proj_m)\..*",
+        r"(vision_proj|text_proj|itm_head)\.(weight|bias)",
+        r"(image_queue|text_queue|queue_ptr|temp)",
+    )
+    return found
+
+
+def _authors_encoder(tensors: ForeignTensors, config: EncoderConfig) -> Weights:
+    theirs = "visual_encoder."
+    found = {f"{_OURS}{name}": tensors.take(f"{theirs}{name}") for name in ("cls_token", "pos_embed")}
+    for name in ("patch_embed.proj", "norm"):
+        found |= tensors.module(f"{_OURS}{name}", f"{theirs}{name}")
+    for index in range(config.depth):
+        for part in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"):
+            found |= tensors.module(f"{_OURS}blocks.{index}.{part}", f"{theirs}blocks.{index}.{part}")
+    return found

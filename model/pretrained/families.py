@@ -1,0 +1,88 @@
+"""Which family a source is of, and its config and tensors as ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from model.config import DecoderConfig, EncoderConfig, ImageConfig
+from model.errors import CheckpointError, ConfigError
+from model.pretrained.blip import blip_config, blip_encoder, blip_encoder_weights, blip_weights
+from model.pretrained.gpt2 import gpt2_config, gpt2_weights
+from model.pretrained.tensors import ForeignTensors, SpecialIds, Weights
+from model.pretrained.trocr import trocr_config, trocr_weights
+from model.pretrained.vit import has_qkv_bias, vit_config, vit_weights
+
+_DECODERS = {"gpt2": (gpt2_config, gpt2_weights), "trocr": (trocr_config, trocr_weights)}
+KNOWN = "ViT or DeiT with GPT-2 or TrOCR's decoder (vision-encoder-decoder), and BLIP captioning (blip)"
+
+
+def convert_network(
+    config: dict[str, Any], generation: dict[str, Any], tensors: dict[str, Tensor]
+) -> tuple[EncoderConfig, DecoderConfig, Weights]:
+    """Return encoder, decoder and weights, under our names, of a source's config.json, generation_config.json and tensors.
+
+    Every number is read from the source; nothing is assumed. The weights lack `no_image`, which no source has. Raises
+    CheckpointError that names the family, field or tensor that is not known.
+    """
+    source = ForeignTensors(tensors)
+    kind = config.get("model_type")
+    try:
+        if kind == "blip":
+            encoder, decoder, weights = _blip(config, source)
+        elif kind == "vision-encoder-decoder":
+            encoder, decoder, weights = _encoder_decoder(config, generation, source)
+        else:
+            raise CheckpointError(f"the source's model_type is {kind!r}; converted are {KNOWN}")
+    except KeyError as error:
+        raise CheckpointError(f"the source's config.json lacks {error}; none of its fields is guessed") from error
+    except (TypeError, ConfigError) as error:
+        raise CheckpointError(f"the source's config.json cannot be used ({error}); copy it again from its source") from error
+    source.finish()
+    return encoder, decoder, weights
+
+
+def source_image(config: dict[str, Any]) -> ImageConfig:
+    """Return the size of the pictures that a source's encoder reads; mean and std stand in its preprocessor_config.json."""
+    vision = config["vision_config"] if config.get("model_type") == "blip" else config["encoder"]
+    size = vision["image_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    return ImageConfig(height=height, width=width)
+
+
+def _blip(config: dict[str, Any], source: ForeignTensors) -> tuple[EncoderConfig, DecoderConfig, Weights]:
+    vision, text = config["vision_config"], config["text_config"]
+    # BLIP's generate starts with [DEC] and ends with [SEP], whatever eos_token_id says.
+    ids = SpecialIds(int(text["bos_token_id"]), int(text["sep_token_id"]), int(text["pad_token_id"]))
+    encoder = blip_encoder(vision)
+    decoder = blip_config(text, encoder.width, ids)
+    return encoder, decoder, blip_encoder_weights(source, encoder) | blip_weights(source, decoder)
+
+
+def _encoder_decoder(
+    config: dict[str, Any], generation: dict[str, Any], source: ForeignTensors
+) -> tuple[EncoderConfig, DecoderConfig, Weights]:
+    vision, text = config["encoder"], config["decoder"]
+    if text.get("model_type") not in _DECODERS:
+        raise CheckpointError(f"the decoder is {text.get('model_type')!r}; converted are {', '.join(_DECODERS)}")
+    make_config, take_weights = _DECODERS[text["model_type"]]
+    encoder = vit_config(vision, qkv_bias=has_qkv_bias(source))
+    decoder = make_config(text, encoder.width, _ids(config, generation))
+    weights = vit_weights(source, encoder) | take_weights(source, decoder)
+    if decoder.image_projection:
+        weights |= source.module("decoder.image_projection", "enc_to_dec_proj")
+    return encoder, decoder, weights
+
+
+def _ids(config: dict[str, Any], generation: dict[str, Any]) -> SpecialIds:
+    """Return the special ids: those of the generation config, else of the config, else of the decoder's, as `generate` does."""
+
+    def told(*names: str) -> int:
+        places = [(place, name) for name in names for place in (generation, config, config["decoder"])]
+        value = next((place[name] for place, name in places if place.get(name) is not None), None)
+        if not isinstance(value, int):
+            raise CheckpointError(f"the source says {names[0]} {value!r}; it must be one id")
+        return value
+
+    return SpecialIds(told("decoder_start_token_id", "bos_token_id"), told("eos_token_id"), told("pad_token_id"))

@@ -1,0 +1,72 @@
+"""GPT-2 with cross-attention, the decoder of ViT-GPT2: weights of its Conv1D layers are (in, out) and are transposed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from model.config import Activation, DecoderConfig
+from model.errors import CheckpointError
+from model.pretrained.tensors import ForeignTensors, SpecialIds, Weights
+
+_ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+}
+
+
+def gpt2_config(config: dict[str, Any], image_width: int, ids: SpecialIds) -> DecoderConfig:
+    """Return the decoder of a GPT2Config. Raises CheckpointError for attention that is scaled in another way."""
+    if not config.get("scale_attn_weights", True) or config.get("scale_attn_by_inverse_layer_idx", False):
+        raise CheckpointError("this GPT-2 scales its attention by layer or not at all; converted is the usual 1 / sqrt(width)")
+    width = int(config["n_embd"])
+    return DecoderConfig(
+        vocabulary=int(config["vocab_size"]),
+        width=width,
+        depth=int(config["n_layer"]),
+        heads=int(config["n_head"]),
+        mlp_width=int(config.get("n_inner") or 4 * width),
+        positions=int(config["n_positions"]),
+        image_width=image_width,
+        image_projection=image_width != width and config.get("cross_attention_hidden_size") is None,
+        norm_eps=float(config["layer_norm_epsilon"]),
+        activation=activation_name(config["activation_function"]),
+        null_key=False,
+        start_id=ids.start,
+        end_id=ids.end,
+        pad_id=ids.pad,
+    )
+
+
+def gpt2_weights(tensors: ForeignTensors, config: DecoderConfig) -> Weights:
+    """Take the decoder's tensors."""
+    theirs = "decoder.transformer."
+    found = {
+        "decoder.token_embedding.weight": tensors.take(f"{theirs}wte.weight"),
+        "decoder.position_embedding.weight": tensors.take(f"{theirs}wpe.weight"),
+    }
+    found |= tensors.module("decoder.norm", f"{theirs}ln_f")
+    for index in range(config.depth):
+        ours, layer = f"decoder.layers.{index}.", f"{theirs}h.{index}."
+        own, cross = f"{ours}self_attention.", f"{ours}cross_attention."
+        found |= tensors.split([f"{own}query", f"{own}key", f"{own}value"], f"{layer}attn.c_attn")
+        found |= tensors.module(f"{own}out", f"{layer}attn.c_proj", transposed=True)
+        found |= tensors.module(f"{cross}query", f"{layer}crossattention.q_attn", transposed=True)
+        found |= tensors.split([f"{cross}key", f"{cross}value"], f"{layer}crossattention.c_attn")
+        found |= tensors.module(f"{cross}out", f"{layer}crossattention.c_proj", transposed=True)
+        found |= tensors.module(f"{ours}mlp.0", f"{layer}mlp.c_fc", transposed=True)
+        found |= tensors.module(f"{ours}mlp.2", f"{layer}mlp.c_proj", transposed=True)
+        for name, norm in (("self_norm", "ln_1"), ("cross_norm", "ln_cross_attn"), ("mlp_norm", "ln_2")):
+            found |= tensors.module(f"{ours}{name}", f"{layer}{norm}")
+    # Causal masks that old files hold as tensors, and the head, which is the token embedding.
+    tensors.ignore(rf"{theirs}h\.\d+\.(attn|crossattention)\.(bias|masked_bias)", r"decoder\.lm_head\.weight")
+    return found
+
+
+def activation_name(name: str) -> Activation:
+    """Return our name of an activation. Raises CheckpointError for one that is not known."""
+    if name not in _ACTIVATIONS:
+        raise CheckpointError(f"the decoder's activation is {name!r}; known are {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]

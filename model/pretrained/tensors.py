@@ -1,0 +1,78 @@
+"""A foreign checkpoint's tensors, taken by name: each is used once or ignored by its exact name, none is left over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from model.errors import CheckpointError
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialIds:
+    """Token ids that mean something: where a caption starts and ends, and what fills a row."""
+
+    start: int
+    end: int
+    pad: int
+
+
+class ForeignTensors:
+    """Named tensors, and which of them have been taken."""
+
+    def __init__(self, tensors: Weights) -> None:
+        self._tensors = tensors
+        self._left = set(tensors)
+
+    def has(self, name: str) -> bool:
+        return name in self._tensors
+
+    def first(self, *names: str) -> str:
+        """Return the first of several spellings that is there. Raises CheckpointError where none is."""
+        found = next((name for name in names if name in self._tensors), None)
+        if found is None:
+            wanted = " or ".join(map(repr, names))
+            raise CheckpointError(f"the source lacks {wanted}; copy its weights again, or it is of another family")
+        return found
+
+    def take(self, *names: str) -> Tensor:
+        """Return a tensor by the first of its spellings that is there."""
+        name = self.first(*names)
+        self._left.discard(name)
+        return self._tensors[name]
+
+    def module(self, ours: str, *theirs: str, transposed: bool = False) -> Weights:
+        """Return a layer's weight, and its bias where it has one, under our name; `transposed` for GPT-2's Conv1D."""
+        name = next((name for name in theirs if self.has(f"{name}.weight")), theirs[0])
+        weight = self.take(f"{name}.weight")
+        found = {f"{ours}.weight": weight.T.contiguous() if transposed else weight}
+        if self.has(f"{name}.bias"):
+            found[f"{ours}.bias"] = self.take(f"{name}.bias")
+        return found
+
+    def split(self, ours: Iterable[str], theirs: str) -> Weights:
+        """Return the parts of one of GPT-2's fused Conv1D layers, (in, parts * out), each under our name."""
+        names = list(ours)
+        weights = self.take(f"{theirs}.weight").T.chunk(len(names))
+        biases = self.take(f"{theirs}.bias").chunk(len(names))
+        found: Weights = {}
+        for name, weight, bias in zip(names, weights, biases, strict=True):
+            found |= {f"{name}.weight": weight.contiguous(), f"{name}.bias": bias.contiguous()}
+        return found
+
+    def ignore(self, *patterns: str) -> None:
+        """Leave out tensors that hold nothing: copies, masks, parts that captions never use. Patterns match whole names."""
+        self._left = {name for name in self._left if not any(re.fullmatch(pattern, name) for pattern in patterns)}
+
+    def finish(self) -> None:
+        """Raises CheckpointError that names what is left over."""
+        if self._left:
+            some = ", ".join(sorted(self._left)[:4])
+            raise CheckpointError(
+                f"the source has {len(self._left)} tensors that are not known ({some}); it is of another family, or a newer one"
+            )

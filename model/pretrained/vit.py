@@ -1,0 +1,87 @@
+"""ViT and DeiT as Hugging Face's transformers names them, onto timm's VisionTransformer.
+
+Two spellings: that of files on the hub (`encoder.layer.0.attention.attention.query`) and that of transformers 5 in memory
+(`layers.0.attention.q_proj`). A distillation token is a register behind the class token.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from model.config import EncoderConfig
+from model.errors import CheckpointError
+from model.pretrained.tensors import ForeignTensors, Weights
+
+_OURS = "encoder.vit."
+
+
+def vit_config(config: dict[str, Any], *, qkv_bias: bool) -> EncoderConfig:
+    """Return the encoder of a ViTConfig or DeiTConfig. Raises CheckpointError for what timm's ViT is not."""
+    kind = config.get("model_type")
+    if kind not in ("vit", "deit"):
+        raise CheckpointError(f"the encoder is {kind!r}; converted are 'vit' and 'deit'")
+    return transformer_config(config, registers=int(kind == "deit"), qkv_bias=qkv_bias)
+
+
+def transformer_config(config: dict[str, Any], *, registers: int, qkv_bias: bool) -> EncoderConfig:
+    """Return the encoder of any vision config with transformers' field names."""
+    if config["hidden_act"] != "gelu":
+        raise CheckpointError(f"the encoder's activation is {config['hidden_act']!r}; timm's ViT has 'gelu'")
+    width, mlp = int(config["hidden_size"]), int(config["intermediate_size"])
+    ratio = mlp / width
+    if int(width * ratio) != mlp:
+        raise CheckpointError(f"the encoder's perceptron is {mlp} wide, which is no ratio of its width {width}")
+    return EncoderConfig(
+        width=width,
+        depth=int(config["num_hidden_layers"]),
+        heads=int(config["num_attention_heads"]),
+        mlp_ratio=ratio,
+        patch_size=int(config["patch_size"]),
+        class_token=True,
+        registers=registers,
+        norm_eps=float(config["layer_norm_eps"]),
+        qkv_bias=qkv_bias,
+    )
+
+
+def has_qkv_bias(tensors: ForeignTensors) -> bool:
+    """Return whether the encoder's queries have a bias: the tensors tell, whatever the config says."""
+    return tensors.has(_query(tensors, "encoder.", 0).replace("weight", "bias"))
+
+
+def vit_weights(tensors: ForeignTensors, config: EncoderConfig, prefix: str = "encoder.") -> Weights:
+    """Take the encoder's tensors."""
+    found = {
+        f"{_OURS}cls_token": tensors.take(f"{prefix}embeddings.cls_token"),
+        f"{_OURS}pos_embed": tensors.take(f"{prefix}embeddings.position_embeddings"),
+    }
+    if config.registers:
+        found[f"{_OURS}reg_token"] = tensors.take(f"{prefix}embeddings.distillation_token")
+    found |= tensors.module(f"{_OURS}patch_embed.proj", f"{prefix}embeddings.patch_embeddings.projection")
+    found |= tensors.module(f"{_OURS}norm", f"{prefix}layernorm")
+    for index in range(config.depth):
+        ours, old, new = f"{_OURS}blocks.{index}.", f"{prefix}encoder.layer.{index}.", f"{prefix}layers.{index}."
+        parts = [
+            tensors.module(part, f"{old}attention.attention.{long}", f"{new}attention.{short}")
+            for part, long, short in (("q", "query", "q_proj"), ("k", "key", "k_proj"), ("v", "value", "v_proj"))
+        ]
+        for kind in ("weight", "bias") if config.qkv_bias else ("weight",):
+            found[f"{ours}attn.qkv.{kind}"] = torch.cat([part[f"{name}.{kind}"] for name, part in zip("qkv", parts, strict=True)])
+        for name, long, short in (
+            ("attn.proj", "attention.output.dense", "attention.o_proj"),
+            ("norm1", "layernorm_before", "layernorm_before"),
+            ("norm2", "layernorm_after", "layernorm_after"),
+            ("mlp.fc1", "intermediate.dense", "mlp.fc1"),
+            ("mlp.fc2", "output.dense", "mlp.fc2"),
+        ):
+            found |= tensors.module(f"{ours}{name}", f"{old}{long}", f"{new}{short}")
+    tensors.ignore(rf"{prefix}pooler\.dense\.(weight|bias)", rf"{prefix}embeddings\.mask_token")
+    return found
+
+
+def _query(tensors: ForeignTensors, prefix: str, index: int) -> str:
+    return tensors.first(
+        f"{prefix}encoder.layer.{index}.attention.attention.query.weight", f"{prefix}layers.{index}.attention.q_proj.weight"
+    )

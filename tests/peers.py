@@ -1,0 +1,128 @@
+"""Tiny checkpoints of transformers with random weights: the families that are converted, as their own library makes them.
+
+Every tensor is drawn anew: the library's zero biases, unit norms and zero positions would hide a mapping mistake.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import (
+    BlipConfig,
+    BlipForConditionalGeneration,
+    DeiTConfig,
+    GPT2Config,
+    TrOCRConfig,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+    ViTConfig,
+)
+
+FAMILIES = ("blip", "blip_large", "vit_gpt2", "deit_gpt2", "vit_gpt2_projected", "trocr", "trocr_stage1")
+VOCABULARY, POSITIONS, SIZE = 61, 64, 16  # tokens, positions, pixels a side
+
+
+def build(family: str, seed: int = 0, dtype: torch.dtype = torch.float64, *, eager_decoder: bool = False) -> Any:
+    """Return a tiny peer in evaluation mode. An eager decoder gives its attention weights, the encoder stays as it is."""
+    model = _blip(family) if family.startswith("blip") else _encoder_decoder(family)
+    if eager_decoder and "gpt2" in family:
+        model.decoder.set_attn_implementation("eager")
+    return redrawn(model.eval().to(dtype), seed).requires_grad_(False)
+
+
+def logits_of(peer: Any, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the peer's logits with teacher forcing: (R, T, V)."""
+    if hasattr(peer, "text_decoder"):
+        return peer.text_decoder(input_ids=tokens, encoder_hidden_states=features_of(peer, pixels)).logits
+    return peer(pixel_values=pixels, decoder_input_ids=tokens).logits
+
+
+def features_of(peer: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """Return what the peer's encoder gives its decoder: (R, S, C)."""
+    return peer.vision_model(pixels)[0] if hasattr(peer, "text_decoder") else peer.encoder(pixels).last_hidden_state
+
+
+def cross_attentions_of(peer: Any, pixels: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return the peer's cross-attention weights with teacher forcing: L x (R, H, T, S)."""
+    decoder = peer.text_decoder if hasattr(peer, "text_decoder") else peer.decoder
+    features = features_of(peer, pixels)
+    if hasattr(peer, "enc_to_dec_proj"):
+        features = peer.enc_to_dec_proj(features)
+    return decoder(input_ids=tokens, encoder_hidden_states=features, output_attentions=True).cross_attentions
+
+
+@torch.no_grad()
+def redrawn(model: Any, seed: int) -> Any:
+    """Draw every tensor anew; tied ones stay tied."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in sorted(model.named_parameters()):  # a tied tensor has one name here
+        drawn = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        low = name.lower()
+        if value.ndim == 1:
+            drawn = 1 + 0.3 * drawn if "weight" in low else 0.2 * drawn
+        elif any(part in low for part in ("emb", "wte", "wpe", "token")) and "patch" not in low:
+            drawn = 0.7 * drawn
+        else:
+            drawn = drawn / value[0].numel() ** 0.5 if value.ndim == 4 else 1.3 * drawn / min(value.shape) ** 0.5
+        value.copy_(drawn.to(value.dtype))
+    return model
+
+
+def _blip(family: str) -> Any:
+    width = 32 if family == "blip" else 40
+    shared = {"num_hidden_layers": 2, "num_attention_heads": 4}
+    text = shared | {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "encoder_hidden_size": width,
+        "intermediate_size": 64,
+        "max_position_embeddings": POSITIONS,
+        "bos_token_id": VOCABULARY - 2,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "sep_token_id": 7,
+    }
+    vision = shared | {"hidden_size": width, "intermediate_size": 2 * width, "image_size": SIZE, "patch_size": 4}
+    return BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision))
+
+
+def _encoder_decoder(family: str) -> Any:
+    encoder = (DeiTConfig if family.startswith("deit") else ViTConfig)(
+        hidden_size=40 if family == "vit_gpt2_projected" else 32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        image_size=SIZE,
+        patch_size=4,
+        qkv_bias=not family.startswith("trocr"),
+    )
+    if "gpt2" in family:
+        shape = {"vocab_size": VOCABULARY, "n_positions": POSITIONS, "n_embd": 32, "n_layer": 2, "n_head": 4}
+        decoder = GPT2Config(**shape, add_cross_attention=True, is_decoder=True, bos_token_id=5, eos_token_id=5)
+        start, end, pad = 5, 5, 5
+    else:
+        first = {  # what only TrOCR's first stage and its small ones have
+            "activation_function": "relu",
+            "scale_embedding": True,
+            "use_learned_position_embeddings": False,
+            "layernorm_embedding": False,
+            "tie_word_embeddings": False,
+        }
+        decoder = TrOCRConfig(
+            vocab_size=VOCABULARY,
+            d_model=40,
+            decoder_layers=2,
+            decoder_attention_heads=4,
+            decoder_ffn_dim=64,
+            max_position_embeddings=POSITIONS,
+            cross_attention_hidden_size=32,
+            is_decoder=True,
+            add_cross_attention=True,
+            **(first if family == "trocr_stage1" else {}),
+        )
+        start, end, pad = 2, 2, 1
+    model = VisionEncoderDecoderModel(VisionEncoderDecoderConfig(encoder=encoder.to_dict(), decoder=decoder.to_dict()))
+    told = model.generation_config
+    told.decoder_start_token_id, told.eos_token_id, told.pad_token_id, told.bos_token_id = start, end, pad, None
+    return model

@@ -1,0 +1,204 @@
+"""Public families as ours: equal to an implementation that is not ours, in float64, and what would not be noticed is."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+import torch
+
+from model import CaptionNetwork, CheckpointError, ModelConfig
+from model.pretrained import convert_network, source_image
+from tests.peers import FAMILIES, SIZE, build, cross_attentions_of, features_of, logits_of
+
+EQUAL = 1e-12  # of the spread of what is compared, in float64; what is reached is some 1e-14
+EQUAL32 = 2e-5
+
+
+def converted(peer, dtype=torch.float64, **changes):
+    """Return our network of a peer's config and tensors; `changes` of its decoder are mistakes made on purpose."""
+    config = peer.config.to_dict()
+    encoder, decoder, weights = convert_network(config, peer.generation_config.to_dict(), dict(peer.state_dict()))
+    for name, value in changes.items():
+        if name.startswith("encoder_"):
+            encoder = dataclasses.replace(encoder, **{name.removeprefix("encoder_"): value})
+        else:
+            decoder = dataclasses.replace(decoder, **{name: value})
+    network = CaptionNetwork(ModelConfig(image=source_image(config), encoder=encoder, decoder=decoder)).to(dtype).eval()
+    missing, unknown = network.load_state_dict(weights, strict=False)
+    assert (missing, unknown) == (["no_image"], [])
+    return network.requires_grad_(False)
+
+
+def inputs(dtype=torch.float64, rows=3, length=9):
+    generator = torch.Generator().manual_seed(3)
+    pixels = torch.randn(rows, 3, SIZE, SIZE, generator=generator, dtype=torch.float64).to(dtype)
+    return pixels, torch.randint(8, 50, (rows, length), generator=generator)
+
+
+def ours(network, pixels, tokens, *, weights=False):
+    features = network.encode(pixels)
+    logits, seen, _ = network.decode(tokens, network.start(features), weights=weights)
+    return features.tokens, logits, seen
+
+
+def apart(one, other):
+    """The largest difference, in spreads of the second."""
+    return float((one - other).abs().max() / other.std())
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_patch_embeddings_and_logits_equal_the_peers(family, rows):
+    peer = build(family)
+    pixels, tokens = inputs(rows=rows)
+    features, logits, _ = ours(converted(peer), pixels, tokens)
+    assert apart(features, features_of(peer, pixels)) < EQUAL
+    assert apart(logits, logits_of(peer, pixels, tokens)) < EQUAL
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_they_are_equal_in_float32_too(family):
+    peer = build(family, dtype=torch.float32)
+    pixels, tokens = inputs(torch.float32)
+    _, logits, _ = ours(converted(peer, torch.float32), pixels, tokens)
+    assert apart(logits, logits_of(peer, pixels, tokens)) < EQUAL32
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_steps_with_the_cache_equal_the_peer_without(family):
+    peer = build(family, 2)
+    pixels, tokens = inputs(length=6)
+    network = converted(peer)
+    state, steps = network.start(network.encode(pixels)), []
+    for column in tokens.split(1, dim=1):
+        logits, _, state = network.decode(column, state)
+        steps.append(logits)
+    assert apart(torch.cat(steps, dim=1), logits_of(peer, pixels, tokens)) < EQUAL
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cross_attention_equals_the_peers(family):
+    peer = build(family, eager_decoder=True)
+    pixels, tokens = inputs()
+    _, _, seen = ours(converted(peer), pixels, tokens, weights=True)
+    theirs = cross_attentions_of(peer, pixels, tokens)
+    assert len(seen) == len(theirs) == 2
+    for one, other in zip(seen, theirs, strict=True):
+        assert one.shape == other.shape
+        assert (one - other).abs().max() < EQUAL
+
+
+@pytest.mark.parametrize(
+    ("family", "mistake"),
+    [
+        *[(family, {"norm_eps": 1e-6}) for family in ("blip", "vit_gpt2", "trocr")],
+        *[(family, {"encoder_norm_eps": 1e-6}) for family in ("blip", "vit_gpt2", "trocr")],
+        ("vit_gpt2", {"activation": "gelu"}),
+        ("blip", {"activation": "gelu_tanh"}),
+        ("trocr", {"activation": "quick_gelu"}),
+        ("blip", {"heads": 2}),
+        ("vit_gpt2", {"heads": 8}),
+        ("trocr_stage1", {"embedding_scale": 1.0}),
+        ("blip", {"pre_norm": True}),
+    ],
+)
+def test_a_mistake_in_one_field_is_noticed(family, mistake):
+    """Tokens alone never show a wrong epsilon or a wrong gelu; the bound on logits does."""
+    peer = build(family)
+    pixels, tokens = inputs()
+    _, logits, _ = ours(converted(peer, **mistake), pixels, tokens)
+    assert apart(logits, logits_of(peer, pixels, tokens)) > 1e5 * EQUAL
+
+
+@pytest.mark.parametrize("name", ["self_attention.out", "cross_attention.query", "cross_attention.out"])
+def test_a_square_weight_that_is_not_transposed_is_noticed(name):
+    peer = build("vit_gpt2")
+    network = converted(peer)
+    weight = network.get_parameter(f"decoder.layers.1.{name}.weight")
+    weight.copy_(weight.T.clone())
+    pixels, tokens = inputs()
+    assert apart(ours(network, pixels, tokens)[1], logits_of(peer, pixels, tokens)) > 1e-3
+
+
+@pytest.mark.parametrize("family", ["vit_gpt2", "deit_gpt2", "trocr"])
+def test_both_spellings_of_the_encoder_are_read(family, tmp_path):
+    """Files that the library saves spell its encoder in the old way, its memory in the new one."""
+    from safetensors.torch import load_file
+
+    peer = build(family)
+    peer.save_pretrained(tmp_path)
+    filed = load_file(tmp_path / "model.safetensors")
+    assert any(".attention.attention.query" in name for name in filed)
+    assert not any(".attention.attention.query" in name for name in peer.state_dict())
+    told = peer.config.to_dict(), peer.generation_config.to_dict()
+    one, other = convert_network(*told, dict(peer.state_dict())), convert_network(*told, filed)
+    assert one[:2] == other[:2]
+    assert one[2].keys() == other[2].keys()
+    assert all(torch.equal(one[2][name], other[2][name]) for name in one[2])
+
+
+def test_the_authors_blip_file_is_read_under_its_own_names():
+    peer = build("blip")
+    pixels, tokens = inputs()
+    spelled = {}
+    for name, value in peer.state_dict().items():
+        if name.startswith("vision_model."):
+            for theirs, timms in AUTHORS.items():
+                name = re.sub(theirs, timms, name)
+        spelled[name] = value
+    spelled |= {"text_encoder.x": torch.zeros(1), "itm_head.weight": torch.zeros(1), "image_queue": torch.zeros(1)}
+    config, generation = peer.config.to_dict(), peer.generation_config.to_dict()
+    encoder, decoder, weights = convert_network(config, generation, spelled)
+    network = CaptionNetwork(ModelConfig(image=source_image(config), encoder=encoder, decoder=decoder)).double().eval()
+    network.load_state_dict(weights, strict=False)
+    with torch.no_grad():
+        assert apart(ours(network, pixels, tokens)[1], logits_of(peer, pixels, tokens)) < EQUAL
+
+
+AUTHORS = {
+    r"^vision_model\.embeddings\.class_embedding": "visual_encoder.cls_token",
+    r"^vision_model\.embeddings\.position_embedding": "visual_encoder.pos_embed",
+    r"^vision_model\.embeddings\.patch_embedding": "visual_encoder.patch_embed.proj",
+    r"^vision_model\.post_layernorm": "visual_encoder.norm",
+    r"^vision_model\.encoder\.layers": "visual_encoder.blocks",
+    r"\.layer_norm(\d)": r".norm\1",
+    r"\.self_attn\.projection": ".attn.proj",
+    r"\.self_attn\.qkv": ".attn.qkv",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c, t: c.update(model_type="git"), "model_type is 'git'; converted are ViT or DeiT with GPT-2"),
+        (lambda c, t: c["decoder"].update(model_type="bart"), "the decoder is 'bart'; converted are gpt2, trocr"),
+        (lambda c, t: c["encoder"].update(model_type="swin"), "the encoder is 'swin'; converted are 'vit' and 'deit'"),
+        (lambda c, t: c["encoder"].update(hidden_act="relu"), "the encoder's activation is 'relu'"),
+        (lambda c, t: c["decoder"].update(activation_function="silu"), "the decoder's activation is 'silu'"),
+        (lambda c, t: c["decoder"].update(scale_attn_by_inverse_layer_idx=True), "scales its attention by layer"),
+        (lambda c, t: c["decoder"].pop("n_embd"), "config.json lacks 'n_embd'; none of its fields is guessed"),
+        (lambda c, t: c["decoder"].update(n_embd=[1]), "config.json cannot be used"),
+        (lambda c, t: t.pop("decoder.transformer.h.1.ln_2.weight"), r"lacks 'decoder.transformer.h.1.ln_2.weight'"),
+        (lambda c, t: t.update({"decoder.extra.weight": torch.zeros(1)}), r"1 tensors that are not known \(decoder.extra"),
+        (lambda c, t: c["decoder"].update(n_layer=1), r"tensors that are not known \(decoder.transformer.h.1"),
+    ],
+)  # fmt: skip
+def test_what_is_not_one_of_the_families_is_refused_by_name(change, message):
+    peer = build("vit_gpt2")
+    config, tensors = peer.config.to_dict(), dict(peer.state_dict())
+    change(config, tensors)
+    with pytest.raises(CheckpointError, match=message):
+        convert_network(config, peer.generation_config.to_dict(), tensors)
+
+
+def test_special_ids_are_those_of_generate():
+    _, decoder, _ = convert_network(*_told(build("trocr")))
+    assert (decoder.start_id, decoder.end_id, decoder.pad_id) == (2, 2, 1)
+    _, decoder, _ = convert_network(*_told(build("blip")))
+    assert (decoder.start_id, decoder.end_id, decoder.pad_id) == (59, 7, 0), "it ends with [SEP], not with eos_token_id"
+
+
+def _told(peer):
+    return peer.config.to_dict(), peer.generation_config.to_dict(), dict(peer.state_dict())
