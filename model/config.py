@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from model.errors import ConfigError
 
 Strategy = Literal["greedy", "beam", "sample"]
+EarlyStopping = Literal["false", "true", "never"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
 
 _T = TypeVar("_T")
@@ -103,6 +104,7 @@ class DecoderConfig:
     start_id: int = 1
     end_id: int = 2
     pad_id: int = 0
+    never: tuple[int, ...] = (0, 1)  # ids that no caption holds and decoding bans: our own pad and start
 
     def __post_init__(self) -> None:
         for name in ("vocabulary", "width", "depth", "heads", "mlp_width", "positions", "image_width"):
@@ -113,6 +115,10 @@ class DecoderConfig:
         for name in ("start_id", "end_id", "pad_id"):
             if not 0 <= getattr(self, name) < self.vocabulary:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be in 0..{self.vocabulary - 1}")
+        if self.end_id in self.never or not all(0 <= index < self.vocabulary for index in self.never):
+            raise ConfigError(
+                f"never is {self.never!r}; it must name ids in 0..{self.vocabulary - 1}, the end token not among them"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +144,8 @@ class GenerationOptions:
     min_words: int = 0
     max_words: int = 30
     max_tokens: int = 64  # tokens generated, the end token counted, start and prompt not
+    min_tokens: int = 0  # tokens generated before the end token may be
+    early_stopping: EarlyStopping = "false"  # of `beam`, as transformers has it: when to give up live rows
     length_penalty: float = 1.0  # score = sum(log p) / length ** penalty; 0 favours short captions
     no_repeat: int = 0  # no n-gram of this many tokens twice; 0: off
     repetition_penalty: float = 1.0  # 1: off
@@ -155,6 +163,9 @@ class GenerationOptions:
         _within("min_words", self.min_words, 0, 60)
         _within("max_words", self.max_words, 0, 60)
         _within("max_tokens", self.max_tokens, 1, 256)
+        _within("min_tokens", self.min_tokens, 0, 256)
+        if self.early_stopping not in ("false", "true", "never"):
+            raise ConfigError(f"early_stopping is {self.early_stopping!r}; it must be 'false', 'true' or 'never'")
         _within("length_penalty", self.length_penalty, -2.0, 4.0)
         _within("no_repeat", self.no_repeat, 0, 6)
         _within("repetition_penalty", self.repetition_penalty, 0.5, 2.0)
@@ -164,6 +175,8 @@ class GenerationOptions:
         _within("seed", self.seed, -(2**63), 2**63 - 1)
         if self.min_words > self.max_words:
             raise ConfigError(f"min_words is {self.min_words}; it must not be above max_words, {self.max_words}")
+        if self.min_tokens > self.max_tokens:
+            raise ConfigError(f"min_tokens is {self.min_tokens}; it must not be above max_tokens, {self.max_tokens}")
         if self.strategy == "beam" and self.count > self.beams:
             raise ConfigError(f"count is {self.count}; with strategy 'beam' it must not be above beams, {self.beams}")
         if self.strategy == "greedy" and self.count != 1:

@@ -181,6 +181,7 @@ class TextDecoder(nn.Module):
         places = places + self.config.position_offset
         if self.position_embedding is None:
             positions = sinusoids(places, self.config.width).to(embedded.dtype)
+            positions = positions * (tokens != self.config.pad_id)[..., None]  # as fairseq: pads have no position
         else:
             positions = self.position_embedding(places)
         return self.embedding_norm(embedded + positions)

@@ -46,8 +46,7 @@ class Generation:
         self._running: dict[Hashable, _Running] = {}  # in the order of their rows in the state
         self._state: DecoderState | None = None
         self._last: list[int] = []  # newest token of every row
-        decoder = network.config.decoder
-        self._never = sorted({decoder.pad_id, decoder.start_id} - {decoder.end_id})
+        self._never = list(network.config.decoder.never)
 
     @property
     def rows(self) -> int:
@@ -73,10 +72,7 @@ class Generation:
                     f"prompt {option.prompt[:40]!r} has {len(prompt)} tokens; this checkpoint has room for {room} with the "
                     "caption that follows: send a shorter one"
                 )
-        options = [
-            dataclasses.replace(option, max_tokens=min(option.max_tokens, room - len(prompt)))
-            for prompt, option in zip(prompts, options, strict=True)
-        ]
+        options = [_fitted(option, room - len(prompt)) for prompt, option in zip(prompts, options, strict=True)]
         for length in sorted({len(prompt) for prompt in prompts}):
             images = [index for index, prompt in enumerate(prompts) if len(prompt) == length]
             self._add_equal(features.select(images), [prompts[at] for at in images],
@@ -230,6 +226,12 @@ class Generation:
             total = search.totals[row] + float(log_probs[first + row, token])
             drawn.append(Candidate(total, row, token))
         return drawn
+
+
+def _fitted(options: GenerationOptions, room: int) -> GenerationOptions:
+    """Return options that ask for no more tokens than there is room for."""
+    most = min(options.max_tokens, room)
+    return dataclasses.replace(options, max_tokens=most, min_tokens=min(options.min_tokens, most))
 
 
 def _generator(seed: int, index: int) -> torch.Generator:

@@ -88,10 +88,11 @@ class Search:
     def changes_scores(self) -> bool:
         """Return whether any option bans or penalises tokens."""
         options = self.options
-        return options.repetition_penalty != 1.0 or options.no_repeat > 0 or options.min_words > 0
+        limits = options.min_words > 0 or options.min_tokens > 0
+        return options.repetition_penalty != 1.0 or options.no_repeat > 0 or limits
 
     def bans_end(self, row: int) -> bool:
-        return self.limits.too_few(self.rows[row])
+        return self.generated(row) < self.options.min_tokens or self.limits.too_few(self.rows[row])
 
     def advance(self, candidates: list[Candidate]) -> list[Candidate]:
         """Take the candidates of a step, best first; return the rows that go on."""
@@ -175,7 +176,11 @@ class SampleSearch(Search):
 
 
 class BeamSearch(Search):
-    """K rows; a pool of the K best finished hypotheses; stops when no live row can beat the worst of them."""
+    """K rows; a pool of the K best finished hypotheses; stops when no live row can beat the worst of them.
+
+    What a live row can reach is told by its score as if it ended now. early_stopping "true" stops as soon as the pool is
+    full; "never" scores it, where longer captions are favoured, as if it were as long as a caption can be.
+    """
 
     @property
     def width(self) -> int:
@@ -212,7 +217,11 @@ class BeamSearch(Search):
     def _hopeless(self, best: Candidate) -> bool:
         if len(self.pool) < self.options.beams:
             return False
+        if self.options.early_stopping == "true":
+            return True
         length = self.generated(best.row) + 1
+        if self.options.early_stopping == "never" and self.options.length_penalty > 0:
+            length = self.options.max_tokens
         return best.total / length**self.options.length_penalty <= min(score for score, _ in self.pool)
 
     def _finish(self, hypothesis: Hypothesis, total: float, length: int) -> None:

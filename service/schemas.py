@@ -46,6 +46,8 @@ class CaptionOptions(MapOptions):
     min_words: int | None = Field(None, ge=0, le=60)
     max_words: int | None = Field(None, ge=0, le=60)
     max_tokens: int | None = Field(None, ge=1, le=256, description="tokens generated, the end token counted")
+    min_tokens: int | None = Field(None, ge=0, le=256, description="tokens generated before the end token may be")
+    early_stopping: Literal["false", "true", "never"] | None = Field(None, description="for `beam`, as in transformers")
     length_penalty: float | None = Field(None, ge=-2, le=4)
     no_repeat: int | None = Field(None, ge=0, le=6, description="no n-gram of this many tokens twice; 0: off")
     repetition_penalty: float | None = Field(None, ge=0.5, le=2)

@@ -69,6 +69,60 @@ def redrawn(model: Any, seed: int) -> Any:
     return model
 
 
+@torch.no_grad()
+def end_competes(peer: Any, level: float, seed: int = 0) -> Any:
+    """Make the end token likely: random weights hardly ever end, and rules of ending would go untested.
+
+    The last norm's bias moves along a unit vector, the end token's row of the head with it, until the median over drawn
+    inputs of its log-odds is `level`.
+    """
+    generator = torch.Generator().manual_seed(seed + 5)
+    ln, head, end = _last_norm(peer)
+    unit = torch.randn(head.size(1), generator=generator, dtype=torch.float64)
+    unit = (unit / unit.norm()).to(head.dtype)
+    ln.bias.add_(4 * unit)
+    tokens = torch.randint(8, head.size(0) - 2, (4, 10), generator=generator)
+    pixels = torch.randn(4, 3, SIZE, SIZE, generator=generator, dtype=torch.float64).to(head.dtype)
+    for _ in range(6):
+        logits = logits_of(peer, pixels, tokens)
+        others = logits.clone()
+        others[..., end] = float("-inf")
+        gap = (logits[..., end] - others.logsumexp(-1)).median()
+        head[end] += (level - gap) / 4 * unit * 0.9
+    return peer
+
+
+def generated(peer: Any, pixels: torch.Tensor, prompt: list[int], **options: Any) -> list[list[tuple[int, ...]]]:
+    """Return the peer's tokens behind the prompt, up to the first end token: for each image its captions, best first."""
+    images = pixels.size(0)
+    if hasattr(peer, "text_decoder"):  # its generate puts the start token first and takes the last one away
+        end = peer.config.text_config.sep_token_id
+        given = {"input_ids": torch.tensor([[0, *prompt, end]] * images)}
+    else:
+        end = peer.generation_config.eos_token_id
+        start = peer.generation_config.decoder_start_token_id
+        given = {"decoder_input_ids": torch.tensor([[start, *prompt]] * images)}
+    rows = peer.generate(pixel_values=pixels, **given, **options).tolist()
+    cut = []
+    for row in rows:
+        tokens = row[1 + len(prompt) :]
+        cut.append(tuple(tokens[: tokens.index(end)] if end in tokens else tokens))
+    count = len(cut) // images
+    return [cut[image * count : (image + 1) * count] for image in range(images)]
+
+
+def _last_norm(peer: Any) -> tuple[Any, torch.Tensor, int]:
+    """Return the norm before the head, the head's weight, and the end token's id."""
+    if hasattr(peer, "text_decoder"):
+        decoder = peer.text_decoder
+        norm = decoder.cls.predictions.transform.LayerNorm
+        return norm, decoder.bert.embeddings.word_embeddings.weight, peer.config.text_config.sep_token_id
+    decoder, end = peer.decoder, peer.generation_config.eos_token_id
+    if hasattr(decoder, "transformer"):
+        return decoder.transformer.ln_f, decoder.lm_head.weight, end
+    return decoder.model.decoder.layers[-1].final_layer_norm, decoder.output_projection.weight, end
+
+
 def _blip(family: str) -> Any:
     width = 32 if family == "blip" else 40
     shared = {"num_hidden_layers": 2, "num_attention_heads": 4}

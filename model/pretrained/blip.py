@@ -42,6 +42,7 @@ def blip_config(config: dict[str, Any], image_width: int, ids: SpecialIds) -> De
         start_id=ids.start,
         end_id=ids.end,
         pad_id=ids.pad,
+        never=(),  # as `generate`: whatever is likely
     )
 
 

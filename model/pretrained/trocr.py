@@ -37,6 +37,7 @@ def trocr_config(config: dict[str, Any], image_width: int, ids: SpecialIds) -> D
         start_id=ids.start,
         end_id=ids.end,
         pad_id=ids.pad,
+        never=(),  # as `generate`: whatever is likely
     )
 
 
