@@ -35,12 +35,13 @@ def logits_of(peer: Any, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Te
     """Return the peer's logits with teacher forcing: (R, T, V)."""
     if hasattr(peer, "text_decoder"):
         return peer.text_decoder(input_ids=tokens, encoder_hidden_states=features_of(peer, pixels)).logits
-    return peer(pixel_values=pixels, decoder_input_ids=tokens).logits
+    return peer(pixel_values=pixels, decoder_input_ids=tokens, **_resized(peer, pixels)).logits
 
 
 def features_of(peer: Any, pixels: torch.Tensor) -> torch.Tensor:
     """Return what the peer's encoder gives its decoder: (R, S, C)."""
-    return peer.vision_model(pixels)[0] if hasattr(peer, "text_decoder") else peer.encoder(pixels).last_hidden_state
+    resized = _resized(peer, pixels)
+    return peer.vision_model(pixels, **resized)[0] if hasattr(peer, "text_decoder") else peer.encoder(pixels, **resized)[0]
 
 
 def cross_attentions_of(peer: Any, pixels: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -50,6 +51,12 @@ def cross_attentions_of(peer: Any, pixels: torch.Tensor, tokens: torch.Tensor) -
     if hasattr(peer, "enc_to_dec_proj"):
         features = peer.enc_to_dec_proj(features)
     return decoder(input_ids=tokens, encoder_hidden_states=features, output_attentions=True).cross_attentions
+
+
+def _resized(peer: Any, pixels: torch.Tensor) -> dict[str, bool]:
+    """Ask for positions of another size only where the pictures have one."""
+    vision = peer.config.vision_config if hasattr(peer, "text_decoder") else peer.config.encoder
+    return {} if pixels.size(-1) == vision.image_size == pixels.size(-2) else {"interpolate_pos_encoding": True}
 
 
 @torch.no_grad()

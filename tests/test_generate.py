@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
 import torch
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from model import GenerationOptions
 from model.decoding import Generation
+from model.scores import sampling_distribution
 from tests.peers import FAMILIES, SIZE, build, end_competes, generated
 from tests.test_pretrained import converted
 
@@ -99,3 +102,43 @@ def test_greedy_and_beams_give_the_peers_tokens(family):
 def test_they_do_in_a_thousand_draws(family):
     _, different = compared(family, MANY, 1)
     assert not different, (len(different), different[0])
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"),
+    [(1.0, 0, 1.0), (0.7, 0, 1.0), (1.3, 5, 1.0), (1.0, 0, 0.6), (0.5, 12, 0.9), (2.0, 3, 0.05)],
+)
+def test_what_is_drawn_from_is_the_peers_distribution(temperature, top_k, top_p):
+    processors = LogitsProcessorList([TemperatureLogitsWarper(temperature)])
+    processors += [TopKLogitsWarper(top_k)] if top_k else []
+    processors += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+    scores = torch.randn(200, 61, generator=torch.Generator().manual_seed(0)) * 3
+    theirs = processors(torch.zeros(200, 1, dtype=torch.long), scores).softmax(-1)
+    ours = torch.stack([sampling_distribution(row, temperature, top_k, top_p) for row in scores])
+    assert torch.equal(ours > 0, theirs > 0)
+    assert (ours - theirs).abs().max() < 1e-6  # float32
+
+
+@pytest.mark.parametrize("family", ["blip", "vit_gpt2", "trocr"])
+def test_sampling_draws_from_it(family):
+    """The first token of 4,000 drawn captions against its distribution: chi-squared, 99.9th percentile."""
+    network = converted(build(family, 4, torch.float32), torch.float32)
+    options = GenerationOptions(strategy="sample", count=8, temperature=1.5, top_k=12, top_p=0.95, max_tokens=1)
+    pixels = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    start = torch.tensor([[network.config.decoder.start_id]])
+    features = network.encode(pixels)
+    logits, _, _ = network.decode(start, network.start(features))
+    odds = sampling_distribution(logits[0, -1].float(), 1.5, 12, 0.95)
+    generation = Generation(network, Ids())
+    generation.add(features.select([0] * 500), list(range(500)), [dataclasses.replace(options, seed=seed) for seed in range(500)])
+    drawn = [
+        one.tokens[0] if one.tokens else network.config.decoder.end_id for found in generation.run().values() for one in found
+    ]
+    counts = torch.bincount(torch.tensor(drawn), minlength=len(odds)).double()
+    expected = odds.double() * len(drawn)
+    assert counts[expected == 0].sum() == 0
+    likely = expected > 5
+    statistic = ((counts - expected)[likely] ** 2 / expected[likely]).sum()
+    freedom = int(likely.sum()) - 1
+    # Wilson and Hilferty 1931: the 99.9th percentile of chi-squared.
+    assert statistic < freedom * (1 - 2 / (9 * freedom) + 3.09 * (2 / (9 * freedom)) ** 0.5) ** 3

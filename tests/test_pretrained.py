@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 
-from model import CaptionNetwork, CheckpointError, ModelConfig
+from model import CaptionNetwork, CheckpointError, ImageConfig, ModelConfig
 from model.pretrained import convert_network, source_image
 from tests.peers import FAMILIES, SIZE, build, cross_attentions_of, features_of, logits_of
 
@@ -16,24 +16,25 @@ EQUAL = 1e-12  # of the spread of what is compared, in float64; what is reached 
 EQUAL32 = 2e-5
 
 
-def converted(peer, dtype=torch.float64, **changes):
-    """Return our network of a peer's config and tensors; `changes` of its decoder are mistakes made on purpose."""
+def converted(peer, dtype=torch.float64, image=None, **changes):
+    """Return our network of a peer's config and tensors; `changes` of its fields are mistakes made on purpose."""
     config = peer.config.to_dict()
-    encoder, decoder, weights = convert_network(config, peer.generation_config.to_dict(), dict(peer.state_dict()))
+    encoder, decoder, weights = convert_network(config, peer.generation_config.to_dict(), dict(peer.state_dict()), image)
     for name, value in changes.items():
         if name.startswith("encoder_"):
             encoder = dataclasses.replace(encoder, **{name.removeprefix("encoder_"): value})
         else:
             decoder = dataclasses.replace(decoder, **{name: value})
-    network = CaptionNetwork(ModelConfig(image=source_image(config), encoder=encoder, decoder=decoder)).to(dtype).eval()
+    image = image or source_image(config)
+    network = CaptionNetwork(ModelConfig(image=image, encoder=encoder, decoder=decoder)).to(dtype).eval()
     missing, unknown = network.load_state_dict(weights, strict=False)
     assert (missing, unknown) == (["no_image"], [])
     return network.requires_grad_(False)
 
 
-def inputs(dtype=torch.float64, rows=3, length=9):
+def inputs(dtype=torch.float64, rows=3, length=9, size=(SIZE, SIZE)):
     generator = torch.Generator().manual_seed(3)
-    pixels = torch.randn(rows, 3, SIZE, SIZE, generator=generator, dtype=torch.float64).to(dtype)
+    pixels = torch.randn(rows, 3, *size, generator=generator, dtype=torch.float64).to(dtype)
     return pixels, torch.randint(8, 50, (rows, length), generator=generator)
 
 
@@ -56,6 +57,38 @@ def test_patch_embeddings_and_logits_equal_the_peers(family, rows):
     features, logits, _ = ours(converted(peer), pixels, tokens)
     assert apart(features, features_of(peer, pixels)) < EQUAL
     assert apart(logits, logits_of(peer, pixels, tokens)) < EQUAL
+
+
+@pytest.mark.parametrize("size", [(32, 32), (24, 12), (8, 8)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pictures_of_another_size_give_the_peers_logits(family, size):
+    peer = build(family)
+    pixels, tokens = inputs(size=size)
+    features, logits, _ = ours(converted(peer, image=ImageConfig(height=size[0], width=size[1])), pixels, tokens)
+    assert apart(features, features_of(peer, pixels)) < EQUAL
+    assert apart(logits, logits_of(peer, pixels, tokens)) < EQUAL
+
+
+@pytest.mark.parametrize("family", ["vit_gpt2", "deit_gpt2", "vit_gpt2_projected", "trocr"])
+def test_replayed_attention_equals_what_the_peers_beams_saw(family):
+    """Weights of the finished captions, read in one pass, against those of every step, gathered along the beams."""
+    peer = build(family, 5, eager_decoder=True)
+    pixels, _ = inputs(rows=2)
+    found = peer.generate(
+        pixel_values=pixels, num_beams=3, num_return_sequences=2, max_new_tokens=6, do_sample=False, output_attentions=True,
+        return_dict_in_generate=True,
+    )  # fmt: skip
+    network = converted(peer)
+    images = (0, 0, 1, 1)
+    _, seen, _ = network.decode(found.sequences[:, :-1], network.start(network.encode(pixels), images), weights=True)
+    compared = 0
+    for row, beams in enumerate(found.beam_indices.tolist()):
+        for step, beam in enumerate(beams):
+            if beam >= 0:
+                for layer, weights in enumerate(seen):
+                    assert (weights[row, :, step] - found.cross_attentions[step][layer][beam, :, 0]).abs().max() < EQUAL
+                    compared += 1
+    assert compared >= 8
 
 
 @pytest.mark.parametrize("family", FAMILIES)

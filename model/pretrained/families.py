@@ -8,23 +8,27 @@ from torch import Tensor
 
 from model.config import DecoderConfig, EncoderConfig, ImageConfig
 from model.errors import CheckpointError, ConfigError
+from model.geometry import PatchGrid
 from model.pretrained.blip import blip_config, blip_encoder, blip_encoder_weights, blip_weights
 from model.pretrained.gpt2 import gpt2_config, gpt2_weights
+from model.pretrained.positions import resized_positions
 from model.pretrained.tensors import ForeignTensors, SpecialIds, Weights
 from model.pretrained.trocr import trocr_config, trocr_weights
 from model.pretrained.vit import has_qkv_bias, vit_config, vit_weights
 
 _DECODERS = {"gpt2": (gpt2_config, gpt2_weights), "trocr": (trocr_config, trocr_weights)}
+_POSITIONS = "encoder.vit.pos_embed"
 KNOWN = "ViT or DeiT with GPT-2 or TrOCR's decoder (vision-encoder-decoder), and BLIP captioning (blip)"
 
 
 def convert_network(
-    config: dict[str, Any], generation: dict[str, Any], tensors: dict[str, Tensor]
+    config: dict[str, Any], generation: dict[str, Any], tensors: dict[str, Tensor], image: ImageConfig | None = None
 ) -> tuple[EncoderConfig, DecoderConfig, Weights]:
     """Return encoder, decoder and weights, under our names, of a source's config.json, generation_config.json and tensors.
 
-    Every number is read from the source; nothing is assumed. The weights lack `no_image`, which no source has. Raises
-    CheckpointError that names the family, field or tensor that is not known.
+    Every number is read from the source; nothing is assumed. `image` is another size than the source's: positions are
+    resized. The weights lack `no_image`, which no source has. Raises CheckpointError that names the family, field or
+    tensor that is not known.
     """
     source = ForeignTensors(tensors)
     kind = config.get("model_type")
@@ -40,6 +44,9 @@ def convert_network(
     except (TypeError, ConfigError) as error:
         raise CheckpointError(f"the source's config.json cannot be used ({error}); copy it again from its source") from error
     source.finish()
+    if image is not None:
+        old, new = _grid(source_image(config), encoder), _grid(image, encoder)
+        weights[_POSITIONS] = resized_positions(weights[_POSITIONS], encoder.prefix, old, new)
     return encoder, decoder, weights
 
 
@@ -49,6 +56,10 @@ def source_image(config: dict[str, Any]) -> ImageConfig:
     size = vision["image_size"]
     height, width = (size, size) if isinstance(size, int) else size
     return ImageConfig(height=height, width=width)
+
+
+def _grid(image: ImageConfig, encoder: EncoderConfig) -> PatchGrid:
+    return PatchGrid(image.height // encoder.stride, image.width // encoder.stride)
 
 
 def _blip(config: dict[str, Any], source: ForeignTensors) -> tuple[EncoderConfig, DecoderConfig, Weights]:
