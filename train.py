@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from corpus import Captioned, Source, check_data, is_drawn, open_source
+from corpus import Captioned, Source, open_source
 from evaluation import CaptionScores, score_captions
 from model import (
     PAD_ID,
@@ -45,6 +45,8 @@ from training import (
     cached_features,
     caption_loss,
     card_text,
+    check_sources,
+    foreign_file,
     frozen_parts,
     greedy_captions,
     load_state,
@@ -241,6 +243,9 @@ def main(arguments: list[str] | None = None) -> int:
         elif (Path(config.run) / "state.pt").exists():
             print(f"{config.run} holds a run already; go on with --resume, or name another folder", file=sys.stderr)
             return 2
+        elif foreign := foreign_file(Path(config.run)):
+            print(f"{config.run} holds {foreign!r}, which is no run's; name a new folder with --run", file=sys.stderr)
+            return 2
         if config.check and not config.resume and not _is_sound(config):
             print("train.py: mend the data, or train on it as it is with --no-check", file=sys.stderr)
             return 1
@@ -255,21 +260,18 @@ def main(arguments: list[str] | None = None) -> int:
             _tell_cost(trainer)
             return 0
         trainer.train()
-    except CaptionerError as error:
+    except (CaptionerError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 def _is_sound(config: TrainConfig) -> bool:
-    """Look at all data that is not drawn, tell what is found, and return whether none of it is an error."""
-    errors = 0
-    for data in config.data:
-        if not is_drawn(data):
-            report = check_data(data, language=config.language)
-            print(report.in_words())
-            errors += report.errors
-    return not errors
+    """Tell what is found in the data, and return whether none of it is an error."""
+    reports = check_sources(config)
+    for report in reports:
+        print(report.in_words())
+    return not any(report.errors for report in reports)
 
 
 def _tell_cost(trainer: Trainer) -> None:

@@ -5,6 +5,7 @@ from corpus.check import check_data
 from corpus.dataset import OWN_DATA, SCENE_SPLITS, Captioned, Source, is_drawn, open_source, plain_caption
 from corpus.errors import DataError, Faults
 from corpus.example import Example, Member, NamedBox, speaks
+from corpus.findings import Report
 from corpus.formats import FORMATS, Format, convert, read_data, stream_data
 from corpus.scene_captions import SceneCaption, SceneWord, Verdict, captions_of, judge
 from corpus.scenes import COLOURS, SHAPES, UNSEEN_PAIRS, Scene, SceneObject, draw_scene
@@ -23,6 +24,7 @@ __all__ = [
     "Format",
     "Member",
     "NamedBox",
+    "Report",
     "Scene",
     "SceneCaption",
     "SceneObject",

@@ -66,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> int:
+    for page in filter(None, [options.html]):
+        _make_room(page)
     lists = {}
     for text in options.list:
         split, _, path = text.partition("=")
@@ -79,14 +81,25 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if report.errors else 0
 
 
+def _make_room(page: Path) -> None:
+    """Hold, before the work begins, that a page can be written where it is wanted."""
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{page} cannot be written ({error.strerror}); name another place") from error
+    if page.is_dir():
+        raise DataError(f"{page} is a folder; name the page in it, as in {page / 'page.html'}")
+
+
 def _show(options: argparse.Namespace) -> int:
+    _make_room(options.page)
     faults = Faults(keep=True)
     stream = stream_data(options.data, faults=faults, need_images=False)
     examples = drawn_at_random((one for one in stream if options.split in (None, one.split)), options.count, options.seed)
     for message in faults.found[:3]:
         print(f"corpus: {message}", file=sys.stderr)
     if not examples:
-        raise DataError(f"{options.data} has no example{f' in {options.split!r}' if options.split else ''} to show")
+        raise DataError(f"{options.data} has no example{f' in the split {options.split!r}' if options.split else ''} to show")
     options.page.write_text(examples_page(options.data, examples), encoding="utf-8")
     print(f"{len(examples)} examples in {options.page}")
     return 0

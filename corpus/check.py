@@ -37,7 +37,7 @@ def check_data(data: str, *, language: str = "", lists: Mapping[str, Path] | Non
     records = [Case("", message) for message in faults.found]
     report.images = dict(Counter(example.split for example in examples))
     report.captions = dict(Counter(language for example in examples for language in example.languages))
-    nothing = [] if examples else [Case(data, "no picture")]
+    nothing = [] if examples or records else [Case(data, "no picture")]
     found = [
         *finding("error", "nothing to train on", "Name data with pictures, or its format: FORMAT:PATH.", nothing),
         *finding("error", "records that cannot be read", "Mend them; they are left out below.", records),

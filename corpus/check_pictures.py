@@ -88,7 +88,10 @@ def _look(example: Example) -> Look:
         data = example.read()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        return Look(state="missing", error=f"{example.place} cannot be read ({reason})")
+        told = f"{example.place} cannot be read ({reason})"
+        if isinstance(error, FileNotFoundError):
+            told = f"{example.place} is not there, nor in images/ or a folder named like the split beside it"
+        return Look(state="missing", error=told)
     try:
         picture = read_picture(data, OWN_DATA, least=(64, 64))  # a JPEG is decoded small
         grey = picture.upright().convert("L")

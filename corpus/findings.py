@@ -72,8 +72,9 @@ class Report:
     def summary(self) -> str:
         """Return what the data is made of, and how long the look took."""
         pictures = sum(self.images.values())
-        by_split = ", ".join(f"{split} {count:,}" for split, count in self.images.items())
-        by_language = ", ".join(f"{language or 'language not told'} {count:,}" for language, count in self.captions.items())
+        by_split = ", ".join(f"{split} {count:,}" for split, count in self.images.items()) or "none"
+        told = (f"{language or 'language not told'} {count:,}" for language, count in self.captions.items())
+        by_language = ", ".join(told) or "none"
         return (
             f"{pictures:,} pictures ({by_split}), {sum(self.captions.values()):,} captions ({by_language}); "
             f"looked at in {self.seconds:.1f} s, {1000 * self.seconds / max(1, pictures):.2f} s a thousand pictures"
@@ -84,10 +85,10 @@ class Report:
         lines = [f"{self.data}: {self.summary()}", ""]
         for finding in self.findings:
             lines.append(f"{finding.level.upper()}: {finding.title}: {finding.count:,}. {finding.advice}")
-            lines += [f"    {case.where}: {case.text}".rstrip(": ") for case in finding.cases[:_SHOWN]]
+            lines += [f"    {': '.join(filter(None, (case.where, case.text)))}" for case in finding.cases[:_SHOWN]]
             if finding.count > _SHOWN:
                 lines.append(f"    and {finding.count - _SHOWN:,} more")
-        lines.append("no errors" if not self.errors else f"{self.errors} kinds of errors")
+        lines.append("no errors" if not self.errors else f"{self.errors} {'kind' if self.errors == 1 else 'kinds'} of errors")
         return "\n".join(lines)
 
 

@@ -21,8 +21,8 @@ def write_scenes(folder: Path, count: int, seed: int, *, split: str = "train", u
     A caption's "words" name the annotation that each shape's name refers to; its mask is COCO's uncompressed run
     lengths. Raises DataError where the folder holds a data set already.
     """
-    if (folder / "captions.json").exists():
-        raise DataError(f"{folder} holds a data set already; name another folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} exists and is not empty; name a new folder")
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     captions: list[dict[str, Any]] = []

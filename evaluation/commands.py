@@ -37,7 +37,10 @@ def captions(options: argparse.Namespace) -> dict[str, Any]:
     if options.out and options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise DataError(f"--out {options.out} exists and is not empty; name a new folder")
     if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)  # now: not after an hour of captions
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)  # now: not after an hour of captions
+        except OSError as error:
+            raise DataError(f"--out {options.out} cannot be written ({error.strerror}); name another place") from error
     folders = options.checkpoint or ([] if options.results else [DEFAULT_CHECKPOINT])
     everything = read_data(options.data, language=options.language, need_images=bool(folders))
     learnt = everything if options.training is None else read_data(options.training, language=options.language)
@@ -131,8 +134,13 @@ def _chosen(everything: Sequence[Example], split: str | None, data: str, results
         examples = [example for example in examples if any(example.image_id in system.captions for system in results)]
     if not examples:
         splits = ", ".join(sorted({example.split for example in everything}))
-        told = f"no split {split!r}" if split else "no image that the results name"
-        raise DataError(f"{data!r} has {told}; its splits are {splits}")
+        if split is None:
+            theirs = next(iter(results[0].captions))
+            raise DataError(
+                f"{data!r} has no image that the results name: they have ids such as {theirs!r}, the data such as "
+                f"{everything[0].image_id!r}; write the data's ids into the results"
+            )
+        raise DataError(f"{data!r} has no split {split!r}; it has {splits}")
     wanted = {example.image_id for example in examples}
     for system in results:
         if missing := sorted(wanted - set(system.captions)):

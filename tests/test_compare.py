@@ -237,6 +237,11 @@ def test_results_must_have_a_caption_of_every_image(scenes, capsys):
     (scenes / "few.json").write_text('[{"image_id": 77, "caption": "a"}, {"image_id": 2, "caption": "a"}]')
     assert main(["captions", "--data", str(scenes / "scenes"), "--results", str(scenes / "few.json")]) == 1
     assert "few has a caption of '77'" in capsys.readouterr().err
+    (scenes / "few.json").write_text('[{"image_id": "2.png", "caption": "a"}]')
+    assert main(["captions", "--data", str(scenes / "scenes"), "--results", str(scenes / "few.json")]) == 1
+    assert "they have ids such as '2.png', the data such as '0'" in capsys.readouterr().err
+    assert main(["captions", "--data", str(scenes / "scenes"), "--out", str(scenes / "few.json/x")]) == 1
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_scenes_are_judged_for_every_setting(capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -252,6 +253,32 @@ def test_boxes_of_coco_are_held_to_what_boxes_are(tmp_path, box):
         read_data(tmp_path)
     (tmp_path / "instances.json").write_text("{")
     assert check_data(str(tmp_path)).captions == {"": 1}, "captions are kept where boxes are broken"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("{}/t.csv?image=photo", "names columns but no format; say csv:"),
+        ("zip:{}", "'zip' is no format of data on disk; shards, "),
+    ],
+)
+def test_a_format_that_is_forgotten_or_none_is_told(tmp_path, data, message):
+    (tmp_path / "t.csv").write_text("photo,caption\n")
+    with pytest.raises(DataError, match=re.escape(message)):
+        read_data(data.format(tmp_path))
+
+
+def test_places_that_cannot_be_written_are_told_before_the_work(tmp_path, capsys):
+    picture(tmp_path, "in/1.jpg")
+    (tmp_path / "in/1.txt").write_text("a dog")
+    (tmp_path / "file").write_text("x")
+    data, inside = str(tmp_path / "in"), str(tmp_path / "file/x")
+    for arguments in (["check", data, "--html", inside], ["show", data, inside], ["convert", data, f"jsonl:{inside}/y"]):
+        assert main(arguments) == 1
+        assert "cannot be written" in capsys.readouterr().err
+    assert main(["show", data, str(tmp_path)]) == 1
+    assert "is a folder; name the page in it" in capsys.readouterr().err
+    assert main(["show", data, str(tmp_path / "new/page.html")]) == 0
 
 
 def test_a_check_of_nothing_is_an_error(tmp_path):

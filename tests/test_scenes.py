@@ -172,4 +172,4 @@ def test_a_written_data_set_holds_the_scenes_their_captions_and_masks(tmp_path, 
                 shape = SHAPES[instances[word["annotation"]]["category_id"]]
                 assert caption["caption"][word["start"] : word["end"]] == shape
     assert main(["scenes", str(folder)]) == 1
-    assert "already" in capsys.readouterr().err
+    assert "is not empty" in capsys.readouterr().err

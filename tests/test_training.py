@@ -278,6 +278,16 @@ def test_bad_data_ends_with_status_1(tmp_path, capsys):
     assert "does not exist" in capsys.readouterr().err
 
 
+def test_a_run_does_not_move_into_a_folder_of_something_else(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/captions.json").write_text("{}")
+    assert train.main([*TINY, "--run", str(tmp_path / "data")]) == 2
+    assert "holds 'captions.json', which is no run's" in capsys.readouterr().err
+    (tmp_path / "file").write_text("x")
+    assert train.main([*TINY, "--run", str(tmp_path / "file/run"), "--epochs", "1", "--steps", "1"]) == 1
+    assert "file" in capsys.readouterr().err
+
+
 def test_every_setting_is_a_flag():
     config = parse_arguments(["--run", "x", "--data", "a", "--data", "b", "--stem-strides", "8", "16", "--no-null-key"])
     assert config.data == ("a", "b")

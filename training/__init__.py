@@ -10,6 +10,7 @@ from training.network import build_network, frozen_parts
 from training.optimiser import build_optimiser
 from training.run import Progress, load_state, save_state
 from training.schedule import rate_factor
+from training.start import check_sources, foreign_file
 from training.validation import greedy_captions
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "cached_features",
     "caption_loss",
     "card_text",
+    "check_sources",
+    "foreign_file",
     "frozen_parts",
     "greedy_captions",
     "load_state",

@@ -26,8 +26,10 @@ def convert(data: str | Path, target: str, *, lossy: bool = False) -> tuple[int,
     conversion is not `lossy`.
     """
     kind, _, folder = target.partition(":")
-    if kind not in FORMATS or not folder:
-        raise DataError(f"{target!r} says no format to write; say FORMAT:FOLDER, FORMAT one of {', '.join(FORMATS)}")
+    if kind not in FORMATS:
+        raise DataError(f"{target!r} says no format to write: {kind!r} is none of {', '.join(FORMATS)}; say FORMAT:FOLDER")
+    if not folder:
+        raise DataError(f"{target!r} says no format to write and its folder; say {kind}:FOLDER")
     lost: Counter[str] = Counter()
     count = 0
 

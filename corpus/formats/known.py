@@ -83,6 +83,10 @@ def told(data: str) -> tuple[Format, list[Path], dict[str, str]]:
             columns[what] = column
     paths = [Path(part) for part in _expanded(text)]
     if missing := [path for path in paths if not path.exists()]:
+        if not kind and "?" in data and Path(data.rpartition("?")[0]).exists():
+            raise DataError(f"{data!r} names columns but no format; say csv:{data} or jsonl:{data}")
+        if not kind and rest and name.isalnum():
+            raise DataError(f"{name!r} is no format of data on disk; {', '.join(FORMATS)} are (and scenes, places in training)")
         raise DataError(f"{str(missing[0])!r} does not exist; name a captions file or a folder with captions and pictures")
     if len(paths) > 1 or not paths[0].is_dir():
         return *_file(kind, paths), columns

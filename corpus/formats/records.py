@@ -101,7 +101,7 @@ def columns_of(names: Iterable[str], told: dict[str, str], where: str) -> dict[s
     if wrong := sorted(set(told) - set(COLUMNS)):
         raise DataError(f"{wrong[0]!r} is nothing that a column holds here; name columns for {', '.join(COLUMNS)}")
     if absent := [column for column in told.values() if column not in names]:
-        raise DataError(f"{where} has no column {absent[0]!r}; it has {', '.join(map(repr, names))}")
+        raise DataError(f"{where} has no column {absent[0]!r}; it has {', '.join(map(repr, names))}: name one of these")
     found = {what: next((name for name in known if name in names), "") for what, known in COLUMNS.items()} | told
     if not found["image"]:
         raise DataError(

@@ -31,10 +31,16 @@ class NewFolder:
     def __enter__(self) -> NewFolder:
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise DataError(f"{self.path} exists and is not empty; name a new folder")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be written ({error.strerror}); name another place") from error
         # Its own name, whoever else writes to the same place.
         self.partial = self.path.with_name(f".{self.path.name[:50]}.{secrets.token_hex(8)}.partial")
-        self.partial.mkdir()
+        try:
+            self.partial.mkdir()
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be written ({error.strerror}); name another place") from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
