@@ -112,6 +112,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             f"{folder} was trained with a vocabulary of {config.decoder.vocabulary} but its tokenizer has "
             f"{tokenizer.size}; use the tokenizer saved beside the checkpoint"
         )
+    for name in ("start_id", "end_id", "pad_id"):
+        index = getattr(config.decoder, name)
+        if index not in tokenizer.special_ids:
+            raise CheckpointError(
+                f"{folder}: {name} is {index}, which is no special token of its tokenizer; "
+                "use the tokenizer saved beside the checkpoint"
+            )
     network = CaptionNetwork(config)
     _fill(network, _read_weights(folder), folder)
     card = (folder / _CARD).read_text(encoding="utf-8") if (folder / _CARD).exists() else ""

@@ -1,7 +1,8 @@
 """Text to ids and back, and which tokens make which word.
 
-Byte-level BPE (the `tokenizers` library; Sennrich et al. 2016; bytes as in GPT-2, Radford et al. 2019): every text
-has ids. Words are what docs/service.md calls words: maximal runs of letters, marks, digits and the apostrophes or
+Our own is byte-level BPE (the `tokenizers` library; Sennrich et al. 2016; bytes as in GPT-2, Radford et al. 2019): every
+text has ids. Converted checkpoints bring GPT-2's or RoBERTa's, which are the same kind, or BERT's WordPiece (Schuster and
+Nakajima 2012). Words are what docs/service.md calls words: maximal runs of letters, marks, digits and the apostrophes or
 hyphens inside them; in scripts written without spaces, the shortest group of tokens whose bytes end on a code point.
 """
 
@@ -12,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import tokenizers
 
@@ -19,6 +21,8 @@ from model.errors import CheckpointError, TextError
 
 PAD, START, END = "<pad>", "<start>", "<end>"
 PAD_ID, START_ID, END_ID = 0, 1, 2  # the trainer gives special tokens their ids in this order
+
+_UNSPACED_MARKS = (b".", b"?", b"!", b",", b"n't", b"'m", b"'s", b"'ve", b"'re")
 
 _JOINERS = "'’-‐‑"  # apostrophes and hyphens: part of a word only between its characters
 _SPACELESS = (  # beginnings of Unicode names of scripts that are written without spaces
@@ -36,19 +40,24 @@ class WordSpan:
 
 
 class CaptionTokenizer:
-    """A byte-level BPE and the ids that it treats specially."""
+    """A byte-level BPE or a WordPiece, and the ids that it treats specially: they stand for no text."""
 
     def __init__(self, inner: tokenizers.Tokenizer) -> None:
         self._inner = inner
-        for token, expected in ((PAD, PAD_ID), (START, START_ID), (END, END_ID)):
-            if inner.token_to_id(token) != expected:
-                raise CheckpointError(
-                    f"the tokenizer gives {token!r} the id {inner.token_to_id(token)!r}; it must be {expected}: "
-                    "use the tokenizer.json saved beside the checkpoint"
-                )
+        self._special = {index: token.content for index, token in inner.get_added_tokens_decoder().items() if token.special}
+        self._is_wordpiece = isinstance(inner.model, tokenizers.models.WordPiece)
+        if not self._is_wordpiece and not isinstance(inner.model, tokenizers.models.BPE):
+            raise CheckpointError(f"the tokenizer is a {type(inner.model).__name__}; known are byte-level BPE and WordPiece")
         pieces = sorted(inner.get_vocab(with_added_tokens=True).items(), key=lambda entry: entry[1])
-        alphabet = _byte_alphabet()
-        self._bytes = [b"" if index <= END_ID else bytes(alphabet[symbol] for symbol in piece) for piece, index in pieces]
+        if [index for _, index in pieces] != list(range(len(pieces))):
+            raise CheckpointError("the tokenizer's ids are not 0, 1, 2, …; use the tokenizer.json saved beside the checkpoint")
+        encode = str.encode if self._is_wordpiece else _bytes_of
+        self._bytes = [b"" if index in self._special else encode(piece) for piece, index in pieces]
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of tokens that stand for no text."""
+        return frozenset(self._special)
 
     @classmethod
     def train(cls, captions: Iterable[str], vocabulary: int, *, lowercase: bool = True) -> CaptionTokenizer:
@@ -90,16 +99,25 @@ class CaptionTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without start and end. Special tokens written in the text are ordinary text."""
-        if "<" in text and any(token in text for token in (PAD, START, END)):
-            return [index for part in _without_special(text) for index in self._inner.encode(part).ids]
-        return list(self._inner.encode(text, add_special_tokens=False).ids)
+        return [index for part in self._without_special(text) for index in self._inner.encode(part, add_special_tokens=False).ids]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids; special tokens give nothing, bytes that make no code point are dropped."""
-        return b"".join(self._bytes[index] for index in ids).decode("utf-8", errors="ignore")
+        return b"".join(self._parts(ids)).decode("utf-8", errors="ignore")
 
     def align(self, text: str) -> list[int]:
-        """Return, for every code point of `decode(encode(text))`, its place in `text`: lower case can be longer."""
+        """Return, for every code point of `decode(encode(text))`, its place in `text`.
+
+        Lower case can be longer than the text; WordPiece also drops spaces, or puts some in.
+        """
+        if self._is_wordpiece:
+            encoded = self._inner.encode(text, add_special_tokens=False)
+            places: list[int] = []
+            for part, (begin, end) in zip(self._parts(encoded.ids), encoded.offsets, strict=True):
+                letters = part.decode()
+                first = begin - letters.startswith(" ")  # a space that is put before a word belongs to its first letter
+                places += [min(max(begin, first + place), end - 1) for place in range(len(letters))]
+            return places
         if self._inner.normalizer is None:
             return list(range(len(text)))
         return [place for place, character in enumerate(text) for _ in character.lower()]
@@ -132,10 +150,33 @@ class CaptionTokenizer:
         """Return how many words one token can begin at most: a bound that spares counting short rows."""
         return max(1, *(len(self.words([index])) for index in range(self.size)))
 
+    def _parts(self, ids: Sequence[int]) -> list[bytes]:
+        """Return the bytes that each token adds to the text."""
+        if not self._is_wordpiece:
+            return [self._bytes[index] for index in ids]
+        parts: list[bytes] = []
+        is_first = True
+        for index in ids:
+            piece = self._bytes[index]
+            if piece and not is_first:  # as the library's decoder: spaces between words, none before these marks
+                piece = piece[2:] if piece.startswith(b"##") else piece if piece in _UNSPACED_MARKS else b" " + piece
+            is_first = is_first and index in self._special
+            parts.append(piece)
+        return parts
+
+    def _without_special(self, text: str) -> list[str]:
+        """Cut a text inside every special token that it spells out, so that none is taken for the real one."""
+        spelled = "|".join(re.escape(token) for token in self._special.values() if token in text)
+        if not spelled:
+            return [text]
+        places = [0, *(found.start() + 1 for found in re.finditer(spelled, text)), len(text)]
+        return [text[begin:end] for begin, end in pairwise(places)]
+
     def _characters(self, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
         """Return the text, and for each of its code points the first and last index of the tokens that hold its bytes."""
-        owner = [index for index, token in enumerate(ids) for _ in self._bytes[token]]
-        data = b"".join(self._bytes[token] for token in ids)
+        parts = self._parts(ids)
+        owner = [index for index, part in enumerate(parts) for _ in part]
+        data = b"".join(parts)
         text: list[str] = []
         touched: list[tuple[int, int]] = []
         position = 0
@@ -203,9 +244,14 @@ def _utf8_length(lead: int) -> int:
     return 2 if 0xC2 <= lead < 0xE0 else 3 if 0xE0 <= lead < 0xF0 else 4 if 0xF0 <= lead < 0xF5 else 0
 
 
-def _without_special(text: str) -> list[str]:
-    """Cut a text inside every special token that it spells out, so that none is taken for the real one."""
-    return re.split(r"(?<=<)(?=(?:pad|start|end)>)", text)
+def _bytes_of(piece: str) -> bytes:
+    alphabet = _byte_alphabet()
+    try:
+        return bytes(alphabet[symbol] for symbol in piece)
+    except KeyError as error:
+        raise CheckpointError(
+            f"the tokenizer's piece {piece!r} is not of bytes; known are byte-level BPE and WordPiece"
+        ) from error
 
 
 @functools.cache

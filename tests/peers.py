@@ -31,6 +31,28 @@ def build(family: str, seed: int = 0, dtype: torch.dtype = torch.float64, *, eag
     return redrawn(model.eval().to(dtype), seed).requires_grad_(False)
 
 
+def build_whole(family: str, dtype: torch.dtype) -> Any:
+    """Return a peer of the published size, with random weights: 224 to 446 million of them."""
+    if family.startswith("blip"):
+        wide = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+        vision = {"image_size": 384, **(wide if family == "blip_large" else {})}
+        text = {"num_attention_heads": 12, "encoder_hidden_size": vision.get("hidden_size", 768)}
+        model = BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision))
+    else:
+        trocr = family == "trocr"
+        encoder = ViTConfig(image_size=384 if trocr else 224, qkv_bias=not trocr)
+        decoder = (
+            TrOCRConfig(is_decoder=True, add_cross_attention=True, cross_attention_hidden_size=768)
+            if trocr
+            else GPT2Config(is_decoder=True, add_cross_attention=True)
+        )
+        model = VisionEncoderDecoderModel(VisionEncoderDecoderConfig(encoder=encoder.to_dict(), decoder=decoder.to_dict()))
+        told = model.generation_config
+        start, end, pad = (2, 2, 1) if trocr else (50256, 50256, 50256)
+        told.decoder_start_token_id, told.eos_token_id, told.pad_token_id, told.bos_token_id = start, end, pad, None
+    return redrawn(model.eval().to(dtype), 0).requires_grad_(False)
+
+
 def logits_of(peer: Any, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """Return the peer's logits with teacher forcing: (R, T, V)."""
     if hasattr(peer, "text_decoder"):

@@ -10,7 +10,7 @@ import torch
 
 from model import CaptionNetwork, CheckpointError, ImageConfig, ModelConfig
 from model.pretrained import convert_network, source_image
-from tests.peers import FAMILIES, SIZE, build, cross_attentions_of, features_of, logits_of
+from tests.peers import FAMILIES, SIZE, build, build_whole, cross_attentions_of, features_of, logits_of
 
 EQUAL = 1e-12  # of the spread of what is compared, in float64; what is reached is some 1e-14
 EQUAL32 = 2e-5
@@ -235,3 +235,18 @@ def test_special_ids_are_those_of_generate():
 
 def _told(peer):
     return peer.config.to_dict(), peer.generation_config.to_dict(), dict(peer.state_dict())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, EQUAL), (torch.float32, EQUAL32)])
+@pytest.mark.parametrize("family", ["vit_gpt2", "blip", "blip_large", "trocr"])
+def test_the_published_sizes_give_the_peers_logits(family, dtype, bound):
+    peer = build_whole(family, dtype)
+    network = converted(peer, dtype)
+    size = (network.config.image.height, network.config.image.width)
+    pixels, _ = inputs(dtype, rows=1, size=size)
+    tokens = torch.randint(1000, 30_000, (1, 12), generator=torch.Generator().manual_seed(0))
+    features, logits, _ = ours(network, pixels, tokens)
+    apart_by = apart(logits, logits_of(peer, pixels, tokens))
+    assert apart(features, features_of(peer, pixels)) < bound
+    assert apart_by < bound
