@@ -22,16 +22,24 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageConfig:
-    """How a photograph becomes the encoder's pixels. Nothing is cropped: the picture is squashed to `height` x `width`."""
+    """How a photograph becomes the encoder's pixels: the whole of it is squashed to `height` x `width`.
+
+    Only a converted checkpoint whose source does so squashes to `crop` first and cuts the middle out.
+    """
 
     height: int = 224  # pixels
     width: int = 224  # pixels
+    resample: Literal["bicubic", "bilinear"] = "bicubic"
+    crop: tuple[int, ...] = ()  # height and width before the middle is cut out; empty: nothing is cut away
+    exact: bool = False  # every pixel is decoded and the picture is turned first, as a source's own processor does
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # subtracted from values in 0..1
     std: tuple[float, ...] = (0.5, 0.5, 0.5)  # divided by
 
     def __post_init__(self) -> None:
         _at_least("image height", self.height, 1)
         _at_least("image width", self.width, 1)
+        if self.crop and (len(self.crop) != 2 or self.crop[0] < self.height or self.crop[1] < self.width):
+            raise ConfigError(f"crop is {self.crop!r}; it must be a height and a width, none below {self.height} x {self.width}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ConfigError(f"mean {self.mean!r} and std {self.std!r} need three numbers each, std above 0")
 

@@ -20,6 +20,7 @@ from model.geometry import Box, ImageView
 DEFAULT_FORMATS = ("JPEG", "PNG", "WEBP")
 ALL_FORMATS = (*DEFAULT_FORMATS, "GIF", "BMP", "TIFF")
 
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _ORIENTATION = 0x0112  # EXIF tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -113,7 +114,8 @@ def read_picture(data: bytes, limits: ImageLimits | None = None, *, least: tuple
 
 def prepare(data: bytes, config: ImageConfig, limits: ImageLimits | None = None) -> ImageView:
     """Decode a photograph and squash it to the encoder's size. Raises as `read_picture` does."""
-    return view(read_picture(data, limits, least=(config.width, config.height)), config)
+    least = None if config.exact else (config.width, config.height)
+    return view(read_picture(data, limits, least=least), config)
 
 
 def view(picture: Picture, config: ImageConfig) -> ImageView:
@@ -123,20 +125,35 @@ def view(picture: Picture, config: ImageConfig) -> ImageView:
     except Exception as error:  # a frame that only fails when it is converted
         raise ImageError(f"the {picture.format} picture cannot be converted ({error}); send it as RGB") from error
     width, height = picture.upright_size
-    return ImageView(pixels, (width, height), Box(0, 0, width, height), picture.format, picture.orientation)
+    return ImageView(pixels, (width, height), _covered(width, height, config), picture.format, picture.orientation)
 
 
 def squash(image: Image.Image, config: ImageConfig, turn: int = 1) -> Tensor:
     """A picture of any mode and shape -> pixels (3, height, width) float32: (value / 255 - mean) / std.
 
-    It is resized before its EXIF turn is applied: the turn of a small picture costs nothing.
+    It is resized before its EXIF turn is applied, unless the config is `exact`: the turn of a small picture costs nothing.
     """
-    size = (config.height, config.width) if turn >= 5 else (config.width, config.height)
-    small = _turned(_flattened(_colour(image).resize(size, Image.Resampling.BICUBIC)), turn)
+    if config.exact:
+        image, turn = _turned(_flattened(image), turn), 1
+    height, width = config.crop or (config.height, config.width)
+    size = (height, width) if turn >= 5 else (width, height)
+    small = _turned(_flattened(_colour(image).resize(size, _FILTERS[config.resample])), turn)
+    if config.crop:
+        left, top = (width - config.width) // 2, (height - config.height) // 2
+        small = small.crop((left, top, left + config.width, top + config.height))
     values = torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8)
     pixels = values.reshape(config.height, config.width, 3).permute(2, 0, 1).float() / 255
     mean, std = torch.tensor(config.mean)[:, None, None], torch.tensor(config.std)[:, None, None]
     return (pixels - mean) / std
+
+
+def _covered(width: int, height: int, config: ImageConfig) -> Box:
+    """Return the part of an upright picture of width x height pixels that the encoder sees."""
+    if not config.crop:
+        return Box(0, 0, width, height)
+    left, top = (config.crop[1] - config.width) // 2, (config.crop[0] - config.height) // 2
+    across, down = width / config.crop[1], height / config.crop[0]
+    return Box(left * across, top * down, (left + config.width) * across, (top + config.height) * down)
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
