@@ -1,4 +1,4 @@
-"""Command lines of the model: `python -m model caption FILE|FOLDER…` and `python -m model show FOLDER`."""
+"""Command lines of the model: `python -m model caption FILE|FOLDER…`, `convert SOURCE FOLDER` and `show FOLDER`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from model import (
     to_json,
     use_threads,
 )
+from model.pretrained import convert_folder
 
 _ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 _LIMITS = ImageLimits(formats=ALL_FORMATS)  # files of one's own: every format that can be read
@@ -62,6 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--sidecar", action="store_true", help="write PICTURE.txt beside every picture")
     caption.add_argument("--overlays", type=Path, metavar="FOLDER", help="write a contact sheet a picture")
     caption.set_defaults(run=_caption)
+
+    convert = commands.add_parser("convert", help="a folder of transformers as a checkpoint: ViT-GPT2, BLIP captioning, TrOCR")
+    convert.add_argument("source", type=Path)
+    convert.add_argument("folder", type=Path)
+    convert.add_argument("--licence", default="", help="under which the source is published; its card says")
+    convert.set_defaults(run=_convert)
 
     show = commands.add_parser("show", help="say what a checkpoint is")
     show.add_argument("checkpoint", type=Path, nargs="?", default=DEFAULT_CHECKPOINT)
@@ -111,6 +118,15 @@ def _caption(options: argparse.Namespace) -> int:
             if options.overlays is not None:
                 _draw(_sheet(options.overlays, name), data, answer)
     return 1 if failed else 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    if options.folder.exists():
+        print(f"model: {options.folder} exists; name a new folder", file=sys.stderr)
+        return 1
+    config = convert_folder(options.source, options.folder, licence=options.licence)
+    print(f"{options.folder}: pictures of {config.image.height} x {config.image.width}, {config.decoder.vocabulary} tokens")
+    return 0
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -207,6 +207,7 @@ class ModelConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     maps: MapConfig = field(default_factory=MapConfig)
     generation: GenerationOptions = field(default_factory=GenerationOptions)  # the defaults of this checkpoint
+    no_image: Literal["learned", "neutral"] = "learned"  # one vector, or the mean tokens of pictures of nothing
     languages: tuple[str, ...] = ("en",)  # BCP 47, the default first
     licence: str = ""
     created: int = 0  # seconds since 1970

@@ -24,7 +24,9 @@ class CaptionNetwork(nn.Module):
         self.config = config
         self.encoder = PatchEncoder(config.encoder, config.image, drop_path=drop_path, pretrained_stem=pretrained_stem)
         self.decoder = TextDecoder(config.decoder, dropout=dropout)
-        self.no_image = nn.Parameter(torch.randn(config.encoder.width) * 0.02)  # (C,)
+        tokens = config.encoder.prefix + self.encoder.grid.cells
+        size = [config.encoder.width] if config.no_image == "learned" else [tokens, config.encoder.width]
+        self.no_image = nn.Parameter(torch.randn(size) * 0.02)  # (C,) or (S, C)
 
     @property
     def device(self) -> torch.device:

@@ -23,9 +23,20 @@ FAMILIES = ("blip", "blip_large", "vit_gpt2", "deit_gpt2", "vit_gpt2_projected",
 VOCABULARY, POSITIONS, SIZE = 61, 64, 16  # tokens, positions, pixels a side
 
 
-def build(family: str, seed: int = 0, dtype: torch.dtype = torch.float64, *, eager_decoder: bool = False) -> Any:
-    """Return a tiny peer in evaluation mode. An eager decoder gives its attention weights, the encoder stays as it is."""
-    model = _blip(family) if family.startswith("blip") else _encoder_decoder(family)
+def build(
+    family: str,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    *,
+    eager_decoder: bool = False,
+    vocabulary: int = VOCABULARY,
+    ids: tuple[int, int, int] | None = None,
+) -> Any:
+    """Return a tiny peer in evaluation mode; `ids` are those of start, end and pad.
+
+    An eager decoder gives its attention weights, the encoder stays as it is.
+    """
+    model = (_blip if family.startswith("blip") else _encoder_decoder)(family, vocabulary, ids)
     if eager_decoder and "gpt2" in family:
         model.decoder.set_attn_implementation("eager")
     return redrawn(model.eval().to(dtype), seed).requires_grad_(False)
@@ -152,25 +163,26 @@ def _last_norm(peer: Any) -> tuple[Any, torch.Tensor, int]:
     return decoder.model.decoder.layers[-1].final_layer_norm, decoder.output_projection.weight, end
 
 
-def _blip(family: str) -> Any:
+def _blip(family: str, vocabulary: int, ids: tuple[int, int, int] | None) -> Any:
+    start, end, pad = ids or (vocabulary - 2, 7, 0)
     width = 32 if family == "blip" else 40
     shared = {"num_hidden_layers": 2, "num_attention_heads": 4}
     text = shared | {
-        "vocab_size": VOCABULARY,
+        "vocab_size": vocabulary,
         "hidden_size": 32,
         "encoder_hidden_size": width,
         "intermediate_size": 64,
         "max_position_embeddings": POSITIONS,
-        "bos_token_id": VOCABULARY - 2,
+        "bos_token_id": start,
         "eos_token_id": 2,
-        "pad_token_id": 0,
-        "sep_token_id": 7,
+        "pad_token_id": pad,
+        "sep_token_id": end,
     }
     vision = shared | {"hidden_size": width, "intermediate_size": 2 * width, "image_size": SIZE, "patch_size": 4}
     return BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision))
 
 
-def _encoder_decoder(family: str) -> Any:
+def _encoder_decoder(family: str, vocabulary: int, ids: tuple[int, int, int] | None) -> Any:
     encoder = (DeiTConfig if family.startswith("deit") else ViTConfig)(
         hidden_size=40 if family == "vit_gpt2_projected" else 32,
         num_hidden_layers=2,
@@ -181,9 +193,9 @@ def _encoder_decoder(family: str) -> Any:
         qkv_bias=not family.startswith("trocr"),
     )
     if "gpt2" in family:
-        shape = {"vocab_size": VOCABULARY, "n_positions": POSITIONS, "n_embd": 32, "n_layer": 2, "n_head": 4}
-        decoder = GPT2Config(**shape, add_cross_attention=True, is_decoder=True, bos_token_id=5, eos_token_id=5)
-        start, end, pad = 5, 5, 5
+        shape = {"vocab_size": vocabulary, "n_positions": POSITIONS, "n_embd": 32, "n_layer": 2, "n_head": 4}
+        start, end, pad = ids or (5, 5, 5)
+        decoder = GPT2Config(**shape, add_cross_attention=True, is_decoder=True, bos_token_id=start, eos_token_id=end)
     else:
         first = {  # what only TrOCR's first stage and its small ones have
             "activation_function": "relu",
@@ -193,7 +205,7 @@ def _encoder_decoder(family: str) -> Any:
             "tie_word_embeddings": False,
         }
         decoder = TrOCRConfig(
-            vocab_size=VOCABULARY,
+            vocab_size=vocabulary,
             d_model=40,
             decoder_layers=2,
             decoder_attention_heads=4,
@@ -204,7 +216,7 @@ def _encoder_decoder(family: str) -> Any:
             add_cross_attention=True,
             **(first if family == "trocr_stage1" else {}),
         )
-        start, end, pad = 2, 2, 1
+        start, end, pad = ids or (2, 2, 1)
     model = VisionEncoderDecoderModel(VisionEncoderDecoderConfig(encoder=encoder.to_dict(), decoder=decoder.to_dict()))
     told = model.generation_config
     told.decoder_start_token_id, told.eos_token_id, told.pad_token_id, told.bos_token_id = start, end, pad, None

@@ -1,0 +1,135 @@
+"""A folder that transformers wrote becomes a checkpoint: its captions are the peer's, with maps; or nothing is written."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from fastapi.testclient import TestClient
+from PIL import Image
+from transformers import BlipImageProcessorPil, PreTrainedTokenizerFast, ViTImageProcessorPil
+
+from model import Captioner, CheckpointError, load_checkpoint, prepare
+from model.__main__ import main
+from model.pretrained import convert_folder
+from service import Settings, create_app
+from tests.peers import SIZE, build, end_competes
+from tests.test_foreign_tokenizers import KINDS
+
+TOKENIZERS = {  # the tokenizer of each, and its tokens of start, end and pad
+    "vit_gpt2": ("gpt2", ("<|endoftext|>",) * 3),
+    "trocr": ("roberta", ("</s>", "</s>", "<pad>")),
+    "blip": ("bert", ("[DEC]", "[SEP]", "[PAD]")),
+}
+
+
+def saved(family, folder):
+    """Write a tiny peer as its users have it: weights, configs, tokenizer, preprocessing. Returns peer, tokenizer, processor."""
+    kind, names = TOKENIZERS[family]
+    inner = KINDS[kind]
+    ids = tuple(inner.token_to_id(name) for name in names)
+    peer = end_competes(build(family, 3, torch.float32, vocabulary=inner.get_vocab_size(), ids=ids), -1.5)
+    if family != "blip":
+        peer.generation_config.num_beams, peer.generation_config.max_length = 3, 12
+    peer.save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, clean_up_tokenization_spaces=False)
+    (folder / "tokenizer.json").write_text(inner.to_str())
+    size = {"height": SIZE, "width": SIZE}
+    processor = BlipImageProcessorPil(size=size) if family == "blip" else ViTImageProcessorPil(size=size)
+    processor.save_pretrained(folder)
+    return peer, tokenizer, processor
+
+
+def photographs():
+    dice = np.random.default_rng(0)
+    for size in ((40, 30), (30, 40), (64, 64)):
+        yield Image.fromarray(dice.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def png(image):
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("family", TOKENIZERS)
+def test_a_converted_folder_gives_the_peers_captions_through_the_service(family, tmp_path):
+    peer, tokenizer, processor = saved(family, tmp_path / "source")
+    assert main(["convert", str(tmp_path / "source"), str(tmp_path / "ours"), "--licence", "MIT"]) == 0
+
+    captioner = Captioner.load(tmp_path / "ours", "float32")
+    with TestClient(create_app({"converted": captioner}, Settings())) as client:
+        for image in photographs():
+            pixels = processor(image, return_tensors="pt")["pixel_values"]
+            told = {} if family != "blip" else {"max_new_tokens": 20}
+            wanted = tokenizer.batch_decode(peer.generate(pixel_values=pixels, **told), skip_special_tokens=True)[0]
+            answer = client.post("/v1/captions", content=png(image), headers={"content-type": "image/png"})
+            assert answer.status_code == 200
+            (caption,) = answer.json()["captions"]
+            # Bytes that make no character are left out here, and shown as U+FFFD there.
+            assert caption["text"] == wanted.replace("\N{REPLACEMENT CHARACTER}", "")
+            for word in caption["words"]:
+                assert word["map"]["rows"] == word["map"]["columns"] == 4
+                assert abs(sum(np.ravel(word["map"]["values"])) - 1) < 1e-3
+                assert caption["text"][word["start"] : word["end"]] == word["text"]
+    card = load_checkpoint(tmp_path / "ours").card
+    assert "licence: MIT" in card
+    assert "sha256" in card
+
+
+@pytest.mark.parametrize("family", TOKENIZERS)
+def test_a_caption_of_somebody_else_is_explained_too(family, tmp_path):
+    saved(family, tmp_path / "source")
+    convert_folder(tmp_path / "source", tmp_path / "ours")
+    captioner = Captioner.load(tmp_path / "ours", "float32")
+    view = prepare(png(next(photographs())), captioner.image_config)
+    (answer,) = captioner.explain([view], [["A brown dog, isn't it?"]])
+    words = answer.captions[0].words
+    assert [word.text for word in words][:3] == ["A", "brown", "dog"]
+    assert all("A brown dog, isn't it?"[word.start : word.end] == word.text for word in words)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda f: cut(f / "model.safetensors"), "model.safetensors cannot be read"),
+        (lambda f: (f / "model.safetensors").unlink(), "has no weights; it needs one of model.safetensors"),
+        (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json cannot be read"),
+        (lambda f: (f / "preprocessor_config.json").unlink(), "preprocessor_config.json cannot be read"),
+        (lambda f: (f / "config.json").write_text("[]"), "config.json is no JSON object"),
+        (lambda f: edit(f, "config.json", lambda c: c.update(model_type="git")), "model_type is 'git'"),
+        (lambda f: edit(f, "config.json", lambda c: c["decoder"].update(n_embd=36)), "the source lacks 'enc_to_dec_proj.weight'"),
+        (lambda f: edit(f, "config.json", lambda c: c["decoder"].update(n_positions=32)), r"its config makes it \[32, 32\]"),
+        (lambda f: edit(f, "config.json", lambda c: c["decoder"].update(n_head=5)), "must be a multiple of its heads"),
+        (lambda f: edit(f, "config.json", lambda c: c["decoder"].update(n_layer=1)), "not known"),
+        (lambda f: edit(f, "preprocessor_config.json", lambda c: c.update(size={"shortest_edge": 9})), "known is a height"),
+        (lambda f: edit(f, "preprocessor_config.json", lambda c: c.update(resample=1)), "bilinear and bicubic are"),
+    ],
+)  # fmt: skip
+def test_a_broken_source_is_told_and_nothing_is_written(break_it, message, tmp_path):
+    saved("vit_gpt2", tmp_path / "source")
+    break_it(tmp_path / "source")
+    with pytest.raises(CheckpointError, match=message):
+        convert_folder(tmp_path / "source", tmp_path / "ours")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_pickle_that_is_not_weights_is_not_run(tmp_path):
+    saved("vit_gpt2", tmp_path / "source")
+    (tmp_path / "source/model.safetensors").unlink()
+    torch.save({"x": print}, tmp_path / "source/pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"pytorch_model.bin cannot be read as weights"):
+        convert_folder(tmp_path / "source", tmp_path / "ours")
+
+
+def edit(folder, name, change):
+    document = json.loads((folder / name).read_text())
+    change(document)
+    (folder / name).write_text(json.dumps(document))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-50])
