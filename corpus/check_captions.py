@@ -13,7 +13,7 @@ from corpus.findings import Case, Finding, finding
 _LONG = 60  # words, or characters of a language without spaces; training cuts off far earlier
 _EVERYWHERE = 0.01  # a caption that so many pictures share says nothing about them
 _FEWEST = 10  # pictures
-_MIXED = 0.1  # where both spellings have at least this share, the data is of two minds
+_MIXED = 0.01  # where both spellings have at least this share, the data is of two minds
 
 # The scripts of languages, as the first word of a character's Unicode name. Others are held to the script of most captions.
 _SCRIPTS = {
@@ -157,7 +157,7 @@ def _spelling(examples: Sequence[Example]) -> list[Finding]:
         ("begin with a capital", sum(text[0].isupper() for text in texts) / max(1, len(texts))),
         ("end in a full stop", sum(text.endswith(".") for text in texts) / max(1, len(texts))),
     ):
-        if _MIXED / 10 < share < 1 - _MIXED / 10:
+        if _MIXED < share < 1 - _MIXED:
             notes.append(Case("", f"{100 * share:.1f} % of the {len(texts):,} captions {what}, the others do not"))
     advice = "Training here lower-cases and drops the last full stop; other programs learn both spellings."
     return finding("note", "capitals and full stops vary", advice, notes)

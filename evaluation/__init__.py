@@ -19,7 +19,7 @@ from evaluation.measures import Bleu, bleu, bleu_of, cider, common_length, rouge
 from evaluation.meteor import meteor
 from evaluation.pages import captions_page
 from evaluation.ptb import ptb_tokens, scored_tokens
-from evaluation.scenes import held_out_scenes, judge_captions, judge_scenes
+from evaluation.scenes import held_out_scenes, judge_captions
 from evaluation.speed import cost_of_many, speed_beside_peer
 from evaluation.streaming import streaming_figures
 from evaluation.systems import System, distinct, read_results, run_checkpoint, write_results
@@ -54,7 +54,6 @@ __all__ = [
     "invented_in_scenes",
     "invented_objects",
     "judge_captions",
-    "judge_scenes",
     "kendall_tau_c",
     "leave_one_out",
     "mean_features",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from corpus import DataError, Example, draw_scene, read_data
+from corpus import DataError, Example, draw_scene, read_data, speaks
 from evaluation.compare import Comparison, compare
 from evaluation.generate import caption_pictures, png_bytes
 from evaluation.golden import golden_figures
@@ -32,7 +32,7 @@ def captions(options: argparse.Namespace) -> dict[str, Any]:
         if options.results or options.out or options.meteor:
             raise DataError("scenes are drawn and judged exactly; --results, --out and --meteor need data with references")
         return _captions_of_scenes(options)
-    if options.meteor and options.language.lower().partition("-")[0] != "en":
+    if options.meteor and not speaks(options.language, "en"):
         raise DataError(f"METEOR here is that of English; leave --meteor out for --language {options.language}")
     if options.out and options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise DataError(f"--out {options.out} exists and is not empty; name a new folder")

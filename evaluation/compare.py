@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corpus import Example
+from corpus import Example, speaks
 from evaluation.baselines import References, best_constant, human_captions, leave_one_out, nearest_captions, wrong_pictures
 from evaluation.captions import CaptionScores, score_captions
 from evaluation.generate import prepared_batches
@@ -99,7 +99,7 @@ def compare(
         }
         words = synonyms or own_synonyms()
         has_classes = any(words.named(name) for names in boxed.values() for name in names)  # of COCO, not of other data
-        invented = invented_objects(system.captions, boxed, references, words) if has_classes and language == "en" else None
+        invented = invented_objects(system.captions, boxed, references, words) if has_classes and speaks(language, "en") else None
         row = Row(system, scores, invented, None, told)
         if with_meteor:
             known = [[tokens_of(text, language) for text in references[image]] for image in scores.images]

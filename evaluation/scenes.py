@@ -6,18 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from corpus import SCENE_SPLITS, Scene, draw_scene, judge
-from evaluation.generate import caption_pictures, png_bytes
-from model import Captioner, GenerationOptions
 
 
 def held_out_scenes(count: int, *, unseen: bool = False) -> list[Scene]:
     """Return scenes of the series that training never draws from."""
     return [draw_scene(SCENE_SPLITS["test"], number, unseen=unseen) for number in range(count)]
-
-
-def judge_scenes(captioner: Captioner, scenes: Sequence[Scene], options: GenerationOptions) -> dict[str, object]:
-    """Caption the scenes and judge each caption."""
-    return judge_captions(caption_pictures(captioner, [png_bytes(scene.paint()) for scene in scenes], options), scenes)
 
 
 def judge_captions(captions: Sequence[str], scenes: Sequence[Scene]) -> dict[str, object]:

@@ -11,13 +11,15 @@ import torch
 from corpus import draw_scene
 from evaluation import (
     best_constant,
+    caption_pictures,
     choose_heads,
     held_out_scenes,
     human_captions,
-    judge_scenes,
+    judge_captions,
     leave_one_out,
     nearest_captions,
     photograph_pointing,
+    png_bytes,
     scene_pointing,
     score_captions,
     tokens_of,
@@ -166,7 +168,8 @@ def test_photographs_are_judged_by_the_boxes_of_the_class_that_a_word_names(phot
 
 def test_scenes_are_captioned_and_judged(tiny_captioner):
     scenes = held_out_scenes(6)
-    figures = judge_scenes(tiny_captioner, scenes, GenerationOptions(strategy="greedy"))
+    pictures = [png_bytes(scene.paint()) for scene in scenes]
+    figures = judge_captions(caption_pictures(tiny_captioner, pictures, GenerationOptions(strategy="greedy")), scenes)
     assert figures["right"] == 0.0, "random weights cannot be right"
     assert sum(figures["wrong"].values()) == 6
     assert all(scene.unseen for scene in held_out_scenes(4, unseen=True))

@@ -14,7 +14,6 @@ import pytest
 from corpus import FORMATS, DataError, Example, convert, read_data, stream_data
 from corpus.__main__ import main
 from corpus.check import check_data
-from corpus.formats.shards import ShardWriters
 from corpus.formats.writing import NewFolder
 
 JPEG = b"\xff\xd8\xff"
@@ -168,7 +167,6 @@ def test_shards_are_closed_where_they_are_full(tmp_path, monkeypatch):
         FORMATS["webdataset"].write(examples, new)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"train-00000{number}.tar" for number in range(3)]
     assert [example.read()[3] for example in stream_data(tmp_path / "out")] == [0, 1, 2, 3, 4]
-    assert ShardWriters.__doc__
 
 
 def test_endings_and_texts_beside_pictures_in_capitals(tmp_path):

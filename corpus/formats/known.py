@@ -28,10 +28,10 @@ SILENT, BREAKS, EMPTY = "pictures without captions", "line breaks", "empty capti
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A way in which people keep captioned pictures. A folder is told by the first of `marks` that it has a file of."""
+    """A way in which people keep captioned pictures. A folder is told by a file of one of the `marks`."""
 
     name: str
-    read: Callable[[list[Path], Reading], Iterator[Example]]  # of the files that `found` returned
+    read: Callable[[list[Path], Reading], Iterator[Example]]  # of the files that `told` returned
     write: Callable[[Iterable[Example], NewFolder], None]
     holds: frozenset[str]
     marks: tuple[str, ...]

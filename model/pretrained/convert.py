@@ -101,7 +101,11 @@ def _edges(size: Any, source: Path) -> tuple[int, int]:
 
 
 def _generation(told: dict[str, Any], config: dict[str, Any]) -> GenerationOptions:
-    """Return the source's own defaults of decoding; what it does not say is transformers' own default."""
+    """Return the source's own defaults of decoding; what it does not say is transformers' own default.
+
+    BLIP's generate is its text decoder's, which does not see the outer generation_config.json.
+    """
+    told = {} if config.get("model_type") == "blip" else told
     decoder = config.get("decoder") or config.get("text_config") or {}
 
     def value(name: str, default: Any) -> Any:
@@ -115,6 +119,7 @@ def _generation(told: dict[str, Any], config: dict[str, Any]) -> GenerationOptio
         beams=max(2, beams),
         max_words=_MOST,
         max_tokens=max(1, min(256, most)),
+        min_tokens=int(value("min_new_tokens", 0)) or max(0, int(value("min_length", 0)) - 1),
         length_penalty=float(value("length_penalty", 1.0)),
         early_stopping={True: "true", False: "false"}.get(value("early_stopping", False), "never"),  # type: ignore[arg-type]
         no_repeat=int(value("no_repeat_ngram_size", 0)),
