@@ -36,6 +36,7 @@ from model.errors import (
     UnsupportedImageError,
 )
 from model.geometry import Box, ImageView, PatchGrid
+from model.hub import checkpoint_folder
 from model.image import (
     ALL_FORMATS,
     DEFAULT_FORMATS,
@@ -102,6 +103,7 @@ __all__ = [
     "WordSpan",
     "attention_weights",
     "available_threads",
+    "checkpoint_folder",
     "choose_precision",
     "from_json",
     "load_checkpoint",

@@ -1,4 +1,4 @@
-"""Command lines of the model: `python -m model caption FILE|FOLDER…`, `convert SOURCE FOLDER` and `show FOLDER`."""
+"""Command lines of the model: `python -m model caption FILE|FOLDER…`, `convert`, `push`, `pull` and `show`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ from model import (
     DEFAULT_CHECKPOINT,
     Captioner,
     CaptionerError,
+    CheckpointError,
     ConfigError,
     ImageCaptions,
     ImageError,
     ImageLimits,
     prepare,
+    read_config,
     read_picture,
     to_json,
     use_threads,
 )
-from model.pretrained import convert_folder
+from model.hub import convert_found, fetch, is_hub_id, pull, push
+from model.pretrained import convert_source
 
 _ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 _LIMITS = ImageLimits(formats=ALL_FORMATS)  # files of one's own: every format that can be read
@@ -64,11 +67,23 @@ def _parser() -> argparse.ArgumentParser:
     caption.add_argument("--overlays", type=Path, metavar="FOLDER", help="write a contact sheet a picture")
     caption.set_defaults(run=_caption)
 
-    convert = commands.add_parser("convert", help="a folder of transformers as a checkpoint: ViT-GPT2, BLIP captioning, TrOCR")
-    convert.add_argument("source", type=Path)
+    convert = commands.add_parser("convert", help="somebody else's checkpoint as ours: ViT-GPT2, BLIP captioning, TrOCR")
+    convert.add_argument("source", help="a folder of transformers, a .pth of BLIP's authors, or a hub id: NAME/NAME[@REVISION]")
     convert.add_argument("folder", type=Path)
     convert.add_argument("--licence", default="", help="under which the source is published; its card says")
+    convert.add_argument("--unusual-heads", action="store_true", help="take a number of heads that no published network has")
     convert.set_defaults(run=_convert)
+
+    fetch = commands.add_parser("pull", help="a checkpoint of ours from a hub, to a folder")
+    fetch.add_argument("repository", metavar="NAME/NAME[@REVISION]")
+    fetch.add_argument("folder", type=Path)
+    fetch.set_defaults(run=_pull)
+
+    send = commands.add_parser("push", help="a checkpoint and its card to a hub; `hf auth login` first")
+    send.add_argument("folder", type=Path)
+    send.add_argument("repository", metavar="NAME/NAME[@BRANCH]")
+    send.add_argument("--private", action="store_true")
+    send.set_defaults(run=_push)
 
     show = commands.add_parser("show", help="say what a checkpoint is")
     show.add_argument("checkpoint", type=Path, nargs="?", default=DEFAULT_CHECKPOINT)
@@ -121,12 +136,32 @@ def _caption(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    if options.folder.exists():
-        print(f"model: {options.folder} exists; name a new folder", file=sys.stderr)
-        return 1
-    config = convert_folder(options.source, options.folder, licence=options.licence)
+    _refuse_existing(options.folder)
+    told = {"licence": options.licence, "unusual_heads": options.unusual_heads}
+    if not Path(options.source).exists() and is_hub_id(options.source):
+        convert_found(fetch(options.source), options.folder, **told)
+    else:
+        convert_source(Path(options.source), options.folder, **told)
+    config = read_config(options.folder)
     print(f"{options.folder}: pictures of {config.image.height} x {config.image.width}, {config.decoder.vocabulary} tokens")
     return 0
+
+
+def _pull(options: argparse.Namespace) -> int:
+    _refuse_existing(options.folder)
+    found = pull(options.repository, options.folder)
+    print(f"{options.folder}: {found.repository} at {found.commit}")
+    return 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    print(push(options.folder, options.repository, private=options.private))
+    return 0
+
+
+def _refuse_existing(folder: Path) -> None:
+    if folder.exists():
+        raise CheckpointError(f"{folder} exists; name a new folder")
 
 
 def _show(options: argparse.Namespace) -> int:

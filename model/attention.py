@@ -23,7 +23,8 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None) ->
     scores = query @ key.transpose(-2, -1) / query.size(-1) ** 0.5  # (R, H, T, S)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    return scores.softmax(dim=-1)
+    # In bfloat16 a row of 577 shares would not sum to 1.
+    return scores.softmax(dim=-1, dtype=torch.float32 if scores.dtype == torch.bfloat16 else None)
 
 
 class MultiHeadAttention(nn.Module):

@@ -5,6 +5,7 @@ It keeps nothing between calls and may be shared by threads. All heavy work happ
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -19,10 +20,12 @@ from model.decoding import Generation
 from model.encoder import ImageFeatures
 from model.errors import TextError
 from model.geometry import ImageView, PatchGrid
-from model.machine import DtypeName, Precision, choose_precision
+from model.hub import checkpoint_folder
+from model.machine import DtypeName, Precision, choose_decoder_precision, choose_precision
 from model.maps import WordMap, peak_box, word_map
 from model.replay import ReplayedCaption, replay
 from model.search import Hypothesis
+from model.state import DecoderState
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,30 +77,34 @@ class Captioner:
     """A checkpoint made ready to caption photographs."""
 
     def __init__(self, checkpoint: Checkpoint, precision: Precision | None = None) -> None:
-        """Take over the checkpoint's network; its encoder computes in `precision`, its decoder in float32.
+        """Take over the checkpoint's network; its encoder computes in `precision`.
 
-        The encoder is where the time goes; a decoder of a few rows gains nothing from bfloat16 (docs/decisions.md).
+        Its decoder computes in float32: a few rows of a small one gain nothing from bfloat16 (docs/decisions.md). A large
+        one is tried.
         """
         self.precision = precision or Precision(torch.float32, "float32 as built")
         self.card = checkpoint.card
         self._tokenizer = checkpoint.tokenizer
         self._network = checkpoint.network.eval().requires_grad_(False)
+        self.parameters = sum(value.numel() for value in self._network.parameters())  # numbers that the network has learnt
+        decoder = choose_decoder_precision(self._network.decoder, self.precision)
         self._network.encoder.to(self.precision.dtype)
+        self._network.decoder.to(decoder.dtype)
+        if decoder.dtype == torch.bfloat16:
+            self._network.decoder.pack()
+        self.precision = dataclasses.replace(self.precision, reason=f"{self.precision.reason}; decoder: {decoder.reason}")
+        with torch.inference_mode():
+            self._nothing = self._network.start(self._network.blank())
 
     @classmethod
     def load(cls, folder: Path = DEFAULT_CHECKPOINT, dtype: DtypeName = "auto") -> Captioner:
-        """Read a checkpoint folder and choose the numeric type. Raises CheckpointError, ConfigError."""
-        checkpoint = load_checkpoint(folder)
+        """Read a checkpoint, a folder or hub:ID, and choose the numeric type. Raises CheckpointError, ConfigError."""
+        checkpoint = load_checkpoint(checkpoint_folder(folder))
         return cls(checkpoint, choose_precision(dtype))
 
     @property
     def config(self) -> ModelConfig:
         return self._network.config
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers the network has learnt."""
-        return sum(value.numel() for value in self._network.parameters())
 
     def count_words(self, text: str) -> int:
         """Return how many words this checkpoint's tokenizer sees in a text."""
@@ -125,12 +132,13 @@ class Captioner:
         features = self.encode(views)
         encoded = time.perf_counter()
         with torch.inference_mode():
+            state = self._network.start(features)
             generation = Generation(self._network, self._tokenizer)
-            generation.add(features, list(range(len(views))), [options] * len(views))
+            generation.add(features, list(range(len(views))), [options] * len(views), state)
             finished = generation.run()
         decoded = time.perf_counter()
         found = [finished[index] for index in range(len(views))]
-        captions = self.read_out(features, views, found, options.prompt, maps=maps, reliance=reliance)
+        captions = self.read_out(features, views, found, options.prompt, state, maps=maps, reliance=reliance)
         done = time.perf_counter()
         timing = Timing(1e3 * (encoded - started), 1e3 * (decoded - encoded), 1e3 * (done - decoded))
         return [ImageCaptions(tuple(group), features.grid, timing) for group in captions]
@@ -148,20 +156,25 @@ class Captioner:
         told = 0
         generation = Generation(self._network, self._tokenizer)
         with torch.inference_mode():
-            generation.add(features, ["stream"], [options])
+            state = self._network.start(features)
+            generation.add(features, ["stream"], [options], state)
+
+        def read(found: list[Hypothesis]) -> list[Caption]:
+            (group,) = self.read_out(features, [view], [found], options.prompt, state, maps=maps, reliance=reliance)
+            return group
+
         while generation.rows:
             with torch.inference_mode():
                 finished = generation.step()
             if finished:
-                (group,) = self.read_out(features, [view], [finished["stream"]], options.prompt, maps=maps, reliance=reliance)
+                group = read(finished["stream"])
                 yield from group[0].words[told:]
                 yield ImageCaptions(tuple(group), features.grid, Timing(0.0, 0.0, 0.0))
             elif options.count == 1 or options.strategy == "beam":
                 agreed = generation.agreed("stream")
                 # The last word may still grow; those before it cannot.
                 if self._tokenizer.count_words(agreed) - 1 > told:
-                    hypothesis = Hypothesis(agreed, 0.0, False)
-                    ((caption,),) = self.read_out(features, [view], [[hypothesis]], options.prompt, maps=maps, reliance=reliance)
+                    (caption,) = read([Hypothesis(agreed, 0.0, False)])
                     yield from caption.words[told:-1]
                     told = len(caption.words) - 1
 
@@ -202,19 +215,24 @@ class Captioner:
         views: Sequence[ImageView],
         found: Sequence[Sequence[Hypothesis]],
         given: str | Sequence[Sequence[str]],
+        state: DecoderState | None = None,
         *,
         maps: bool,
         reliance: bool,
     ) -> list[list[Caption]]:
         """Replay the hypotheses of each image and make captions of them.
 
-        `given` is what a person wrote: the prompt that all captions begin with, or every caption whole.
+        `given` is what a person wrote: the prompt that all captions begin with, or every caption whole. `state` is the
+        images' own, where the caller has started it.
         """
         rows = [(image, hypothesis) for image, group in enumerate(found) for hypothesis in group]
         end = self.config.decoder.end_id
         sequences = [(*entry.tokens, end) if entry.finished else entry.tokens for _, entry in rows]
         image_of = tuple(image for image, _ in rows)
-        replayed = replay(self._network, features, image_of, sequences, maps=maps, reliance=reliance)
+        replayed = replay(
+            self._network, features, image_of, sequences,
+            maps=maps, reliance=reliance, started=state, nothing=self._nothing,
+        )  # fmt: skip
         captions: list[list[Caption]] = [[] for _ in views]
         for (image, hypothesis), read in zip(rows, replayed, strict=True):
             text, places = self._shown(hypothesis, given, image, len(captions[image]))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from model.attention import MultiHeadAttention
 from model.config import Activation, DecoderConfig
 from model.errors import TextError
+from model.packed import PackedLinear, can_pack, pack_linears
 from model.state import DecoderState, RowGroups
 
 NULL_SCORE = 5.0  # e^5 is some 150: the null key begins with about half of the attention over 14 x 14 cells
@@ -117,6 +118,7 @@ class TextDecoder(nn.Module):
         self.head_transform = nn.Sequential(*transform) if config.head_transform else nn.Identity()
         self.head_weight = None if config.tied_head else nn.Parameter(torch.empty(config.vocabulary, width).normal_(std=0.02))
         self.head_bias = nn.Parameter(torch.zeros(config.vocabulary)) if config.head_bias else None
+        self.packed_head: PackedLinear | None = None  # the head, laid out for inference
         self.apply(_initialise)
         if config.null_key:
             for layer in self._layers():
@@ -171,9 +173,17 @@ class TextDecoder(nn.Module):
             if layer_weights is not None:
                 seen.append(layer_weights)
         wanted = self.head_transform(self.norm(hidden if only is None else hidden[only]))  # (R, T, C) or (N, C)
-        head = self.token_embedding.weight if self.head_weight is None else self.head_weight
-        logits = nn.functional.linear(wanted, head, self.head_bias)  # (R, T, V) or (N, V)
+        logits = self.packed_head(wanted) if self.packed_head else nn.functional.linear(wanted, self._head(), self.head_bias)
         return logits, tuple(seen), state.advanced(tuple(keys), tuple(values), positions)
+
+    def pack(self) -> None:
+        """Lay every linear layer out for inference in bfloat16, where the processor can (model/packed.py)."""
+        if can_pack():
+            pack_linears(self)
+            self.packed_head = PackedLinear(self._head(), self.head_bias)
+
+    def _head(self) -> Tensor:
+        return self.token_embedding.weight if self.head_weight is None else self.head_weight
 
     def _embed(self, tokens: Tensor, places: Tensor) -> Tensor:
         """Token ids and their places (R, T) -> embeddings (R, T, C), position included."""

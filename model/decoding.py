@@ -56,8 +56,16 @@ class Generation:
     def keys(self) -> list[Hashable]:
         return list(self._running)
 
-    def add(self, features: ImageFeatures, keys: Sequence[Hashable], options: Sequence[GenerationOptions]) -> None:
+    def add(
+        self,
+        features: ImageFeatures,
+        keys: Sequence[Hashable],
+        options: Sequence[GenerationOptions],
+        started: DecoderState | None = None,
+    ) -> None:
         """Begin a caption for each of B images, under a key and with options of its own.
+
+        `started` is the images' state, one row each, where the caller has it.
 
         A caption ends where the checkpoint's positions end, if max_tokens does not end it before. Raises TextError, with
         nothing added, where a prompt leaves no room for a caption.
@@ -73,9 +81,10 @@ class Generation:
                     "caption that follows: send a shorter one"
                 )
         options = [_fitted(option, room - len(prompt)) for prompt, option in zip(prompts, options, strict=True)]
+        started = started or self._network.start(features)
         for length in sorted({len(prompt) for prompt in prompts}):
             images = [index for index, prompt in enumerate(prompts) if len(prompt) == length]
-            self._add_equal(features.select(images), [prompts[at] for at in images],
+            self._add_equal(started.select(images), [prompts[at] for at in images],
                             [keys[at] for at in images], [options[at] for at in images])  # fmt: skip
 
     def agreed(self, key: Hashable) -> tuple[int, ...]:
@@ -127,14 +136,13 @@ class Generation:
 
     def _add_equal(
         self,
-        features: ImageFeatures,
+        state: DecoderState,
         prompts: list[tuple[int, ...]],
         keys: list[Hashable],
         options: list[GenerationOptions],
     ) -> None:
         """Add images whose prompts have the same number of tokens: all but the last are read here."""
         decoder = self._network.config.decoder
-        state = self._network.start(features)
         given = [(decoder.start_id, *prompt) for prompt in prompts]
         if len(given[0]) > 1:
             read = torch.tensor([tokens[:-1] for tokens in given], device=self._network.device)

@@ -40,21 +40,20 @@ class CaptionNetwork(nn.Module):
         """pixels (B, 3, height, width), normalised -> ImageFeatures of tokens (B, S, C)."""
         return self.encoder(pixels.to(self.device, self.dtype))
 
-    def without_image(self, features: ImageFeatures, dropped: Tensor | None = None) -> ImageFeatures:
-        """Return features in which the no-image embedding stands for every token of the dropped images.
+    def blank(self) -> ImageFeatures:
+        """Return the features of no image, one that any row can share: the no-image embedding stands for every token."""
+        grid, prefix = self.encoder.grid, self.config.encoder.prefix
+        return ImageFeatures(self.no_image.expand(1, prefix + grid.cells, -1), grid, prefix)
 
-        dropped (B,) bool; None drops all of them and returns a single image, which any row can share.
-        """
-        tokens = features.tokens
-        blank = self.no_image.to(tokens.dtype)
-        if dropped is None:
-            return ImageFeatures(blank.expand(1, tokens.size(1), -1), features.grid, features.prefix)
-        mixed = torch.where(dropped[:, None, None], blank, tokens)  # (B, S, C)
+    def without_image(self, features: ImageFeatures, dropped: Tensor) -> ImageFeatures:
+        """Return features in which the no-image embedding stands for every token of the dropped images, dropped (B,) bool."""
+        mixed = torch.where(dropped[:, None, None], self.no_image.to(features.tokens.dtype), features.tokens)  # (B, S, C)
         return ImageFeatures(mixed, features.grid, features.prefix)
 
     def start(self, features: ImageFeatures, image_of: tuple[int, ...] | None = None) -> DecoderState:
         """Return the state before the first token: one row an image, or the rows that `image_of` names."""
-        return self.decoder.start(features.tokens, image_of or tuple(range(features.tokens.size(0))))
+        tokens = features.tokens.to(self.decoder.token_embedding.weight.dtype)
+        return self.decoder.start(tokens, image_of or tuple(range(tokens.size(0))))
 
     def decode(
         self, tokens: Tensor, state: DecoderState, *, weights: bool = False, only: Tensor | None = None

@@ -17,6 +17,7 @@ from torch import Tensor
 from model.config import MapConfig
 from model.encoder import ImageFeatures
 from model.network import CaptionNetwork
+from model.state import DecoderState
 
 UNSEEN = 1e-4  # attention that counts as none in a geometric mean: a fiftieth of a uniform share of 14 x 14 cells
 
@@ -39,11 +40,14 @@ def replay(
     *,
     maps: bool,
     reliance: bool,
+    started: DecoderState | None = None,
+    nothing: DecoderState | None = None,
 ) -> list[ReplayedCaption]:
     """Score R captions, whose tokens hold no start, over the images that `image_of` names.
 
     A caption ends with the end token where it was chosen. Log-probabilities are those of the network's own softmax:
-    temperature 1, no penalties, no banned tokens.
+    temperature 1, no penalties, no banned tokens. `started` and `nothing` are the states of the images and of no image
+    where the caller has them: keys and values of 577 image tokens cost as much as a caption.
     """
     decoder = network.config.decoder
     longest = max(map(len, captions))
@@ -53,12 +57,13 @@ def replay(
     start = torch.full((len(captions), 1), decoder.start_id, device=network.device)
     inputs = torch.cat([start, targets[:, :-1]], dim=1)  # (R, T), and (R, 1) where T is 0
 
-    logits, weights, _ = network.decode(inputs, network.start(features, image_of), weights=maps)
+    state = (started or network.start(features)).select(list(image_of))
+    logits, weights, _ = network.decode(inputs, state, weights=maps)
     seen = _chosen(logits, targets)
     blind = None
     if reliance:
-        nothing = network.without_image(features)  # one image, shared by every row
-        blind_logits, _, _ = network.decode(inputs, network.start(nothing, (0,) * len(captions)))
+        nothing = nothing or network.start(network.blank())
+        blind_logits, _, _ = network.decode(inputs, nothing.select([0] * len(captions)))
         blind = _chosen(blind_logits, targets)
     rows = attention_rows(weights, network.config.maps, features) if maps else None
     return [
@@ -100,4 +105,5 @@ def _chosen(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the log-probability of every target: logits (R, T, V), targets (R, T) -> (R, T)."""
     if targets.size(1) == 0:
         return logits.new_zeros(targets.shape)
-    return logits.log_softmax(-1).gather(2, targets[..., None]).squeeze(2)
+    exact = torch.float32 if logits.dtype == torch.bfloat16 else logits.dtype
+    return logits.log_softmax(-1, dtype=exact).gather(2, targets[..., None]).squeeze(2)

@@ -59,6 +59,11 @@ class CaptionTokenizer:
         """Ids of tokens that stand for no text."""
         return frozenset(self._special)
 
+    def id_of(self, token: str) -> int | None:
+        """Return the id of a piece or special token, None where there is none."""
+        index: int | None = self._inner.token_to_id(token)
+        return index
+
     @classmethod
     def train(cls, captions: Iterable[str], vocabulary: int, *, lowercase: bool = True) -> CaptionTokenizer:
         """Learn at most `vocabulary` tokens, special ones and the 256 bytes counted, from captions.
@@ -89,6 +94,12 @@ class CaptionTokenizer:
         except Exception as error:  # the library raises bare Exception
             raise CheckpointError(f"tokenizer.json cannot be read ({error}); copy it again from its source") from error
         return cls(inner)
+
+    def extended(self, special: Sequence[str]) -> CaptionTokenizer:
+        """Return this tokenizer with more special tokens behind its own."""
+        inner = tokenizers.Tokenizer.from_str(self.to_json())
+        inner.add_special_tokens(list(special))
+        return CaptionTokenizer(inner)
 
     def to_json(self) -> str:
         return self._inner.to_str(pretty=False)

@@ -1,4 +1,4 @@
-"""Serve captions: `python -m service [--checkpoint FOLDER | NAME=FOLDER]…`. Flags win over the environment."""
+"""Serve captions: `python -m service [--checkpoint FOLDER | hub:ID | NAME=FOLDER]…`. Flags win over the environment."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from model import (
     CaptionerError,
     ConfigError,
     ImageView,
+    checkpoint_folder,
     choose_precision,
     load_checkpoint,
     use_threads,
@@ -64,7 +65,7 @@ def load_captioners(settings: Settings) -> dict[str, Captioner]:
     if len(folders) < len(named):
         raise ConfigError(f"checkpoint is {settings.checkpoint!r}; two folders have one name: write NAME=FOLDER")
     precision = choose_precision(settings.dtype)
-    captioners = {name: Captioner(load_checkpoint(folder), precision) for name, folder in folders.items()}
+    captioners = {name: Captioner(load_checkpoint(checkpoint_folder(folder)), precision) for name, folder in folders.items()}
     for captioner in captioners.values():
         size = captioner.image_config
         captioner.caption([blank_view(size.width, size.height)])
@@ -78,9 +79,11 @@ def blank_view(width: int, height: int) -> ImageView:
     return ImageView(torch.zeros(3, height, width), (width, height), Box(0, 0, width, height), "PNG", 1)
 
 
-def _named(text: str) -> tuple[str, Path]:
+def _named(text: str) -> tuple[str, str]:
     name, equals, folder = text.partition("=")
-    return (name, Path(folder)) if equals else (Path(text).resolve().name, Path(text))
+    if equals:
+        return name, folder
+    return (text.rpartition("/")[2].partition("@")[0] if text.startswith("hub:") else Path(text).resolve().name), text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
-    parser.add_argument("--checkpoint", action=_Joined, metavar="FOLDER|NAME=FOLDER", help="may be given several times")
+    parser.add_argument("--checkpoint", action=_Joined, metavar="FOLDER|hub:ID|NAME=…", help="may be given several times")
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--threads", type=int)
     return parser

@@ -18,7 +18,7 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    checkpoint: str = Field("", description="FOLDER or NAME=FOLDER, several with commas; empty: the embedded one")
+    checkpoint: str = Field("", description="FOLDER, hub:ID or NAME=either, several with commas; empty: the embedded one")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="numeric type; auto is a timed trial")
     threads: int = Field(0, ge=0, description="threads of the network; 0: the container's CPU quota")
     max_body_bytes: int = Field(20_000_000, ge=1, description="largest request body")

@@ -14,7 +14,7 @@ from transformers import BlipImageProcessorPil, PreTrainedTokenizerFast, ViTImag
 
 from model import Captioner, CheckpointError, load_checkpoint, prepare
 from model.__main__ import main
-from model.pretrained import convert_folder
+from model.pretrained import convert_source
 from service import Settings, create_app
 from tests.peers import SIZE, build, end_competes
 from tests.test_foreign_tokenizers import KINDS
@@ -83,7 +83,7 @@ def test_a_converted_folder_gives_the_peers_captions_through_the_service(family,
 @pytest.mark.parametrize("family", TOKENIZERS)
 def test_a_caption_of_somebody_else_is_explained_too(family, tmp_path):
     saved(family, tmp_path / "source")
-    convert_folder(tmp_path / "source", tmp_path / "ours")
+    convert_source(tmp_path / "source", tmp_path / "ours")
     captioner = Captioner.load(tmp_path / "ours", "float32")
     view = prepare(png(next(photographs())), captioner.image_config)
     (answer,) = captioner.explain([view], [["A brown dog, isn't it?"]])
@@ -97,7 +97,7 @@ def test_a_caption_of_somebody_else_is_explained_too(family, tmp_path):
     [
         (lambda f: cut(f / "model.safetensors"), "model.safetensors cannot be read"),
         (lambda f: (f / "model.safetensors").unlink(), "has no weights; it needs one of model.safetensors"),
-        (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json cannot be read"),
+        (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer; it needs tokenizer.json, vocab.json"),
         (lambda f: (f / "preprocessor_config.json").unlink(), "preprocessor_config.json cannot be read"),
         (lambda f: (f / "config.json").write_text("[]"), "config.json is no JSON object"),
         (lambda f: edit(f, "config.json", lambda c: c.update(model_type="git")), "model_type is 'git'"),
@@ -113,7 +113,7 @@ def test_a_broken_source_is_told_and_nothing_is_written(break_it, message, tmp_p
     saved("vit_gpt2", tmp_path / "source")
     break_it(tmp_path / "source")
     with pytest.raises(CheckpointError, match=message):
-        convert_folder(tmp_path / "source", tmp_path / "ours")
+        convert_source(tmp_path / "source", tmp_path / "ours")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
@@ -122,7 +122,7 @@ def test_a_pickle_that_is_not_weights_is_not_run(tmp_path):
     (tmp_path / "source/model.safetensors").unlink()
     torch.save({"x": print}, tmp_path / "source/pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"pytorch_model.bin cannot be read as weights"):
-        convert_folder(tmp_path / "source", tmp_path / "ours")
+        convert_source(tmp_path / "source", tmp_path / "ours")
 
 
 def edit(folder, name, change):

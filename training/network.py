@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from pathlib import Path
 
 from torch import nn
 
@@ -19,6 +18,7 @@ from model import (
     ImageConfig,
     MapConfig,
     ModelConfig,
+    checkpoint_folder,
     load_checkpoint,
 )
 from training.config import TrainConfig
@@ -32,7 +32,7 @@ def build_network(
 ) -> tuple[CaptionNetwork, CaptionTokenizer]:
     """Return the network and tokenizer that training starts from; without a tokenizer one is learnt from the captions."""
     if config.init:
-        start = load_checkpoint(Path(config.init))
+        start = load_checkpoint(checkpoint_folder(config.init))
         # What was measured or chosen on the old weights does not hold for the new ones.
         fresh = dataclasses.replace(start.config, maps=MapConfig(), generation=GenerationOptions(), created=int(time.time()))
         network = CaptionNetwork(fresh, dropout=config.dropout, drop_path=config.drop_path)

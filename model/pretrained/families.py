@@ -21,14 +21,23 @@ _POSITIONS = "encoder.vit.pos_embed"
 KNOWN = "ViT or DeiT with GPT-2 or TrOCR's decoder (vision-encoder-decoder), and BLIP captioning (blip)"
 
 
+# Heads that published networks of a width have. A changed number of heads changes no tensor's shape and every caption.
+_HEADS = {192: (3,), 256: (4, 8), 384: (6,), 512: (8,), 768: (12,), 1024: (16,), 1280: (16, 20), 1600: (25,)}
+
+
 def convert_network(
-    config: dict[str, Any], generation: dict[str, Any], tensors: dict[str, Tensor], image: ImageConfig | None = None
+    config: dict[str, Any],
+    generation: dict[str, Any],
+    tensors: dict[str, Tensor],
+    image: ImageConfig | None = None,
+    *,
+    unusual_heads: bool = False,
 ) -> tuple[EncoderConfig, DecoderConfig, Weights]:
     """Return encoder, decoder and weights, under our names, of a source's config.json, generation_config.json and tensors.
 
     Every number is read from the source; nothing is assumed. `image` is another size than the source's: positions are
     resized. The weights lack `no_image`, which no source has. Raises CheckpointError that names the family, field or
-    tensor that is not known.
+    tensor that is not known, or heads that no published network of that width has, unless `unusual_heads`.
     """
     source = ForeignTensors(tensors)
     kind = config.get("model_type")
@@ -44,6 +53,13 @@ def convert_network(
     except (TypeError, ConfigError) as error:
         raise CheckpointError(f"the source's config.json cannot be used ({error}); copy it again from its source") from error
     source.finish()
+    for part, has in (("encoder", encoder), ("decoder", decoder)):
+        if not unusual_heads and has.heads not in _HEADS.get(has.width, (has.heads,)):
+            usual = " or ".join(map(str, _HEADS[has.width]))
+            raise CheckpointError(
+                f"the {part} has {has.heads} heads for a width of {has.width}; published ones have {usual}: the config was "
+                "changed, or say --unusual-heads if it was trained so"
+            )
     if image is not None:
         old, new = _grid(source_image(config), encoder), _grid(image, encoder)
         weights[_POSITIONS] = resized_positions(weights[_POSITIONS], encoder.prefix, old, new)
@@ -92,6 +108,8 @@ def _ids(config: dict[str, Any], generation: dict[str, Any]) -> SpecialIds:
     def told(*names: str) -> int:
         places = [(place, name) for name in names for place in (generation, config, config["decoder"])]
         value = next((place[name] for place, name in places if place.get(name) is not None), None)
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
         if not isinstance(value, int):
             raise CheckpointError(f"the source says {names[0]} {value!r}; it must be one id")
         return value
