@@ -46,7 +46,7 @@ def of_the_authors(folder):
     vision = {"hidden_size": 128, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 192}
     vision |= {"image_size": 16, "patch_size": 4, "layer_norm_eps": 1e-6}
     peer = BlipForConditionalGeneration(BlipConfig(text_config=told, vision_config=vision)).eval()
-    peer = end_competes(redrawn(peer, 4), -1.5).requires_grad_(False)
+    peer = end_competes(redrawn(peer, 18), -1.5).requires_grad_(False)
     spelled = {}
     for name, value in peer.state_dict().items():
         if name.startswith("vision_model."):
