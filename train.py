@@ -3,8 +3,8 @@
     python train.py --data FOLDER --data scenes:12000 --run runs/first
     python train.py --run runs/first --resume
 
-The stem's features are computed once when it is frozen; a step is then: cached maps -> encoder -> decoder ->
-cross-entropy of the real targets. RUN/best and RUN/last are checkpoint folders of the averaged weights.
+What the frozen part of the encoder gives is computed once; a step is then: kept features -> the rest of the encoder ->
+decoder -> cross-entropy of the real targets. RUN/best and RUN/last are checkpoint folders of the averaged weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from tqdm import tqdm
 from corpus import Captioned, Source, open_source
 from evaluation import CaptionScores, score_captions
 from model import (
-    PAD_ID,
     SHARD_BYTES,
     CaptionerError,
     CaptionTokenizer,
@@ -47,7 +46,7 @@ from training import (
     card_text,
     check_sources,
     foreign_file,
-    frozen_parts,
+    frozen_part,
     greedy_captions,
     load_state,
     parse_arguments,
@@ -73,9 +72,9 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.sources = [open_source(data, language=config.language, seed=config.seed) for data in config.data]
         self.network, self.tokenizer = build_network(config, self.sources, tokenizer)
-        self.frozen = frozen_parts(self.network, config.freeze)
-        for part in self.frozen:
-            part.requires_grad_(False)
+        self.frozen = frozen_part(self.network, config)
+        if (module := self.frozen.module(self.network.encoder)) is not None:
+            module.requires_grad_(False)
         self.average = WeightAverage(self.network, config.average)
         self.optimiser = build_optimiser(self.network, config)
         self.progress = Progress()
@@ -96,6 +95,7 @@ class Trainer:
                     entries,
                     self.tokenizer,
                     self.network.config.image,
+                    self.network.config.decoder,
                     self._cache(source, entries, views),
                     views=views,
                     most_captions=config.captions,
@@ -118,7 +118,7 @@ class Trainer:
                 mean = None
                 for number, indices in bar:
                     dice = random.Random(f"batch {config.seed} {progress.step}")
-                    batch = self.train_sources[number].batch(indices, dice, PAD_ID)
+                    batch = self.train_sources[number].batch(indices, dice)
                     loss = self.step(batch)
                     mean = loss if mean is None else 0.98 * mean + 0.02 * loss
                     bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
@@ -140,19 +140,17 @@ class Trainer:
         """One step of the optimiser; returns the loss in nats a token."""
         config, network = self.config, self.network
         network.train()
-        for part in self.frozen:
-            part.eval()
+        if (module := self.frozen.module(network.encoder)) is not None:
+            module.eval()
         for group in self.optimiser.param_groups:
             warmup = max(1, round(config.warmup * self.steps))
             group["lr"] = group["peak"] * rate_factor(self.progress.step, self.steps, warmup)
         inputs, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]  # (R, T)
-        real = targets != PAD_ID
         with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
-            maps = batch.maps if self._has_cache else network.encoder.stem(batch.maps[0])
-            features = network.encoder.finish(maps)
+            features = self.frozen.features(network.encoder, batch.maps)
             features = network.without_image(features, torch.rand(batch.pictures) < config.no_image)
-            logits, _, _ = network.decode(inputs, network.start(features, batch.image_of), only=real)
-        loss = caption_loss(logits, targets[real], config.smoothing)
+            logits, _, _ = network.decode(inputs, network.start(features, batch.image_of), only=batch.real)
+        loss = caption_loss(logits, targets[batch.real], config.smoothing)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
@@ -163,7 +161,7 @@ class Trainer:
     def validate(self) -> None:
         """Caption the validation pictures with the averaged weights; keep the best by the first source's CIDEr."""
         for place, (name, entries, cache) in enumerate(self.validation):
-            captions = greedy_captions(self.average.network, self.tokenizer, entries, cache, self.dtype)
+            captions = greedy_captions(self.average.network, self.tokenizer, entries, cache, self.frozen, self.dtype)
             references = {entry.image_id: list(entry.captions) for entry in entries}
             scores = score_captions(captions, references, language=self.config.language, resamples=0)
             print(_told(name, self.progress.step, scores, captions))
@@ -191,7 +189,7 @@ class Trainer:
         return min(self.config.steps or sys.maxsize, self.config.epochs * batches)
 
     def save_checkpoint(self, name: str) -> None:
-        card = card_text(self.config, self.progress.step)
+        card = card_text(self.config, self.progress.step, self.network.config.licence)
         save_checkpoint(
             self.run / name, self.network.config, self.average.network.state_dict(), self.tokenizer, card,
             dtype=torch.float16, shard_bytes=SHARD_BYTES,
@@ -216,16 +214,12 @@ class Trainer:
         self.average.network.load_state_dict(parts["average"])
         self.optimiser.load_state_dict(parts["optimiser"])
 
-    @property
-    def _has_cache(self) -> bool:
-        return bool(self.frozen) and bool(self.network.config.encoder.stem)
-
     def _cache(self, source: Source, entries: list[Captioned], views: int) -> FeatureCache | None:
-        if not self._has_cache:
+        if self.frozen.kind == "none":
             return None
         folder = Path(self.config.cache) if self.config.cache else self.run / "features"
         name = "".join(letter if letter.isalnum() else "-" for letter in Path(source.name).name)
-        return cached_features(folder, self.network, entries, views, self.dtype, name)
+        return cached_features(folder, self.network, self.frozen, entries, views, self.dtype, name)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -275,10 +269,10 @@ def _is_sound(config: TrainConfig) -> bool:
 
 
 def _tell_cost(trainer: Trainer) -> None:
-    """Time a few steps on a few pictures; the frozen stem is passed once for every view of every picture."""
+    """Time a few steps on a few pictures; the frozen part is passed once for every view of every picture."""
     config = trainer.config
     source = trainer.train_sources[0]
-    batch = source.batch(list(range(min(config.batch, len(source)))), random.Random(0), PAD_ID)
+    batch = source.batch(list(range(min(config.batch, len(source)))), random.Random(0))
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
@@ -287,7 +281,7 @@ def _tell_cost(trainer: Trainer) -> None:
     steps = min(config.steps or sys.maxsize, config.epochs * -(-trainer.pictures // config.batch))
     hours = min(seconds) * steps / 3600
     print(f"a step takes {min(seconds):.2f} s here: {steps} steps, about {hours:.1f} hours")
-    print("the features of a frozen stem, once, and the validations come on top")
+    print("the features of what is frozen, once, and the validations come on top")
 
 
 def _told(name: str, step: int, scores: CaptionScores, captions: dict[str, str]) -> str:

@@ -24,7 +24,7 @@ from model.config import (
 )
 from model.decoder import TextDecoder
 from model.decoding import Generation
-from model.encoder import ImageFeatures
+from model.encoder import ImageFeatures, PatchEncoder, timm_configs
 from model.errors import (
     CaptionerError,
     CheckpointError,
@@ -89,6 +89,7 @@ __all__ = [
     "MapConfig",
     "ModelConfig",
     "MultiHeadAttention",
+    "PatchEncoder",
     "PatchGrid",
     "Picture",
     "Precision",
@@ -118,6 +119,7 @@ __all__ = [
     "save_checkpoint",
     "sniff_format",
     "squash",
+    "timm_configs",
     "to_json",
     "use_threads",
     "view",

@@ -46,8 +46,9 @@ class ImageConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderConfig:
-    """timm's VisionTransformer over plain patches or over a convolutional stem (a hybrid)."""
+    """timm's VisionTransformer over plain patches or over a convolutional stem (a hybrid), or one that timm knows by name."""
 
+    timm: str = ""  # a timm VisionTransformer by name, whose numbers the fields below repeat; empty: made of those fields
     width: int = 384
     depth: int = 2  # transformer blocks
     heads: int = 6
@@ -67,6 +68,8 @@ class EncoderConfig:
         _at_least("encoder registers", self.registers, 0)
         if self.width % self.heads:
             raise ConfigError(f"encoder width {self.width} must be a multiple of its heads, {self.heads}")
+        if self.timm and self.stem:
+            raise ConfigError(f"the encoder is timm's {self.timm!r} and has the stem {self.stem!r}; it can be one of them")
         if self.stem and (not self.stem_strides or list(self.stem_strides) != sorted(set(self.stem_strides))):
             raise ConfigError(f"stem_strides {self.stem_strides!r} must be one or more strides, smallest first")
 

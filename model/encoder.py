@@ -90,17 +90,29 @@ class NormedHybridEmbed(HybridEmbed):  # type: ignore[misc]
 class PatchEncoder(nn.Module):
     """Pixels to patch embeddings, in two halves: `stem` can be frozen and its output cached, `finish` is the ViT."""
 
-    def __init__(
-        self, config: EncoderConfig, image: ImageConfig, *, drop_path: float = 0.0, pretrained_stem: bool = False
-    ) -> None:
+    def __init__(self, config: EncoderConfig, image: ImageConfig, *, drop_path: float = 0.0, pretrained: bool = False) -> None:
+        """Make the encoder; `pretrained` fetches the weights that timm has for its stem or for the whole of it."""
         super().__init__()
         self.config = config
         self.grid = PatchGrid(image.height // config.stride, image.width // config.stride)
+        if config.timm:
+            self.vit = timm_transformer(config.timm, image, drop_path=drop_path, pretrained=pretrained)
+            if (found := described(config.timm, self.vit)) != config:
+                raise ConfigError(
+                    f"timm's {config.timm!r} is {found}, but the config says {config}; leave its fields as they were"
+                )
+        else:
+            self.vit = self._own(config, image, drop_path, pretrained)
+        if self.vit.patch_embed.grid_size != (self.grid.rows, self.grid.columns):
+            found_grid = self.vit.patch_embed.grid_size
+            raise ConfigError(f"the stem gives a grid of {found_grid}, not {self.grid}; use a size that its strides divide")
+
+    def _own(self, config: EncoderConfig, image: ImageConfig, drop_path: float, pretrained: bool) -> VisionTransformer:
         options: dict[str, Any] = {}
         if config.stem:
-            stem = ConvolutionalStem(config.stem, config.stem_strides, pretrained=pretrained_stem)
+            stem = ConvolutionalStem(config.stem, config.stem_strides, pretrained=pretrained)
             options["embed_layer"] = partial(NormedHybridEmbed, backbone=stem)
-        self.vit = VisionTransformer(
+        vit = VisionTransformer(
             img_size=(image.height, image.width),
             patch_size=1 if config.stem else config.patch_size,
             num_classes=0,
@@ -116,11 +128,11 @@ class PatchEncoder(nn.Module):
             drop_path_rate=drop_path,
             **options,
         )
+        cells = grid_positions(self.grid, config.width)
         with torch.no_grad():
-            self.vit.pos_embed[0, config.prefix :] = grid_positions(self.grid, config.width)
-        found = self.vit.patch_embed.grid_size
-        if found != (self.grid.rows, self.grid.columns):
-            raise ConfigError(f"the stem gives a grid of {found}, not {self.grid}; use a size that its strides divide")
+            if vit.pos_embed.size(1) == config.prefix + len(cells):  # else the stem's grid is another one, which is told
+                vit.pos_embed[0, config.prefix :] = cells
+        return vit
 
     def train(self, mode: bool = True) -> PatchEncoder:
         """Set training mode; the fused kernel is on outside training only (docs/decisions.md)."""
@@ -163,6 +175,67 @@ class PatchEncoder(nn.Module):
         joined = embed.backbone.join(maps) if self.config.stem else maps[0]
         patches = embed.norm(embed.proj(joined).flatten(2).transpose(1, 2))  # (B, cells, C)
         return self.vit.norm_pre(self.vit._pos_embed(patches))
+
+
+def timm_transformer(name: str, image: ImageConfig, *, drop_path: float = 0.0, pretrained: bool = False) -> VisionTransformer:
+    """Return a VisionTransformer that timm knows by name, with its published weights if `pretrained`.
+
+    They come from the hub's cache or the hub. Raises ConfigError for what is not known, is no plain VisionTransformer, or
+    cannot be fetched.
+    """
+    options = {"num_classes": 0, "global_pool": "", "img_size": (image.height, image.width), "drop_path_rate": drop_path}
+    try:
+        vit = timm.create_model(name, pretrained=pretrained, **options)
+    except Exception as error:  # the library and its HTTP client raise many kinds
+        told = " ".join(str(error).split())[:300]
+        wanted = "a name of timm.list_models('vit_*'), and for its weights the hub or its cache"
+        raise ConfigError(f"encoder {name!r} cannot be made ({type(error).__name__}: {told}); it needs {wanted}") from error
+    return _plain(name, vit)
+
+
+def _plain(name: str, vit: Any) -> VisionTransformer:
+    if not isinstance(vit, VisionTransformer) or not all(hasattr(getattr(block, "attn", None), "qkv") for block in vit.blocks):
+        raise ConfigError(f"encoder {name!r} is a {type(vit).__name__} of another kind; it must be one of timm's plain ViTs")
+    return vit
+
+
+def described(name: str, vit: VisionTransformer) -> EncoderConfig:
+    """Return the fields of a VisionTransformer that timm knows by name."""
+    block = vit.blocks[0]
+    return EncoderConfig(
+        timm=name,
+        width=vit.embed_dim,
+        depth=len(vit.blocks),
+        heads=block.attn.num_heads,
+        mlp_ratio=block.mlp.fc1.out_features / vit.embed_dim,
+        patch_size=vit.patch_embed.patch_size[0],
+        class_token=vit.cls_token is not None,
+        registers=vit.num_prefix_tokens - int(vit.cls_token is not None),
+        norm_eps=block.norm1.eps,
+        qkv_bias=block.attn.qkv.bias is not None,
+    )
+
+
+def timm_configs(name: str, size: int = 0) -> tuple[EncoderConfig, ImageConfig]:
+    """Return what a VisionTransformer that timm knows by name is made of, and how it wants its pictures.
+
+    They are squashed, not cropped as timm's own evaluation does; `size` is another edge than its own, in pixels.
+    """
+    with torch.device("meta"):  # only to ask for its numbers: no weights are made
+        try:
+            known = timm.create_model(name)
+        except Exception as error:
+            raise ConfigError(f"encoder {name!r} is not known to timm ({error}); see timm.list_models('vit_*')") from error
+        wanted = timm.data.resolve_data_config(model=_plain(name, known))
+        height, width = (size, size) if size else wanted["input_size"][1:]
+        image = ImageConfig(
+            height=height,
+            width=width,
+            resample="bilinear" if wanted["interpolation"] == "bilinear" else "bicubic",
+            mean=tuple(wanted["mean"]),
+            std=tuple(wanted["std"]),
+        )
+        return described(name, timm_transformer(name, image)), image
 
 
 def grid_positions(grid: PatchGrid, width: int) -> Tensor:

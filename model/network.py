@@ -17,12 +17,10 @@ from model.state import DecoderState
 class CaptionNetwork(nn.Module):
     """PatchEncoder and TextDecoder, and the learned embedding that stands for "no image"."""
 
-    def __init__(
-        self, config: ModelConfig, *, dropout: float = 0.0, drop_path: float = 0.0, pretrained_stem: bool = False
-    ) -> None:
+    def __init__(self, config: ModelConfig, *, dropout: float = 0.0, drop_path: float = 0.0, pretrained: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.encoder = PatchEncoder(config.encoder, config.image, drop_path=drop_path, pretrained_stem=pretrained_stem)
+        self.encoder = PatchEncoder(config.encoder, config.image, drop_path=drop_path, pretrained=pretrained)
         self.decoder = TextDecoder(config.decoder, dropout=dropout)
         tokens = config.encoder.prefix + self.encoder.grid.cells
         size = [config.encoder.width] if config.no_image == "learned" else [tokens, config.encoder.width]

@@ -12,16 +12,17 @@ import torch
 
 import train
 from corpus import open_source
-from model import END_ID, PAD_ID, START_ID, CaptionNetwork, ImageConfig, load_checkpoint
+from model import END_ID, PAD_ID, START_ID, CaptionNetwork, DecoderConfig, ImageConfig, load_checkpoint
 from tests.conftest import tiny_config
 from training import (
+    FrozenPart,
     TrainConfig,
     TrainingSource,
     WeightAverage,
     build_network,
     cached_features,
     caption_loss,
-    frozen_parts,
+    frozen_part,
     parse_arguments,
     rate_factor,
     view_pixels,
@@ -105,7 +106,7 @@ def test_cached_features_are_those_of_exactly_these_pictures_and_strides(tmp_pat
         encoder = dataclasses.replace(config.encoder, stem="resnet10t", stem_strides=strides)
         torch.manual_seed(0)
         network = CaptionNetwork(dataclasses.replace(config, encoder=encoder, image=ImageConfig(height=64, width=64))).eval()
-        return network, cached_features(tmp_path, network, entries, views, torch.float32, "x")
+        return network, cached_features(tmp_path, network, FrozenPart("stem"), entries, views, torch.float32, "x")
 
     entries = open_source("scenes:6").split("train")
     network, cache = cached(entries)
@@ -125,7 +126,7 @@ def test_cached_features_are_those_of_exactly_these_pictures_and_strides(tmp_pat
 def source(tokenizer, **options: object) -> TrainingSource:
     entries = open_source("scenes:20").split("train")
     settings = {"views": 1, "most_captions": 2, "most_tokens": 200} | options
-    return TrainingSource(entries, tokenizer, ImageConfig(height=56, width=56), None, **settings)
+    return TrainingSource(entries, tokenizer, ImageConfig(height=56, width=56), DecoderConfig(), None, **settings)
 
 
 def test_an_epoch_goes_through_every_picture_once_in_another_order(tokenizer):
@@ -138,7 +139,7 @@ def test_an_epoch_goes_through_every_picture_once_in_another_order(tokenizer):
 
 
 def test_a_batch_holds_start_text_end_and_padding(tokenizer):
-    batch = source(tokenizer).batch([0, 3], random.Random(0), PAD_ID)
+    batch = source(tokenizer).batch([0, 3], random.Random(0))
     assert batch.image_of == (0, 0, 1, 1)
     assert batch.maps[0].shape == (2, 3, 56, 56)
     for row in batch.tokens.tolist():
@@ -149,7 +150,7 @@ def test_a_batch_holds_start_text_end_and_padding(tokenizer):
 
 
 def test_a_caption_that_is_cut_has_no_end(tokenizer):
-    batch = source(tokenizer, most_tokens=4).batch([0, 1], random.Random(0), PAD_ID)
+    batch = source(tokenizer, most_tokens=4).batch([0, 1], random.Random(0))
     assert batch.tokens.size(1) == 5
     assert END_ID not in batch.tokens
 
@@ -158,21 +159,21 @@ def test_the_control_gives_every_caption_another_picture(tokenizer):
     shuffled = source(tokenizer, shuffle_pictures=True)
     honest = source(tokenizer)
     differ = [
-        not torch.equal(shuffled.batch([i], random.Random(0), 0).maps[0], honest.batch([i], random.Random(0), 0).maps[0])
+        not torch.equal(shuffled.batch([i], random.Random(0)).maps[0], honest.batch([i], random.Random(0)).maps[0])
         for i in range(20)
     ]
     assert sum(differ) >= 15
-    assert torch.equal(shuffled.batch([3], random.Random(0), 0).tokens, honest.batch([3], random.Random(0), 0).tokens)
+    assert torch.equal(shuffled.batch([3], random.Random(0)).tokens, honest.batch([3], random.Random(0)).tokens)
 
 
 def test_the_packaged_stem_is_frozen_and_pretrained():
     config = TrainConfig(data=("scenes:2",), run="x", width=24, heads=2, vocabulary=300)
     network, _ = build_network(config, [open_source("scenes:2")])
-    (stem,) = frozen_parts(network, "stem")
+    stem = frozen_part(network, config).module(network.encoder)
     weight = stem.backbone.conv_stem.weight
     assert weight.abs().mean() > 0.05, "ImageNet weights, not the initialisation"
-    assert frozen_parts(network, "none") == []
-    assert frozen_parts(network, "encoder") == [network.encoder]
+    assert frozen_part(network, dataclasses.replace(config, freeze="none")).module(network.encoder) is None
+    assert frozen_part(network, dataclasses.replace(config, freeze="encoder")).module(network.encoder) is network.encoder
 
 
 def weights_of(folder) -> dict[str, torch.Tensor]:
@@ -261,7 +262,9 @@ def test_a_checkpoint_can_be_trained_on(tmp_path, capsys):
         (["--run", "x"], "--data DATA is needed"),
         (["--run", "x", "--data", "scenes", "--batch", "0"], "--batch is 0"),
         (["--run", "x", "--data", "scenes", "--dropout", "1.5"], "--dropout is 1.5"),
-        (["--run", "x", "--data", "scenes", "--stem", ""], "--freeze stem needs a stem"),
+        (["--run", "x", "--data", "scenes", "--stem", "", "--freeze", "stem"], "--freeze stem needs a stem"),
+        (["--run", "x", "--data", "scenes", "--pretrained"], "--pretrained needs --encoder NAME"),
+        (["--run", "x", "--data", "scenes", "--encoder", "v", "--patch-size", "8"], "--patch-size cannot be used with --encoder"),
         (["--run", "x", "--data", "scenes", "--colour", "red"], "--colour"),
         (["--run", "x", "--data", "scenes", "--init", "y", "--width", "96"], "--width cannot be used with --init"),
     ],

@@ -4,9 +4,9 @@ from training.average import WeightAverage
 from training.batches import Batch, TrainingSource
 from training.card import card_text
 from training.config import TrainConfig, parse_arguments, restored_config
-from training.features import FeatureCache, cached_features, view_pixels
+from training.features import FeatureCache, FrozenPart, cached_features, view_pixels
 from training.loss import caption_loss
-from training.network import build_network, frozen_parts
+from training.network import build_network, frozen_part
 from training.optimiser import build_optimiser
 from training.run import Progress, load_state, save_state
 from training.schedule import rate_factor
@@ -16,6 +16,7 @@ from training.validation import greedy_captions
 __all__ = [
     "Batch",
     "FeatureCache",
+    "FrozenPart",
     "Progress",
     "TrainConfig",
     "TrainingSource",
@@ -27,7 +28,7 @@ __all__ = [
     "card_text",
     "check_sources",
     "foreign_file",
-    "frozen_parts",
+    "frozen_part",
     "greedy_captions",
     "load_state",
     "parse_arguments",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from corpus import Captioned, is_mirrored, mirrored_caption
-from model import END_ID, START_ID, CaptionTokenizer, ImageConfig
+from model import CaptionTokenizer, DecoderConfig, ImageConfig
 from training.features import FeatureCache, view_pixels
 
 WINDOW = 12  # batches among which pictures are sorted by caption length: less padding, still a fair mixture
@@ -20,10 +20,14 @@ WINDOW = 12  # batches among which pictures are sorted by caption length: less p
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """tokens (R, T+1) with start and end, padded with `pad`; image_of names each row's picture."""
+    """tokens (R, T+1) with start and end, then padding; real (R, T) says which of tokens[:, 1:] are targets.
+
+    GPT-2's padding is its end token, so that padding cannot be told by its id. image_of names each row's picture.
+    """
 
     maps: tuple[Tensor, ...]
     tokens: Tensor
+    real: Tensor
     image_of: tuple[int, ...]
 
     @property
@@ -39,6 +43,7 @@ class TrainingSource:
         entries: list[Captioned],
         tokenizer: CaptionTokenizer,
         image: ImageConfig,
+        decoder: DecoderConfig,
         cache: FeatureCache | None,
         *,
         views: int,
@@ -53,8 +58,11 @@ class TrainingSource:
         self._views = views
         self._most_captions = most_captions
         self._epoch_pictures = min(epoch_pictures or len(entries), len(entries))
-        self._ids = [[_ids(tokenizer, text, most_tokens) for text in entry.captions] for entry in entries]
-        self._mirrored = [[_ids(tokenizer, mirrored_caption(text), most_tokens) for text in entry.captions] for entry in entries]
+        self._pad = decoder.pad_id
+        self._ids = [[_ids(tokenizer, decoder, text, most_tokens) for text in entry.captions] for entry in entries]
+        self._mirrored = [
+            [_ids(tokenizer, decoder, mirrored_caption(text), most_tokens) for text in entry.captions] for entry in entries
+        ]
         self._longest = [max(map(len, ids)) for ids in self._ids]
         order = list(range(len(entries)))
         if shuffle_pictures:  # the control: every caption belongs to another picture
@@ -76,7 +84,7 @@ class TrainingSource:
         dice.shuffle(batches)
         return batches
 
-    def batch(self, indices: list[int], dice: random.Random, pad: int) -> Batch:
+    def batch(self, indices: list[int], dice: random.Random) -> Batch:
         """Return these pictures, one of their views each, with up to `most_captions` of their captions."""
         views = [dice.randrange(self._views) if self._entries[index].may_flip else 0 for index in indices]
         pictures = [self._picture_of[index] for index in indices]
@@ -93,11 +101,12 @@ class TrainingSource:
         else:
             maps = (torch.stack([view_pixels(self._entries[p], v, self._image) for p, v in zip(pictures, views, strict=True)]),)
         longest = max(map(len, rows))
-        tokens = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
-        return Batch(maps, tokens, tuple(image_of))
+        tokens = torch.tensor([row + [self._pad] * (longest - len(row)) for row in rows])
+        real = torch.arange(1, longest) < torch.tensor([len(row) for row in rows])[:, None]
+        return Batch(maps, tokens, real, tuple(image_of))
 
 
-def _ids(tokenizer: CaptionTokenizer, text: str, most: int) -> list[int]:
+def _ids(tokenizer: CaptionTokenizer, decoder: DecoderConfig, text: str, most: int) -> list[int]:
     """Return start, at most `most` tokens and, where the text is not cut, the end."""
     ids = tokenizer.encode(text)
-    return [START_ID, *ids[:most]] if len(ids) > most else [START_ID, *ids, END_ID]
+    return [decoder.start_id, *ids[:most]] if len(ids) > most else [decoder.start_id, *ids, decoder.end_id]

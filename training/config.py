@@ -14,10 +14,14 @@ from model import ConfigError, DtypeName
 
 NETWORK_FLAGS = frozenset(  # what a new network is made of; a checkpoint to start from brings its own
     {
-        "vocabulary", "image_size", "stem", "stem_strides", "stem_weights", "patch_size", "width", "heads", "encoder_depth",
-        "decoder_depth", "registers", "class_token", "null_key",
+        "encoder", "pretrained", "vocabulary", "image_size", "stem", "stem_strides", "stem_weights", "patch_size", "width",
+        "heads", "encoder_depth", "decoder_depth", "registers", "class_token", "null_key",
     }
 )  # fmt: skip
+
+ENCODER_FLAGS = frozenset(  # what an encoder of one's own is made of; one that timm knows brings its own
+    {"stem", "stem_strides", "stem_weights", "patch_size", "encoder_depth", "registers", "class_token"}
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +45,9 @@ class TrainConfig:
     views: int = 4  # crops and mirror images kept of each photograph; 1: only itself
     longest: int = 40  # tokens of a training caption, at most
     vocabulary: int = 4096
-    image_size: int = 224  # pixels a side
+    encoder: str = ""  # a timm ViT by name, such as vit_base_patch16_clip_224.openai; empty: made of the flags below
+    pretrained: bool = False  # begin with the weights that timm has for --encoder, from the hub or its cache
+    image_size: int = 0  # pixels a side; 0: the encoder's own, else 224
     stem: str = "tf_efficientnet_lite2"  # timm backbone; empty: plain patches
     stem_strides: tuple[int, ...] = (16, 32)
     stem_weights: Literal["packaged", "timm", "none"] = "packaged"  # packaged: from a Python package, no hub needed
@@ -53,7 +59,7 @@ class TrainConfig:
     registers: int = 0
     class_token: bool = True
     null_key: bool = True
-    freeze: Literal["stem", "encoder", "none"] = "stem"  # what of the encoder stays as it is
+    freeze: Literal["auto", "stem", "encoder", "none"] = "auto"  # what stays as it is; auto: a stem, else what brings weights
     encoder_rate: float = 1.0  # the encoder's rate over the decoder's
     rate: float = 6e-4  # peak, AdamW
     weight_decay: float = 0.05
@@ -82,7 +88,12 @@ class TrainConfig:
         if self.init and (foreign := sorted(NETWORK_FLAGS.intersection(told))):
             flags = ", ".join("--" + name.replace("_", "-") for name in foreign)
             raise ConfigError(f"{flags} cannot be used with --init: the network is that of {self.init}; leave one of them out")
-        if self.freeze == "stem" and not self.stem and not self.init:
+        if self.encoder and (foreign := sorted(ENCODER_FLAGS.intersection(told))):
+            flags = ", ".join("--" + name.replace("_", "-") for name in foreign)
+            raise ConfigError(f"{flags} cannot be used with --encoder {self.encoder}, which is whole; leave one of them out")
+        if self.pretrained and not self.encoder:
+            raise ConfigError("--pretrained needs --encoder NAME, a ViT that timm knows; a stem has --stem-weights")
+        if self.freeze == "stem" and not self.init and (self.encoder or not self.stem):
             raise ConfigError("--freeze stem needs a stem; use --freeze none, or name one with --stem")
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from torch import nn
-
 from corpus import Source
 from model import (
     CaptionNetwork,
     CaptionTokenizer,
-    ConfigError,
     DecoderConfig,
     EncoderConfig,
     GenerationOptions,
@@ -20,10 +17,13 @@ from model import (
     ModelConfig,
     checkpoint_folder,
     load_checkpoint,
+    timm_configs,
 )
 from training.config import TrainConfig
+from training.features import FrozenPart
 from training.stem import load_packaged_stem
 
+IMAGE_SIZE = 224  # pixels a side, of an encoder that has none of its own
 POSITIONS = 192  # room for an explained caption of 60 words
 
 
@@ -45,40 +45,49 @@ def build_network(
         _model_config(config, tokenizer.size),
         dropout=config.dropout,
         drop_path=config.drop_path,
-        pretrained_stem=bool(config.stem) and config.stem_weights == "timm",
+        pretrained=config.pretrained if config.encoder else bool(config.stem) and config.stem_weights == "timm",
     )
-    if config.stem and config.stem_weights == "packaged":
+    if not config.encoder and config.stem and config.stem_weights == "packaged":
         load_packaged_stem(network)
     return network, tokenizer
 
 
-def frozen_parts(network: CaptionNetwork, freeze: str) -> list[nn.Module]:
-    """Return the modules that stay as they are: no gradient, and batch norms that keep their statistics.
+def frozen_part(network: CaptionNetwork, config: TrainConfig) -> FrozenPart:
+    """Return what stays as it is: no gradient, and batch norms that keep their statistics.
 
-    Raises ConfigError where the network has no stem to freeze.
+    Left to choose, that is a stem, or the whole of an encoder that brings weights. Raises ConfigError where the network has
+    no stem to freeze.
     """
-    if freeze == "none":
-        return []
-    if freeze == "encoder":
-        return [network.encoder]
-    if not network.config.encoder.stem:
-        raise ConfigError("this network has no stem to freeze; use --freeze none, or --freeze encoder")
-    return [network.encoder.vit.patch_embed.backbone]
+    kind = config.freeze
+    if kind == "auto":
+        kind = "stem" if network.config.encoder.stem else "encoder" if config.init or config.pretrained else "none"
+    part = FrozenPart(kind)
+    part.module(network.encoder)
+    return part
+
+
+def _encoder_configs(config: TrainConfig) -> tuple[EncoderConfig, ImageConfig]:
+    if config.encoder:
+        return timm_configs(config.encoder, config.image_size)
+    encoder = EncoderConfig(
+        width=config.width,
+        depth=config.encoder_depth,
+        heads=config.heads,
+        patch_size=config.patch_size,
+        stem=config.stem,
+        stem_strides=config.stem_strides,
+        class_token=config.class_token,
+        registers=config.registers,
+    )
+    size = config.image_size or IMAGE_SIZE
+    return encoder, ImageConfig(height=size, width=size)
 
 
 def _model_config(config: TrainConfig, vocabulary: int) -> ModelConfig:
+    encoder, image = _encoder_configs(config)
     return ModelConfig(
-        image=ImageConfig(height=config.image_size, width=config.image_size),
-        encoder=EncoderConfig(
-            width=config.width,
-            depth=config.encoder_depth,
-            heads=config.heads,
-            patch_size=config.patch_size,
-            stem=config.stem,
-            stem_strides=config.stem_strides,
-            class_token=config.class_token,
-            registers=config.registers,
-        ),
+        image=image,
+        encoder=encoder,
         decoder=DecoderConfig(
             vocabulary=vocabulary,
             width=config.width,
@@ -86,7 +95,7 @@ def _model_config(config: TrainConfig, vocabulary: int) -> ModelConfig:
             heads=config.heads,
             mlp_width=4 * config.width,
             positions=POSITIONS,
-            image_width=config.width,
+            image_width=encoder.width,
             null_key=config.null_key,
         ),
         languages=(config.language,),

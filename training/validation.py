@@ -6,7 +6,7 @@ import torch
 
 from corpus import Captioned
 from model import CaptionNetwork, CaptionTokenizer, Generation, GenerationOptions
-from training.features import FeatureCache, view_pixels
+from training.features import FeatureCache, FrozenPart, view_pixels
 
 _BATCH = 50
 
@@ -17,6 +17,7 @@ def greedy_captions(
     tokenizer: CaptionTokenizer,
     entries: list[Captioned],
     cache: FeatureCache | None,
+    frozen: FrozenPart,
     dtype: torch.dtype,
 ) -> dict[str, str]:
     """Return a caption for each picture, by image id."""
@@ -26,7 +27,7 @@ def greedy_captions(
         for first in range(0, len(entries), _BATCH):
             part = list(range(first, min(first + _BATCH, len(entries))))
             if cache is not None:
-                features = network.encoder.finish(cache.read(part, [0] * len(part)))
+                features = frozen.features(network.encoder, cache.read(part, [0] * len(part)))
             else:
                 pixels = [view_pixels(entries[index], 0, network.config.image) for index in part]
                 features = network.encode(torch.stack(pixels))
