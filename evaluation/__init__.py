@@ -18,11 +18,13 @@ from evaluation.maps import Pointing, photograph_pointing, scene_pointing
 from evaluation.measures import Bleu, bleu, bleu_of, cider, common_length, rouge_l
 from evaluation.meteor import meteor
 from evaluation.pages import captions_page
+from evaluation.peers import random_peer
 from evaluation.ptb import ptb_tokens, scored_tokens
 from evaluation.scenes import held_out_scenes, judge_captions
-from evaluation.speed import cost_of_many, speed_beside_peer
+from evaluation.speed import cost_beside_peer, cost_of_many
 from evaluation.streaming import streaming_figures
 from evaluation.systems import System, distinct, read_results, run_checkpoint, write_results
+from evaluation.throughput import checkpoint_speed, speed_beside_peer
 from evaluation.tokens import tokens_of, told_tokens
 
 __all__ = [
@@ -40,11 +42,13 @@ __all__ = [
     "bleu_of",
     "caption_pictures",
     "captions_page",
+    "checkpoint_speed",
     "choose_heads",
     "cider",
     "coco_captions",
     "common_length",
     "compare",
+    "cost_beside_peer",
     "cost_of_many",
     "distinct",
     "explain_pictures",
@@ -66,6 +70,7 @@ __all__ = [
     "png_bytes",
     "prepared_batches",
     "ptb_tokens",
+    "random_peer",
     "read_heads",
     "read_results",
     "read_synonyms",

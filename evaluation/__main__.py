@@ -1,4 +1,4 @@
-"""Figures: `python -m evaluation captions | maps | heads | golden | streams`; --json prints one object as the last line."""
+"""Figures: `python -m evaluation captions | maps | heads | speed | golden | streams`; --json: one object as the last line."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 from evaluation import commands
 from evaluation.pages import COLUMNS, cell
+from evaluation.peers import PEERS
 from model import DEFAULT_CHECKPOINT, CaptionerError
 
 _WIDTH = 9  # characters of a table's column
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif "systems" in figures:
         _print_systems(figures)
     else:
-        _print_figures(figures, exact=options.run in (commands.golden, commands.streams))
+        _print_figures(figures, exact=options.run in (commands.golden, commands.streams, commands.speed))
     return 0 if figures.get("equal", True) else 1
 
 
@@ -82,13 +83,20 @@ def _parser() -> argparse.ArgumentParser:
     streams.add_argument("--folder", type=Path, help="where the synthetic shards lie for a while; 1 GB a 100,000 samples")
     streams.set_defaults(run=commands.streams)
 
-    for command in (captions, maps, heads):
+    speed = verbs.add_parser("speed", help="images a second of a checkpoint, or of public families beside transformers")
+    speed.add_argument("--peer", choices=["transformers"], help="random weights of the published sizes, converted")
+    speed.add_argument("--family", choices=PEERS, action="append", help="with --peer; may be repeated; vit_gpt2 and blip")
+    speed.add_argument("--turns", type=int, default=5)
+    speed.set_defaults(run=commands.speed)
+
+    for command in (captions, maps, heads, speed):
         if command is not captions:
             command.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT)
         if command is not heads:  # heads are read in float32
             command.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
-        command.add_argument("--scenes", type=int, default=500, help="number of scenes for --data scenes")
-    for command in (captions, maps, heads, golden, streams):
+        if command is not speed:
+            command.add_argument("--scenes", type=int, default=500, help="number of scenes for --data scenes")
+    for command in (captions, maps, heads, golden, streams, speed):
         command.add_argument("--json", action="store_true")
     return parser
 

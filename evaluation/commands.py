@@ -20,9 +20,10 @@ from evaluation.heads import SELECTION_SERIES, choose_heads, objects_of_photogra
 from evaluation.maps import photograph_pointing, scene_pointing
 from evaluation.pages import captions_page
 from evaluation.scenes import held_out_scenes, judge_captions
-from evaluation.speed import cost_of_many, speed_beside_peer
+from evaluation.speed import cost_beside_peer, cost_of_many
 from evaluation.streaming import streaming_figures
 from evaluation.systems import System, distinct, read_results, run_checkpoint, write_results
+from evaluation.throughput import checkpoint_speed, speed_beside_peer
 from model import DEFAULT_CHECKPOINT, Captioner, GenerationOptions, Strategy, load_checkpoint, rewrite_config, use_threads
 
 
@@ -115,7 +116,7 @@ def golden(options: argparse.Namespace) -> dict[str, Any]:
     if options.candidates:
         return cost_of_many(options.folder, options.candidates)
     if options.speed:
-        return speed_beside_peer(options.folder)
+        return cost_beside_peer(options.folder)
     figures = golden_figures(options.folder, with_meteor=options.meteor)
     if not figures["equal"]:
         print("evaluation: tokens or scores differ from the recorded ones", file=sys.stderr)
@@ -196,3 +197,13 @@ def _loaded(folder: Path, dtype: str) -> Captioner:
     captioner = Captioner.load(folder, dtype)  # type: ignore[arg-type]  # argparse holds the choices
     print(f"numeric type: {captioner.precision.reason}", file=sys.stderr)
     return captioner
+
+
+def speed(options: argparse.Namespace) -> dict[str, Any]:
+    """Time a checkpoint, or public families beside transformers."""
+    use_threads()
+    if options.peer:
+        return {
+            family: speed_beside_peer(family, options.dtype, options.turns) for family in options.family or ["vit_gpt2", "blip"]
+        }
+    return checkpoint_speed(_loaded(options.checkpoint, options.dtype), options.turns)

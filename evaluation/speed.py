@@ -21,7 +21,7 @@ from evaluation.ptb import forget_tokens, scored_tokens
 _REFERENCES = 4  # of a candidate, in the cost of many
 
 
-def speed_beside_peer(folder: Path, repeats: int = 5) -> dict[str, Any]:
+def cost_beside_peer(folder: Path, repeats: int = 5) -> dict[str, Any]:
     """Time tokens and CIDEr of COCO's captions here and with pycocoevalcap and its Java tokenizer, in turns, in seconds.
 
     Raises DataError where pycocoevalcap or Java is missing.

@@ -110,6 +110,10 @@ class Captioner:
         """Return how many words this checkpoint's tokenizer sees in a text."""
         return self._tokenizer.count_words(self._tokenizer.encode(text))
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens; special ones give nothing."""
+        return self._tokenizer.decode(tokens)
+
     @property
     def image_config(self) -> ImageConfig:
         """What `prepare` needs to make an ImageView for this checkpoint."""

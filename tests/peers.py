@@ -19,6 +19,8 @@ from transformers import (
     ViTConfig,
 )
 
+from evaluation.peers import redrawn
+
 FAMILIES = ("blip", "blip_large", "vit_gpt2", "deit_gpt2", "vit_gpt2_projected", "trocr", "trocr_stage1")
 VOCABULARY, POSITIONS, SIZE = 61, 64, 16  # tokens, positions, pixels a side
 
@@ -40,28 +42,6 @@ def build(
     if eager_decoder and "gpt2" in family:
         model.decoder.set_attn_implementation("eager")
     return redrawn(model.eval().to(dtype), seed).requires_grad_(False)
-
-
-def build_whole(family: str, dtype: torch.dtype) -> Any:
-    """Return a peer of the published size, with random weights: 224 to 446 million of them."""
-    if family.startswith("blip"):
-        wide = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
-        vision = {"image_size": 384, **(wide if family == "blip_large" else {})}
-        text = {"num_attention_heads": 12, "encoder_hidden_size": vision.get("hidden_size", 768)}
-        model = BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision))
-    else:
-        trocr = family == "trocr"
-        encoder = ViTConfig(image_size=384 if trocr else 224, qkv_bias=not trocr)
-        decoder = (
-            TrOCRConfig(is_decoder=True, add_cross_attention=True, cross_attention_hidden_size=768)
-            if trocr
-            else GPT2Config(is_decoder=True, add_cross_attention=True)
-        )
-        model = VisionEncoderDecoderModel(VisionEncoderDecoderConfig(encoder=encoder.to_dict(), decoder=decoder.to_dict()))
-        told = model.generation_config
-        start, end, pad = (2, 2, 1) if trocr else (50256, 50256, 50256)
-        told.decoder_start_token_id, told.eos_token_id, told.pad_token_id, told.bos_token_id = start, end, pad, None
-    return redrawn(model.eval().to(dtype), 0).requires_grad_(False)
 
 
 def logits_of(peer: Any, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -90,23 +70,6 @@ def _resized(peer: Any, pixels: torch.Tensor) -> dict[str, bool]:
     """Ask for positions of another size only where the pictures have one."""
     vision = peer.config.vision_config if hasattr(peer, "text_decoder") else peer.config.encoder
     return {} if pixels.size(-1) == vision.image_size == pixels.size(-2) else {"interpolate_pos_encoding": True}
-
-
-@torch.no_grad()
-def redrawn(model: Any, seed: int) -> Any:
-    """Draw every tensor anew; tied ones stay tied."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, value in sorted(model.named_parameters()):  # a tied tensor has one name here
-        drawn = torch.randn(value.shape, generator=generator, dtype=torch.float64)
-        low = name.lower()
-        if value.ndim == 1:
-            drawn = 1 + 0.3 * drawn if "weight" in low else 0.2 * drawn
-        elif any(part in low for part in ("emb", "wte", "wpe", "token")) and "patch" not in low:
-            drawn = 0.7 * drawn
-        else:
-            drawn = drawn / value[0].numel() ** 0.5 if value.ndim == 4 else 1.3 * drawn / min(value.shape) ** 0.5
-        value.copy_(drawn.to(value.dtype))
-    return model
 
 
 @torch.no_grad()
