@@ -25,8 +25,10 @@ ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     OMP_WAIT_POLICY=PASSIVE \
     SIGHTLINE_HOST=0.0.0.0 \
-    SIGHTLINE_PORT=8000
-RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin sightline
+    SIGHTLINE_PORT=8000 \
+    HF_HOME=/cache
+RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin sightline \
+ && install --directory --owner=10001 /cache
 COPY --from=build /venv /venv
 WORKDIR /app
 COPY LICENSE ./

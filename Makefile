@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Threads that spin beside a busy neighbour are 10 to 25 times slower than threads that sleep.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: serve test test-all prove-measures prove-shards check format clean
+.PHONY: serve test test-all prove-measures prove-shards prove-speed check format clean
 
 .venv: .venv/installed
 
@@ -32,6 +32,10 @@ prove-measures: .venv
 # Samples of tar shards a second, beside tarfile's own stream over the same files.
 prove-shards: .venv
 	$(BIN)/python -m evaluation streams --samples 100000
+
+# Images a second beside transformers' generate: random weights of the published sizes, both on this machine in turns.
+prove-speed: .venv
+	$(BIN)/python -m evaluation speed --peer transformers --turns 3
 
 check: .venv
 	$(BIN)/ruff check .

@@ -17,8 +17,7 @@ import torch
 from tqdm import tqdm
 
 from evaluation.peers import random_peer, save_peer
-from model import Box, Captioner, DtypeName, GenerationOptions, ImageView
-from model.pretrained import convert_source
+from model import Box, Captioner, DtypeName, GenerationOptions, ImageView, convert_source
 
 TOKENS = 16  # of every caption: the end token is banned until then
 BATCHES, BEAMS = (1, 8), (1, 3)

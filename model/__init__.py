@@ -51,6 +51,7 @@ from model.image import (
 from model.machine import DtypeName, Precision, available_threads, choose_precision, use_threads
 from model.maps import WordMap, peak_box, resample, word_map
 from model.network import CaptionNetwork
+from model.pretrained import convert_source
 from model.replay import ReplayedCaption, merge_heads, replay
 from model.search import Hypothesis
 from model.tokenizer import END_ID, PAD_ID, START_ID, CaptionTokenizer, WordSpan
@@ -106,6 +107,7 @@ __all__ = [
     "available_threads",
     "checkpoint_folder",
     "choose_precision",
+    "convert_source",
     "from_json",
     "load_checkpoint",
     "merge_heads",

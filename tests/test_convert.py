@@ -21,6 +21,7 @@ from tests.test_foreign_tokenizers import KINDS
 
 TOKENIZERS = {  # the tokenizer of each, and its tokens of start, end and pad
     "vit_gpt2": ("gpt2", ("<|endoftext|>",) * 3),
+    "deit_gpt2": ("gpt2", ("<|endoftext|>",) * 3),
     "trocr": ("roberta", ("</s>", "</s>", "<pad>")),
     "blip": ("bert", ("[DEC]", "[SEP]", "[PAD]")),
 }

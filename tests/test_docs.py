@@ -21,6 +21,9 @@ RUN_ELSEWHERE = {
     "make test-all": "the same with slow tests",
     "docker build -t sightline .": "needs an engine",
     "docker run --rm -p 8000:8000 sightline": "needs an engine",
+    "docker run --rm -p 8000:8000 -v $PWD/runs/mine/best:/mine:ro -e SIGHTLINE_CHECKPOINT=/mine sightline": "needs an engine",
+    "docker run --rm -p 8000:8000 -v captions:/cache -e SIGHTLINE_CHECKPOINT="
+    "hub:Salesforce/blip-image-captioning-base sightline": ("needs an engine"),
     "curl --data-binary @docs/pictures/scene.png localhost:8000/v1/captions": "test_the_readmes_curl_line_works",
     "python train.py --data captions_train.json --run runs/mine": "test_training.py, smaller",
     "python -m corpus check captions_train.json --html check.html": "test_check.py",
@@ -28,6 +31,8 @@ RUN_ELSEWHERE = {
         "test_compare.py"
     ),
     "python -m service --checkpoint runs/mine/best": "test_end_to_end.py, another checkpoint",
+    ".venv/bin/python -m model convert Salesforce/blip-image-captioning-base runs/blip": "test_hub.py, a hub on 127.0.0.1",
+    ".venv/bin/python -m service --checkpoint runs/blip": "test_convert.py, tiny folders",
 }
 
 

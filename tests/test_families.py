@@ -1,0 +1,135 @@
+"""Every family through the front: maps, probabilities, reliance, explanations, streams and all options of decoding."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from fastapi.testclient import TestClient
+from transformers import DeiTImageProcessorPil
+
+from model import Captioner, Word, load_checkpoint, prepare
+from model.pretrained import convert_source
+from service import Settings, create_app
+from tests.peers import cross_attentions_of, logits_of
+from tests.test_convert import photographs, png, saved
+
+FAMILIES = ("vit_gpt2", "deit_gpt2", "blip", "trocr")
+TEXT = "a dog runs on the grass with a ball"
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request, tmp_path):
+    """A converted captioner and its peer, both in float32."""
+    peer, _, processor = saved(request.param, tmp_path / "source")
+    if request.param == "deit_gpt2":  # its processor squashes, then cuts the middle out
+        processor = DeiTImageProcessorPil(
+            size={"height": 20, "width": 20}, crop_size={"height": 16, "width": 16}, do_center_crop=True
+        )
+        processor.save_pretrained(tmp_path / "source")
+    convert_source(tmp_path / "source", tmp_path / "ours")
+    return Captioner.load(tmp_path / "ours", "float32"), peer, processor, tmp_path / "ours"
+
+
+@pytest.fixture
+def views(family):
+    return [prepare(png(image), family[0].image_config) for image in photographs()]
+
+
+def test_probabilities_and_maps_are_the_peers_own(family, views):
+    captioner, peer, processor, folder = family
+    if hasattr(peer, "decoder") and hasattr(peer.decoder, "transformer"):
+        peer.decoder.set_attn_implementation("eager")
+    decoder = captioner.config.decoder
+    tokenizer = load_checkpoint(folder).tokenizer
+    ids = tokenizer.encode(TEXT)
+    for image, view in zip(photographs(), views, strict=True):
+        pixels = processor(image, return_tensors="pt")["pixel_values"]
+        answer = captioner.explain([view], [[TEXT]])[0].captions[0]
+        with torch.no_grad():
+            tokens = torch.tensor([[decoder.start_id, *ids, decoder.end_id]])
+            log_probs = logits_of(peer, pixels, tokens[:, :-1]).log_softmax(-1)[0]
+            attention = torch.cat([layer[0] for layer in cross_attentions_of(peer, pixels, tokens[:, :-1])])
+        theirs = log_probs[range(len(ids) + 1), tokens[0, 1:]]
+        assert answer.log_probability == pytest.approx(float(theirs.sum()), abs=1e-3)
+        rows = attention.mean(0)[:, captioner.config.encoder.prefix :]  # (T, cells)
+        for word, span in zip(answer.words, tokenizer.words(ids), strict=True):
+            assert word.log_probability == pytest.approx(float(theirs[list(span.tokens)].sum()), abs=1e-3)
+            wanted = rows[list(span.tokens)].mean(0)
+            np.testing.assert_allclose(np.ravel(word.map.values), (wanted / wanted.sum()).numpy(), atol=1e-5)
+            assert word.map.image_mass == pytest.approx(float(wanted.sum()), abs=1e-5)
+
+
+def test_a_batch_a_stream_and_a_single_picture_agree(family, views):
+    captioner = family[0]
+    together = captioner.caption(views)
+    for view, answer in zip(views, together, strict=True):
+        (alone,) = captioner.caption([view])
+        assert alone.captions[0].text == answer.captions[0].text
+        assert alone.captions[0].log_probability == pytest.approx(answer.captions[0].log_probability, abs=1e-4)
+        *words, last = captioner.stream(view)
+        assert all(isinstance(word, Word) for word in words)
+        assert [word.text for word in words] == [word.text for word in answer.captions[0].words]
+        assert last.captions[0].text == answer.captions[0].text
+        told = captioner.explain([view], [[alone.captions[0].text]])
+        assert told[0].captions[0].text == alone.captions[0].text
+
+
+def test_reliance_is_what_the_picture_adds(family, views):
+    captioner = family[0]
+    (answer,) = captioner.explain(views[:1], [[TEXT]])
+    values = [word.image_reliance for word in answer.captions[0].words]
+    assert any(abs(value) > 1e-4 for value in values), "the picture makes a difference"
+    network = captioner._network
+    for layer in network.decoder.layers:  # cut it off
+        torch.nn.init.zeros_(layer.cross_attention.out.weight)
+    (blind,) = captioner.explain(views[:1], [[TEXT]])
+    assert all(word.image_reliance == pytest.approx(0, abs=1e-5) for word in blind.captions[0].words)
+
+
+OPTIONS = [
+    {"strategy": "greedy", "repetition_penalty": 1.3, "no_repeat": 2, "min_tokens": 4, "max_tokens": 9},
+    {"strategy": "beam", "beams": 4, "count": 4, "length_penalty": 0.0, "early_stopping": "true", "max_tokens": 7},
+    {"strategy": "beam", "beams": 2, "early_stopping": "never", "length_penalty": 2.0, "min_words": 1, "max_words": 4},
+    {"strategy": "sample", "count": 3, "temperature": 0.7, "top_k": 20, "top_p": 0.9, "seed": 5, "max_tokens": 8},
+    {"prompt": "a dog", "max_words": 6, "map_size": "12x8", "reliance": False},
+    {"maps": "none"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_every_option_is_taken_over_http(family, options):
+    captioner = family[0]
+    with TestClient(create_app({"converted": captioner}, Settings())) as client:
+        for image in photographs():
+            response = client.post("/v1/captions", content=png(image), params=options)
+            assert response.status_code == 200, response.text
+            body = response.json()
+            assert len(body["captions"]) == options.get("count", 1)
+            covers = body["grid"]["covers"]
+            for caption in body["captions"]:
+                assert caption["text"].startswith(options.get("prompt", ""))
+                for word in caption["words"]:
+                    assert caption["text"][word["start"] : word["end"]] == word["text"]
+                    assert math.exp(word["log_probability"]) == pytest.approx(word["probability"])
+                    if options.get("maps") == "none":
+                        assert word["map"] is None
+                        continue
+                    assert sum(word["map"]["values"]) == pytest.approx(1, abs=1e-3)
+                    x0, y0, x1, y1 = word["box"]
+                    assert covers[0] - 1 <= x0 < x1 <= covers[2] + 1
+                    assert covers[1] - 1 <= y0 < y1 <= covers[3] + 1
+            same = client.post("/v1/captions", content=png(image), params=options).json()
+            assert same["captions"] == body["captions"], "the same request, the same answer"
+
+
+def test_covers_says_what_was_cut_away(family, views):
+    captioner, (width, height) = family[0], views[0].source_size
+    covers = views[0].covers
+    if captioner.image_config.crop:  # 20 x 20 with the middle 16 x 16
+        assert (covers.x0, covers.y0) == pytest.approx((0.1 * width, 0.1 * height))
+        assert (covers.x1, covers.y1) == pytest.approx((0.9 * width, 0.9 * height))
+    else:
+        assert (covers.x0, covers.y0, covers.x1, covers.y1) == (0, 0, width, height)
