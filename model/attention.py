@@ -41,6 +41,7 @@ class MultiHeadAttention(nn.Module):
         self.key = nn.Linear(source_width or width, width)
         self.value = nn.Linear(source_width or width, width)
         self.out = nn.Linear(width, width)
+        self.fused: nn.Linear | None = None  # query, key and value in one product, for inference
         self.null_key = nn.Parameter(torch.zeros(heads, 1, width // heads)) if null_key else None  # (H, 1, K)
         self.null_value = nn.Parameter(torch.zeros(heads, 1, width // heads)) if null_key else None
 
@@ -66,6 +67,22 @@ class MultiHeadAttention(nn.Module):
             value = torch.cat([value, self.null_value.to(value.dtype).expand(rows, -1, -1, -1)], dim=2)
         return key, value
 
+    def fuse(self) -> None:
+        """Make one product of a self-attention's query, key and value: a step of a few rows waits less often."""
+        parts = [self.query, self.key, self.value]
+        self.fused = nn.Linear(self.query.in_features, 3 * self.query.out_features, dtype=self.query.weight.dtype)
+        with torch.no_grad():
+            self.fused.weight.copy_(torch.cat([part.weight for part in parts]))
+            self.fused.bias.copy_(torch.cat([part.bias for part in parts]))
+        del self.query, self.key, self.value
+
+    def project_itself(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a self-attention's query, key and value (R, H, T, K) of tokens (R, T, C)."""
+        if self.fused is None:
+            return self._split(self.query(tokens)), *self.project(tokens)
+        query, key, value = self.fused(tokens).chunk(3, dim=-1)
+        return self._split(query), self._split(key), self._split(value)
+
     def forward(
         self, tokens: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *, weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
@@ -73,7 +90,12 @@ class MultiHeadAttention(nn.Module):
 
         tokens (R, T, C), key and value (R, H, S, K) from `project`, mask as in `attention_weights`.
         """
-        query = self._split(self.query(tokens))  # (R, H, T, K)
+        return self.attend(self._split(self.query(tokens)), key, value, mask, weights=weights)
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *, weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `forward`, for a query (R, H, T, K) that is projected already."""
         if weights or self.training:
             # In training the products are written out: on CPUs the fused kernel's backward is slower (docs/decisions.md).
             seen = attention_weights(query, key, mask)  # (R, H, T, S)

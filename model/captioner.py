@@ -23,6 +23,7 @@ from model.geometry import ImageView, PatchGrid
 from model.hub import checkpoint_folder
 from model.machine import DtypeName, Precision, choose_decoder_precision, choose_precision
 from model.maps import WordMap, peak_box, word_map
+from model.packed import can_pack, pack_linears
 from model.replay import ReplayedCaption, replay
 from model.search import Hypothesis
 from model.state import DecoderState
@@ -90,6 +91,8 @@ class Captioner:
         decoder = choose_decoder_precision(self._network.decoder, self.precision)
         self._network.encoder.to(self.precision.dtype)
         self._network.decoder.to(decoder.dtype)
+        if self.precision.dtype == torch.bfloat16 and can_pack():
+            pack_linears(self._network.encoder)
         if decoder.dtype == torch.bfloat16:
             self._network.decoder.pack()
         self.precision = dataclasses.replace(self.precision, reason=f"{self.precision.reason}; decoder: {decoder.reason}")

@@ -79,9 +79,9 @@ class DecoderLayer(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:
         """Return tokens (R, T, C), the grown self keys and values (R, H, M+T, K), cross weights (R, H, T, S) or None."""
         read = self._before(self.self_norm, tokens)
-        key, value = self.self_attention.project(read)
+        query, key, value = self.self_attention.project_itself(read)
         key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)  # (R, H, M+T, K)
-        mixed, _ = self.self_attention(read, key, value, mask)
+        mixed, _ = self.self_attention.attend(query, key, value, mask)
         tokens = self._behind(self.self_norm, tokens + self.dropout(mixed))
 
         folded = groups.fold(self._before(self.cross_norm, tokens))  # (B, N*T, C)
@@ -179,6 +179,8 @@ class TextDecoder(nn.Module):
     def pack(self) -> None:
         """Lay every linear layer out for inference in bfloat16, where the processor can (model/packed.py)."""
         if can_pack():
+            for layer in self._layers():
+                layer.self_attention.fuse()
             pack_linears(self)
             self.packed_head = PackedLinear(self._head(), self.head_bias)
 

@@ -48,22 +48,25 @@ def peak_box(values: Tensor, grid: PatchGrid, covers: Box) -> tuple[int, int, in
     values (P,). Cells hang together through their edges (4-connected); the peak is the first of equal ones.
     """
     peak = int(values.argmax())
-    above = (values > values[peak] / 2).tolist()
-    found, border = {peak}, [peak]
-    while border:
-        row, column = divmod(border.pop(), grid.columns)
-        for r, c in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
-            cell = r * grid.columns + c
-            if 0 <= r < grid.rows and 0 <= c < grid.columns and above[cell] and cell not in found:
-                found.add(cell)
-                border.append(cell)
-    boxes = [covers.cell(grid, cell) for cell in found]
+    wide = grid.columns + 1  # a bit a cell, and one that is never set behind each row: neighbours are shifts
+    above = functional.pad((values > values[peak] / 2).reshape(grid.rows, grid.columns), (0, 1)).flatten().tolist()
+    bits = int("".join("1" if cell else "0" for cell in reversed(above)), 2)
+    found, grown = 0, 1 << (peak // grid.columns * wide + peak % grid.columns)
+    while grown != found:
+        found = grown
+        grown = (found | found << 1 | found >> 1 | found << wide | found >> wide) & bits
+    rows = range((found & -found).bit_length() // wide, found.bit_length() // wide + 1)
+    columns = 0
+    for row in rows:
+        columns |= found >> row * wide & ((1 << grid.columns) - 1)
+    first = covers.cell(grid, rows.start * grid.columns + (columns & -columns).bit_length() - 1)
+    last = covers.cell(grid, rows[-1] * grid.columns + columns.bit_length() - 1)
     # A billionth of a pixel: sums of fractions must not round a whole pixel outwards.
     return (
-        math.floor(min(box.x0 for box in boxes) + 1e-9),
-        math.floor(min(box.y0 for box in boxes) + 1e-9),
-        math.ceil(max(box.x1 for box in boxes) - 1e-9),
-        math.ceil(max(box.y1 for box in boxes) - 1e-9),
+        math.floor(first.x0 + 1e-9),
+        math.floor(first.y0 + 1e-9),
+        math.ceil(last.x1 - 1e-9),
+        math.ceil(last.y1 - 1e-9),
     )
 
 

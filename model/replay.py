@@ -105,5 +105,8 @@ def _chosen(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the log-probability of every target: logits (R, T, V), targets (R, T) -> (R, T)."""
     if targets.size(1) == 0:
         return logits.new_zeros(targets.shape)
-    exact = torch.float32 if logits.dtype == torch.bfloat16 else logits.dtype
-    return logits.log_softmax(-1, dtype=exact).gather(2, targets[..., None]).squeeze(2)
+    if logits.dtype != torch.bfloat16:
+        return logits.log_softmax(-1).gather(2, targets[..., None]).squeeze(2)
+    # In float32, a row at a time: what is widened stays in the processor's cache.
+    pairs = zip(logits, targets, strict=True)
+    return torch.stack([row.float().log_softmax(-1).gather(1, ids[:, None]).squeeze(1) for row, ids in pairs])

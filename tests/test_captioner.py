@@ -128,13 +128,18 @@ def test_a_captioner_is_shared_by_threads(tiny_captioner, views):
     assert together == [captions[0].text for captions in alone] * 4
 
 
-def test_bfloat16_says_nearly_the_same(tiny_captioner, views, tokenizer):
+@pytest.mark.parametrize("decoder_too", [False, True])
+def test_bfloat16_says_nearly_the_same(tiny_captioner, views, tokenizer, decoder_too, monkeypatch):
     import copy
 
     from model import Checkpoint, Precision
 
+    halved = Precision(torch.bfloat16, "as asked")
+    if decoder_too:
+        monkeypatch.setattr("model.captioner.choose_decoder_precision", lambda *_: halved)
     network = copy.deepcopy(tiny_captioner._network)
-    quick = Captioner(Checkpoint(network, tokenizer, ""), Precision(torch.bfloat16, "as asked"))
+    quick = Captioner(Checkpoint(network, tokenizer, ""), halved)
+    assert quick._network.decoder.token_embedding.weight.dtype == (torch.bfloat16 if decoder_too else torch.float32)
     text = "a brown dog runs"
     for one, two in zip(tiny_captioner.explain(views, [[text]] * 3), quick.explain(views, [[text]] * 3), strict=True):
         for word, other in zip(one.captions[0].words, two.captions[0].words, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -9,8 +10,10 @@ import sys
 import pytest
 import torch
 
-from model import ConfigError, available_threads, choose_precision
+from model import ConfigError, Precision, available_threads, choose_precision
 from model import machine as machine_module
+from model.machine import choose_decoder_precision
+from model.packed import can_pack
 
 
 @pytest.mark.parametrize(("text", "cores"), [("max 100000", None), ("150000 100000", 1.5), ("50000 100000", 0.5)])
@@ -39,6 +42,35 @@ def test_the_numeric_type_is_chosen_by_a_trial_and_told():
     assert choose_precision("bfloat16").dtype == torch.bfloat16
     with pytest.raises(ConfigError, match="int8"):
         choose_precision("int8")
+
+
+def test_only_large_decoders_are_tried(monkeypatch, tiny_network):
+    halved, exact = Precision(torch.bfloat16, "as asked"), Precision(torch.float32, "as asked")
+    decoder = tiny_network.decoder.float()
+    assert choose_decoder_precision(decoder, halved).dtype == torch.float32
+    monkeypatch.setattr(machine_module, "_LARGE", 1)
+    assert "times as fast" in choose_decoder_precision(decoder, halved).reason
+    assert choose_decoder_precision(decoder, exact) == Precision(torch.float32, "float32")
+    assert decoder.token_embedding.weight.dtype == torch.float32, "a trial leaves the decoder as it was"
+
+
+def test_a_packed_decoder_gives_what_a_plain_one_gives(tiny_network):
+    plain = copy.deepcopy(tiny_network.decoder).to(torch.bfloat16)
+    packed = copy.deepcopy(plain)
+    packed.pack()
+    assert can_pack() == (packed.packed_head is not None)
+    image = torch.randn(2, 13, plain.config.image_width, dtype=torch.bfloat16)
+    tokens = torch.randint(3, 30, (3, 5))
+    with torch.inference_mode():
+        results = []
+        for decoder in (plain, packed):
+            state = decoder.start(image, (0, 1, 1))
+            together, weights, _ = decoder(tokens, state, weights=True)
+            for column in range(tokens.size(1)):
+                step, _, state = decoder(tokens[:, column : column + 1], state)
+            results.append((together, step, *weights))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-2, rtol=2e-2)
 
 
 def test_torchvision_imports_whatever_build_of_torch_there_is():

@@ -51,8 +51,20 @@ def test_a_box_does_not_wrap_around_the_edge_of_the_picture():
     assert peak_box(values, GRID, WHOLE) == (300, 0, 400, 100)
 
 
+def test_a_box_is_that_of_the_component_that_scipy_finds():
+    from scipy.ndimage import label
+
+    dice = torch.Generator().manual_seed(0)
+    for rows, columns in [(1, 1), (1, 9), (9, 1), (7, 5), (14, 14), (24, 24)] * 20:
+        values = torch.rand(rows * columns, generator=dice) ** 2
+        numbered, _ = label((values > values.max() / 2).reshape(rows, columns).numpy())  # 4-connected
+        down, across = (numbered == numbered.flat[int(values.argmax())]).nonzero()
+        found = peak_box(values, PatchGrid(rows, columns), Box(0, 0, columns, rows))
+        assert found == (across.min(), down.min(), across.max() + 1, down.max() + 1)
+
+
 def test_a_box_lies_in_what_the_cells_cover_and_is_rounded_outwards():
-    assert peak_box(delta(0), PatchGrid(3, 3), Box(10, 20, 110, 120)) == (10, 20, 44, 54)
+    assert peak_box(delta(0, count=9), PatchGrid(3, 3), Box(10, 20, 110, 120)) == (10, 20, 44, 54)
     assert peak_box(delta(0, count=9), PatchGrid(3, 3), Box(0, 0, 9, 9)) == (0, 0, 3, 3)
 
 
