@@ -29,6 +29,7 @@ from model import (
     CaptionerError,
     CaptionTokenizer,
     choose_precision,
+    pinned,
     save_checkpoint,
     use_threads,
 )
@@ -243,11 +244,13 @@ def main(arguments: list[str] | None = None) -> int:
         if config.check and not config.resume and not _is_sound(config):
             print("train.py: mend the data, or train on it as it is with --no-check", file=sys.stderr)
             return 1
+        if not config.resume:
+            config = dataclasses.replace(config, init=pinned(config.init))  # a hub may move on before --resume
         Path(config.run).mkdir(parents=True, exist_ok=True)
         trainer = Trainer(config, tokenizer)
-        trainer.prepare(config.batch if config.dry_run else None)
         if config.resume:
             trainer.restore()
+        trainer.prepare(config.batch if config.dry_run else None)
         size = sum(value.numel() for value in trainer.network.parameters() if value.requires_grad)
         print(f"{trainer.pictures} pictures an epoch, {size / 1e6:.1f} million trained parameters")
         if config.dry_run:

@@ -24,7 +24,16 @@ from evaluation.speed import cost_beside_peer, cost_of_many
 from evaluation.streaming import streaming_figures
 from evaluation.systems import System, distinct, read_results, run_checkpoint, write_results
 from evaluation.throughput import checkpoint_speed, speed_beside_peer
-from model import DEFAULT_CHECKPOINT, Captioner, GenerationOptions, Strategy, load_checkpoint, rewrite_config, use_threads
+from model import (
+    DEFAULT_CHECKPOINT,
+    Captioner,
+    GenerationOptions,
+    Strategy,
+    checkpoint_folder,
+    load_checkpoint,
+    rewrite_config,
+    use_threads,
+)
 
 
 def captions(options: argparse.Namespace) -> dict[str, Any]:
@@ -87,7 +96,10 @@ def maps(options: argparse.Namespace) -> dict[str, Any]:
 def heads(options: argparse.Namespace) -> dict[str, Any]:
     """Choose the heads whose mean points best, and write them into the checkpoint where that is asked for."""
     use_threads()
-    checkpoint = load_checkpoint(options.checkpoint)
+    folder = checkpoint_folder(options.checkpoint)
+    if options.write and folder != options.checkpoint:
+        raise DataError(f"{options.checkpoint} is on a hub; `python -m model convert` or `pull` it to a folder to write to")
+    checkpoint = load_checkpoint(folder)
     reads = {}
     for data in options.data:
         if data == "scenes":
@@ -102,7 +114,7 @@ def heads(options: argparse.Namespace) -> dict[str, Any]:
     chosen, scores = choose_heads(list(reads.values()), config)
     if options.write:
         maps = dataclasses.replace(config, heads=tuple(chosen))
-        rewrite_config(options.checkpoint, dataclasses.replace(checkpoint.config, maps=maps))
+        rewrite_config(folder, dataclasses.replace(checkpoint.config, maps=maps))
     figures: dict[str, Any] = {"heads": chosen, "mean": options.mean}
     for (data, read), score in zip(reads.items(), scores, strict=True):
         every = range(len(read.rows))
@@ -203,7 +215,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     """Time a checkpoint, or public families beside transformers."""
     use_threads()
     if options.peer:
-        return {
-            family: speed_beside_peer(family, options.dtype, options.turns) for family in options.family or ["vit_gpt2", "blip"]
-        }
+        families = options.family or ["vit_gpt2", "blip"]
+        figures: dict[str, Any] = {family: speed_beside_peer(family, options.dtype, options.turns) for family in families}
+        return figures | {"equal": all(found["equal captions in float32"] for found in figures.values())}
     return checkpoint_speed(_loaded(options.checkpoint, options.dtype), options.turns)

@@ -36,7 +36,7 @@ from model.errors import (
     UnsupportedImageError,
 )
 from model.geometry import Box, ImageView, PatchGrid
-from model.hub import checkpoint_folder
+from model.hub import checkpoint_folder, pinned
 from model.image import (
     ALL_FORMATS,
     DEFAULT_FORMATS,
@@ -112,6 +112,7 @@ __all__ = [
     "load_checkpoint",
     "merge_heads",
     "peak_box",
+    "pinned",
     "prepare",
     "read_config",
     "read_picture",

@@ -27,6 +27,7 @@ FORMAT = "sightline-1"
 DEFAULT_CHECKPOINT = Path(__file__).parent / "default"
 SHARD_BYTES = 15_000_000
 
+_LATER = {"encoder": {"timm": ""}}  # fields that were added to the format, and what checkpoints from before them mean
 _CONFIG, _TOKENIZER, _CARD = "config.json", "tokenizer.json", "README.md"
 _WEIGHTS, _INDEX = "weights.safetensors", "weights.safetensors.index.json"
 
@@ -163,6 +164,9 @@ def read_config(folder: Path) -> ModelConfig:
         raise CheckpointError(
             f"{path} says format {found!r}; this version reads {FORMAT!r}: it is another program's file, or a newer one"
         )
+    for part, fields in _LATER.items():
+        if isinstance(document.get(part), dict):
+            document[part] = fields | document[part]
     try:
         return from_json(ModelConfig, document, str(path))
     except ConfigError as error:

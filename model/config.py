@@ -68,6 +68,8 @@ class EncoderConfig:
         _at_least("encoder registers", self.registers, 0)
         if self.width % self.heads:
             raise ConfigError(f"encoder width {self.width} must be a multiple of its heads, {self.heads}")
+        if ":" in self.timm:
+            raise ConfigError(f"encoder timm is {self.timm!r}; it must be a name that timm knows, not an address")
         if self.timm and self.stem:
             raise ConfigError(f"the encoder is timm's {self.timm!r} and has the stem {self.stem!r}; it can be one of them")
         if self.stem and (not self.stem_strides or list(self.stem_strides) != sorted(set(self.stem_strides))):

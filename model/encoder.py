@@ -194,7 +194,10 @@ def timm_transformer(name: str, image: ImageConfig, *, drop_path: float = 0.0, p
 
 
 def _plain(name: str, vit: Any) -> VisionTransformer:
-    if not isinstance(vit, VisionTransformer) or not all(hasattr(getattr(block, "attn", None), "qkv") for block in vit.blocks):
+    def usual(block: Any) -> bool:
+        return hasattr(getattr(block, "attn", None), "qkv") and hasattr(getattr(block, "mlp", None), "fc1")
+
+    if not isinstance(vit, VisionTransformer) or not all(map(usual, vit.blocks)) or vit.dynamic_img_size:
         raise ConfigError(f"encoder {name!r} is a {type(vit).__name__} of another kind; it must be one of timm's plain ViTs")
     return vit
 

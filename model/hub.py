@@ -31,9 +31,12 @@ from model.errors import CheckpointError
 from model.pretrained import convert_source
 
 PREFIX = "hub:"
-_ID = re.compile(r"(?:hub:)?(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>.+))?")
+_ID = re.compile(r"(?:hub:)?(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>.+))?")
 _TEXTS = ["*.json", "vocab.txt", "merges.txt", "README.md"]
 _TENSORS = ["model.safetensors", "model-*.safetensors", "weights.safetensors", "weights-*.safetensors"]
+_OURS = ("config.json", "tokenizer.json")
+_OUR_WEIGHTS = re.compile(r"weights(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+_FOREIGN = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "tf_model.h5", ".gguf", "modeling.py")
 _NESTED = ["*/*"]  # other programs' copies of the same weights
 _LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "openrail"}
 
@@ -94,8 +97,27 @@ def checkpoint_folder(named: Path | str) -> Path:
         with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".") as place:  # another process may convert it too
             converted = Path(place) / "checkpoint"
             convert_found(found, converted)
-            replace_folder(converted, kept)
+            _settle(converted, kept)
     return kept
+
+
+def pinned(reference: str) -> str:
+    """Return hub:ID with the commit that it stands for now; anything else as it is."""
+    if not reference.startswith(PREFIX):
+        return reference
+    found = fetch(reference)
+    return f"{PREFIX}{found.repository}@{found.commit}"
+
+
+def _settle(converted: Path, kept: Path) -> None:
+    """Move a conversion to its place, where another process may have put its own meanwhile: equal, and perhaps being read."""
+    try:
+        converted.rename(kept)
+    except OSError:  # it is there
+        try:
+            read_config(kept)
+        except CheckpointError:  # by an older version
+            replace_folder(converted, kept)
 
 
 def convert_found(found: HubFolder, folder: Path, *, licence: str = "", unusual_heads: bool = False) -> None:
@@ -132,7 +154,7 @@ def push(folder: Path, reference: str, *, private: bool = False) -> str:
             f"{folder} has no licence; write it into its config.json and card, or convert the source with --licence"
         )
     card = _hub_card(folder, licence)
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != "README.md")
+    names = sorted(path.name for path in folder.iterdir() if path.name in _OURS or _OUR_WEIGHTS.fullmatch(path.name))
     api = HfApi()
 
     def upload() -> str:
@@ -140,8 +162,11 @@ def push(folder: Path, reference: str, *, private: bool = False) -> str:
         if revision:
             api.create_branch(repository, branch=revision, exist_ok=True)
         there = api.list_repo_files(repository, revision=revision)
+        foreign = [name for name in there if name.endswith(_FOREIGN)]
+        if foreign:
+            raise FileExistsError(f"it holds {foreign[0]}, another program's; push to a repository of its own")
         adds = [CommitOperationAdd(name, folder / name) for name in names]
-        stale = [CommitOperationDelete(name) for name in there if name.startswith("weights") and name not in names]
+        stale = [CommitOperationDelete(name) for name in there if _OUR_WEIGHTS.fullmatch(name) and name not in names]
         written = CommitOperationAdd("README.md", card.encode())
         operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [written, *adds, *stale]
         return api.create_commit(repository, operations, commit_message="A Sightline checkpoint", revision=revision).commit_url

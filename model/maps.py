@@ -52,6 +52,7 @@ def peak_box(values: Tensor, grid: PatchGrid, covers: Box) -> tuple[int, int, in
     above = functional.pad((values > values[peak] / 2).reshape(grid.rows, grid.columns), (0, 1)).flatten().tolist()
     bits = int("".join("1" if cell else "0" for cell in reversed(above)), 2)
     found, grown = 0, 1 << (peak // grid.columns * wide + peak % grid.columns)
+    bits |= grown
     while grown != found:
         found = grown
         grown = (found | found << 1 | found >> 1 | found << wide | found >> wide) & bits

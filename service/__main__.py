@@ -80,10 +80,10 @@ def blank_view(width: int, height: int) -> ImageView:
 
 
 def _named(text: str) -> tuple[str, str]:
+    if text.startswith("hub:"):
+        return text.partition("@")[0].rpartition("/")[2], text
     name, equals, folder = text.partition("=")
-    if equals:
-        return name, folder
-    return (text.rpartition("/")[2].partition("@")[0] if text.startswith("hub:") else Path(text).resolve().name), text
+    return (name, folder) if equals else (Path(text).resolve().name, text)
 
 
 def _parser() -> argparse.ArgumentParser:

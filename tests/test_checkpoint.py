@@ -25,6 +25,21 @@ def rewrite(folder, change) -> None:
     safetensors.torch.save_file(tensors, folder / "weights.safetensors")
 
 
+def test_a_checkpoint_from_before_a_field_was_added_is_read(folder):
+    told = json.loads((folder / "config.json").read_text())
+    del told["encoder"]["timm"]
+    (folder / "config.json").write_text(json.dumps(told))
+    assert load_checkpoint(folder).config.encoder.timm == ""
+
+
+def test_an_encoder_is_named_and_not_fetched_from_an_address(folder):
+    told = json.loads((folder / "config.json").read_text())
+    told["encoder"]["timm"] = "hf-hub:somebody/vit"
+    (folder / "config.json").write_text(json.dumps(told))
+    with pytest.raises(CheckpointError, match="not an address"):
+        load_checkpoint(folder)
+
+
 def test_a_missing_tensor_is_named(folder):
     rewrite(folder, lambda tensors: tensors.pop("decoder.norm.weight"))
     with pytest.raises(CheckpointError, match=r"lacks decoder\.norm\.weight"):

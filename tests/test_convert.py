@@ -108,6 +108,13 @@ def test_a_caption_of_somebody_else_is_explained_too(family, tmp_path):
         (lambda f: edit(f, "config.json", lambda c: c["decoder"].update(n_layer=1)), "not known"),
         (lambda f: edit(f, "preprocessor_config.json", lambda c: c.update(size={"shortest_edge": 9})), "known is a height"),
         (lambda f: edit(f, "preprocessor_config.json", lambda c: c.update(resample=1)), "bilinear and bicubic are"),
+        (lambda f: edit(f, "preprocessor_config.json", lambda c: c.update(rescale_factor=1 / 127.5)), "scales pixels in a way"),
+        (lambda f: edit(f, "preprocessor_config.json", lambda c: c.pop("image_mean")), "KeyError: 'image_mean'"),
+        (lambda f: edit(f, "preprocessor_config.json", lambda c: c.update(image_std=None)), "missing or of another kind"),
+        (lambda f: edit(f, "config.json", lambda c: c["encoder"].pop("image_size")), "KeyError: 'image_size'"),
+        (lambda f: edit(f, "config.json", lambda c: c.update(decoder=None)), "missing or of another kind"),
+        (lambda f: edit(f, "generation_config.json", lambda c: c.update(max_length="a")), "missing or of another kind"),
+        (lambda f: edit(f, "config.json", lambda c: c["decoder"].update(n_embd="x")), "missing or of another kind"),
     ],
 )  # fmt: skip
 def test_a_broken_source_is_told_and_nothing_is_written(break_it, message, tmp_path):
@@ -116,6 +123,24 @@ def test_a_broken_source_is_told_and_nothing_is_written(break_it, message, tmp_p
     with pytest.raises(CheckpointError, match=message):
         convert_source(tmp_path / "source", tmp_path / "ours")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_what_is_not_taken_over_of_decoding_stands_in_the_card(tmp_path):
+    saved("vit_gpt2", tmp_path / "source")
+    convert_source(tmp_path / "source", tmp_path / "plain")
+    assert "not taken over" not in load_checkpoint(tmp_path / "plain").card
+    edit(tmp_path / "source", "generation_config.json", lambda c: c.update(num_beams=10, forced_bos_token_id=3, do_sample=True))
+    convert_source(tmp_path / "source", tmp_path / "ours")
+    card = load_checkpoint(tmp_path / "ours").card
+    for name in ("num_beams 10 (8 at most)", "forced_bos_token_id 3", "do_sample True"):
+        assert f"not taken over from its decoding: {name}" in card
+
+
+def test_a_preprocessor_that_says_no_filter_means_its_familys(tmp_path):
+    for family, wanted in (("vit_gpt2", "bilinear"), ("blip", "bicubic")):
+        saved(family, tmp_path / family)
+        edit(tmp_path / family, "preprocessor_config.json", lambda c: c.pop("resample"))
+        assert convert_source(tmp_path / family, tmp_path / f"ours {family}").image.resample == wanted
 
 
 def test_a_pickle_that_is_not_weights_is_not_run(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from model import Captioner, CheckpointError, checkpoint_folder, load_checkpoint, prepare, save_checkpoint
 from model.__main__ import main
+from model.hub import is_hub_id
 from service import Settings
-from service.__main__ import load_captioners
+from service.__main__ import _named, load_captioners
 from tests.loopback_hub import Hub, commit_of, serving
 from tests.test_convert import photographs, png, saved
 
@@ -136,6 +138,46 @@ def test_a_checkpoint_pushed_is_the_one_pulled(hub, tiny_network, tokenizer, tmp
     assert same_weights(folder, tmp_path / "pulled")
     assert not any(path.is_symlink() for path in (tmp_path / "pulled").iterdir())
     assert same_weights(folder, checkpoint_folder("hub:me/mine"))
+
+
+def test_processes_that_convert_at_once_agree(hub, source):
+    def start(_):
+        return load_checkpoint(checkpoint_folder(f"hub:{NAME}")).config.decoder
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(start, range(8)))
+    assert found == found[:1] * 8
+    kept = checkpoint_folder(f"hub:{NAME}")
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name], "nothing else is left there"
+
+
+def test_push_leaves_other_peoples_weights_alone(hub, source, tiny_network, tokenizer, tmp_path, capsys):
+    folder = tmp_path / "mine"
+    config = dataclasses.replace(tiny_network.config, licence="MIT")
+    save_checkpoint(folder, config, tiny_network.state_dict(), tokenizer, "# Mine\n")
+    (folder / ".env").write_text("SECRET=1")
+    assert main(["push", str(folder), NAME]) == 1
+    assert "it holds model.safetensors, another program's" in capsys.readouterr().err
+    assert main(["push", str(folder), "me/mine"]) == 0
+    assert ".env" not in hub.repositories["me/mine"][-1]
+
+
+def test_the_name_of_a_checkpoint_from_a_hub_is_its_own():
+    assert _named("hub:org/name@v=1") == ("name", "hub:org/name@v=1")
+    assert _named("first=hub:org/name") == ("first", "hub:org/name")
+    assert not is_hub_id("../source")
+    assert not is_hub_id("/some/where/else")
+
+
+def test_a_repository_that_is_not_whole_is_not_pulled(hub, tiny_network, tokenizer, tmp_path, capsys):
+    folder = tmp_path / "mine"
+    save_checkpoint(folder, tiny_network.config, tiny_network.state_dict(), tokenizer, "# Mine\n")
+    weights = folder / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-50])
+    hub.put("me/mine", folder)
+    assert main(["pull", "me/mine", str(tmp_path / "pulled")]) == 1
+    assert "it is damaged or cut off" in capsys.readouterr().err
+    assert not (tmp_path / "pulled").exists()
 
 
 def test_push_refuses_a_checkpoint_without_a_licence_or_a_token(hub, tiny_network, tokenizer, tmp_path, capsys, monkeypatch):

@@ -227,6 +227,16 @@ def test_what_is_not_one_of_the_families_is_refused_by_name(change, message):
         convert_network(config, peer.generation_config.to_dict(), tensors)
 
 
+@pytest.mark.parametrize("family", ["vit_gpt2", "blip"])
+def test_a_head_that_is_not_the_embedding_is_taken(family):
+    peer = build(family)
+    head = peer.text_decoder.cls.predictions.decoder if family == "blip" else peer.decoder.lm_head
+    head.weight = torch.nn.Parameter(torch.randn_like(head.weight), requires_grad=False)
+    (peer.config.text_config if family == "blip" else peer.config.decoder).tie_word_embeddings = False
+    pixels, tokens = inputs()
+    assert apart(ours(converted(peer), pixels, tokens)[1], logits_of(peer, pixels, tokens)) < EQUAL
+
+
 def test_special_ids_are_those_of_generate():
     _, decoder, _ = convert_network(*_told(build("trocr")))
     assert (decoder.start_id, decoder.end_id, decoder.pad_id) == (2, 2, 1)

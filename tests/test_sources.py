@@ -66,6 +66,10 @@ def test_the_authors_pth_gives_the_peers_captions_behind_their_prompt(tmp_path):
     convert_source(tmp_path / "blip/model_caption.pth", tmp_path / "ours", licence="BSD-3-Clause")
     captioner = Captioner.load(tmp_path / "ours", "float32")
     assert captioner.config.encoder.norm_eps == 1e-6
+    generation = captioner.config.generation
+    assert (generation.prompt, generation.beams) == ("a dog on", 3)
+    # max_length and min_length of the yaml count the start token and the three of the prompt.
+    assert (generation.max_tokens, generation.min_tokens) == (14 - 4, 7 - 4)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=KINDS["bert"], clean_up_tokenization_spaces=False)
     processor = BlipImageProcessorPil(size={"height": 16, "width": 16})
     prompt = [0, *tokenizer("a dog on ", add_special_tokens=False).input_ids, tokenizer.convert_tokens_to_ids("[SEP]")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -11,11 +12,22 @@ from safetensors.torch import save_file
 
 import train
 from corpus import open_source
-from model import Captioner, ConfigError, EncoderConfig, ImageConfig, PatchEncoder, load_checkpoint, prepare, timm_configs
+from model import (
+    Captioner,
+    CaptionNetwork,
+    ConfigError,
+    EncoderConfig,
+    ImageConfig,
+    PatchEncoder,
+    load_checkpoint,
+    prepare,
+    timm_configs,
+)
 from model.pretrained import convert_source
+from tests.conftest import tiny_config
 from tests.test_convert import edit, photographs, png, saved
 from tests.test_hub import hub  # noqa: F401  the fixture
-from training import FrozenPart, TrainingSource
+from training import FrozenPart, TrainingSource, cached_features, load_state, restored_config
 
 SHORT = [
     "--data", "scenes:24", "--batch", "8", "--epochs", "1", "--validate", "4", "--dtype", "float32", "--threads", "1",
@@ -71,6 +83,31 @@ def test_what_is_kept_of_a_frozen_encoder_is_what_it_gives():
         for kind in ("none", "encoder"):
             part = FrozenPart(kind)
             torch.testing.assert_close(part.features(encoder, part.output(encoder, pixels)).tokens, wanted)
+
+
+def test_features_of_another_number_of_heads_are_not_taken_for_these(tmp_path, tokenizer):
+    entries = open_source("scenes:4").split("train")
+    for number, heads in enumerate((2, 3, 2)):
+        config = tiny_config(tokenizer.size)
+        encoder = dataclasses.replace(config.encoder, heads=heads)
+        torch.manual_seed(0)
+        network = CaptionNetwork(dataclasses.replace(config, encoder=encoder)).eval()
+        cached_features(tmp_path, network, FrozenPart("encoder"), entries, 1, torch.float32, "x")
+        assert len(list(tmp_path.iterdir())) == (1, 2, 2)[number]
+
+
+def test_a_run_stays_with_the_commit_that_it_began_with(hub, tmp_path):  # noqa: F811
+    saved("vit_gpt2", tmp_path / "source")
+    commit = hub.put("somebody/tiny", tmp_path / "source")
+    run = [*SHORT, "--run", str(tmp_path / "run"), "--init", "hub:somebody/tiny", "--licence", "MIT", "--steps", "1"]
+    assert train.main(run) == 0
+    assert load_state(tmp_path / "run")[2]["init"] == f"hub:somebody/tiny@{commit}"
+    assert load_checkpoint(tmp_path / "run/last").config.licence == "MIT"
+
+
+def test_a_run_from_before_sizes_could_be_left_open_resumes():
+    settings = {"data": ["scenes:4"], "run": "x", "init": "y", "image_size": 224, "freeze": "stem", "resume": True}
+    assert restored_config(settings).image_size == 224
 
 
 def test_a_cache_that_the_disk_has_no_room_for_is_told_before_it_is_written(converted, tmp_path, capsys, monkeypatch):

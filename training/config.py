@@ -36,6 +36,7 @@ class TrainConfig:
     check: bool = True  # look at all data first, and stop where it has errors (python -m corpus check)
     cache: str = ""  # folder for the frozen stem's features; empty: RUN/features
     language: str = "en"
+    licence: str = ""  # of the checkpoints, such as CC BY 4.0; empty: that of --init, else none is told (push needs one)
     seed: int = 0
     epochs: int = 8
     steps: int = 0  # stop after this many steps; 0: after the epochs
@@ -85,7 +86,7 @@ class TrainConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be in 0 … 1, below 1")
         told = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
-        if self.init and (foreign := sorted(NETWORK_FLAGS.intersection(told))):
+        if self.init and not self.resume and (foreign := sorted(NETWORK_FLAGS.intersection(told))):
             flags = ", ".join("--" + name.replace("_", "-") for name in foreign)
             raise ConfigError(f"{flags} cannot be used with --init: the network is that of {self.init}; leave one of them out")
         if self.encoder and (foreign := sorted(ENCODER_FLAGS.intersection(told))):

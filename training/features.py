@@ -155,6 +155,8 @@ def _fingerprint(network: CaptionNetwork, part: FrozenPart, entries: list[Captio
     digest.update(repr((network.config.image, network.config.encoder.stem_strides)).encode())
     module = part.module(network.encoder)
     assert module is not None, "nothing is frozen"
+    if part.kind == "encoder":  # heads and epsilons show in no tensor
+        digest.update(repr(network.config.encoder).encode())
     for name, value in module.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().to("cpu", torch.float32).numpy().tobytes())

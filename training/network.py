@@ -35,6 +35,7 @@ def build_network(
         start = load_checkpoint(checkpoint_folder(config.init))
         # What was measured or chosen on the old weights does not hold for the new ones.
         fresh = dataclasses.replace(start.config, maps=MapConfig(), generation=GenerationOptions(), created=int(time.time()))
+        fresh = dataclasses.replace(fresh, licence=config.licence or fresh.licence)
         network = CaptionNetwork(fresh, dropout=config.dropout, drop_path=config.drop_path)
         network.load_state_dict(start.network.state_dict())
         return network, start.tokenizer
@@ -99,5 +100,6 @@ def _model_config(config: TrainConfig, vocabulary: int) -> ModelConfig:
             null_key=config.null_key,
         ),
         languages=(config.language,),
+        licence=config.licence,
         created=int(time.time()),
     )

@@ -38,6 +38,7 @@ def blip_config(config: dict[str, Any], image_width: int, ids: SpecialIds) -> De
         final_norm=False,
         head_transform=True,
         head_bias=True,
+        tied_head=bool(config.get("tie_word_embeddings", True)),
         null_key=False,
         start_id=ids.start,
         end_id=ids.end,
@@ -78,6 +79,8 @@ def blip_weights(tensors: ForeignTensors, config: DecoderConfig) -> Weights:
         "decoder.position_embedding.weight": tensors.take(f"{theirs}embeddings.position_embeddings.weight"),
         "decoder.head_bias": tensors.take("text_decoder.cls.predictions.bias"),
     }
+    if not config.tied_head:
+        found["decoder.head_weight"] = tensors.take("text_decoder.cls.predictions.decoder.weight")
     found |= tensors.module("decoder.embedding_norm", f"{theirs}embeddings.LayerNorm")
     found |= tensors.module("decoder.head_transform.0", "text_decoder.cls.predictions.transform.dense")
     found |= tensors.module("decoder.head_transform.2", "text_decoder.cls.predictions.transform.LayerNorm")

@@ -37,8 +37,15 @@ def convert_source(place: Path, folder: Path, *, licence: str = "", origin: str 
             licence=licence,
             created=int(time.time()),
         )
+    except CheckpointError:
+        raise
     except ConfigError as error:
         raise CheckpointError(f"{place} cannot be a checkpoint here ({error})") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise CheckpointError(
+            f"{place}: a field of its configs is missing or of another kind ({told}); copy them again"
+        ) from error
     if source.tokenizer.size > decoder.vocabulary:
         raise CheckpointError(f"{place} has {source.tokenizer.size} tokens but a head of {decoder.vocabulary}; they do not fit")
     for name in ("start_id", "end_id", "pad_id"):
@@ -73,9 +80,10 @@ def neutral_tokens(config: ModelConfig, weights: dict[str, Tensor]) -> Tensor:
 def _card(source: Source, origin: str, licence: str) -> str:
     with source.weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+    left = "".join(f"- not taken over from its decoding: {name}\n" for name in source.left_out)
     terms = licence or "not told: ask whoever published the source before you pass this on"
     return (
         f"# {origin}\n\nConverted from a {source.config.get('model_type')} checkpoint.\n\n"
-        f"- source: {origin}, `{source.weights.name}`, sha256 {digest}\n- licence: {terms}\n"
+        f"- source: {origin}, `{source.weights.name}`, sha256 {digest}\n- licence: {terms}\n{left}"
         "- image reliance: the mean over eight pictures of nothing stands for 'no image'; the source learnt no such thing\n"
     )

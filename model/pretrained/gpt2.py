@@ -33,6 +33,7 @@ def gpt2_config(config: dict[str, Any], image_width: int, ids: SpecialIds) -> De
         image_projection=image_width != width and config.get("cross_attention_hidden_size") is None,
         norm_eps=float(config["layer_norm_epsilon"]),
         activation=activation_name(config["activation_function"]),
+        tied_head=bool(config.get("tie_word_embeddings", True)),
         null_key=False,
         start_id=ids.start,
         end_id=ids.end,
@@ -49,6 +50,8 @@ def gpt2_weights(tensors: ForeignTensors, config: DecoderConfig) -> Weights:
         "decoder.position_embedding.weight": tensors.take(f"{theirs}wpe.weight"),
     }
     found |= tensors.module("decoder.norm", f"{theirs}ln_f")
+    if not config.tied_head:
+        found["decoder.head_weight"] = tensors.take("decoder.lm_head.weight")
     for index in range(config.depth):
         ours, layer = f"decoder.layers.{index}.", f"{theirs}h.{index}."
         own, cross = f"{ours}self_attention.", f"{ours}cross_attention."
@@ -61,7 +64,7 @@ def gpt2_weights(tensors: ForeignTensors, config: DecoderConfig) -> Weights:
         found |= tensors.module(f"{ours}mlp.2", f"{layer}mlp.c_proj", transposed=True)
         for name, norm in (("self_norm", "ln_1"), ("cross_norm", "ln_cross_attn"), ("mlp_norm", "ln_2")):
             found |= tensors.module(f"{ours}{name}", f"{layer}{norm}")
-    # Causal masks that old files hold as tensors, and the head, which is the token embedding.
+    # Causal masks that old files hold as tensors, and a tied head, which is the token embedding.
     tensors.ignore(rf"{theirs}h\.\d+\.(attn|crossattention)\.(bias|masked_bias)", r"decoder\.lm_head\.weight")
     return found
 

@@ -20,6 +20,10 @@ from model.tokenizer import CaptionTokenizer
 
 _RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+_UNKNOWN_SETTINGS = (
+    "do_sample", "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids",
+    "encoder_no_repeat_ngram_size", "penalty_alpha", "sequence_bias", "exponential_decay_length_penalty",
+)  # fmt: skip
 _MOST = 60  # words, and what options.max_words allows
 
 
@@ -34,6 +38,7 @@ class Source:
     tensors: dict[str, Tensor]  # float32
     weights: Path
     options: GenerationOptions  # its own defaults of decoding
+    left_out: tuple[str, ...]  # settings of decoding that are not taken over
 
 
 def read_source(place: Path) -> Source:
@@ -55,7 +60,7 @@ def _folder(folder: Path) -> Source:
         # BLIP's generate is its text decoder's, which does not see the outer generation_config.json.
         generation = {}
     options = _generation(generation, config)
-    return Source(config, generation, image, tokenizer, read_weights(path), path, options)
+    return Source(config, generation, image, tokenizer, read_weights(path), path, options, _left_out(generation, config))
 
 
 def _authors(path: Path) -> Source:
@@ -76,7 +81,7 @@ def _authors(path: Path) -> Source:
     config = authors_config(tensors, _json(folder / "med_config.json"), start, end)
     image = _image_config(authors_preprocessing(size), folder)
     options = dataclasses.replace(_generation(generation, config), prompt=prompt)
-    return Source(config, generation, image, tokenizer, tensors, path, options)
+    return Source(config, generation, image, tokenizer, tensors, path, options, ())
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -106,9 +111,12 @@ def _preprocessing(folder: Path) -> dict[str, Any]:
 
 def _image_config(told: dict[str, Any], source: Path) -> ImageConfig:
     size, crop = told.get("size"), told.get("crop_size") if told.get("do_center_crop") else None
-    resample = _RESAMPLING.get(told.get("resample", -1))
-    if resample is None or not told.get("do_resize", True) or not told.get("do_rescale", True):
+    usual = 3 if "Blip" in str(told.get("image_processor_type", "")) else 2  # what transformers takes where nothing is told
+    resample = _RESAMPLING.get(told.get("resample", usual))
+    if resample is None or not told.get("do_resize", True):
         raise CheckpointError(f"{source}/preprocessor_config.json resizes in a way that is not known; bilinear and bicubic are")
+    if not told.get("do_rescale", True) or abs(told.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+        raise CheckpointError(f"{source}/preprocessor_config.json scales pixels in a way that is not known; to 0..1 is")
     squashed, seen = _edges(size, source), _edges(crop or size, source)
     return ImageConfig(
         height=seen[0],
@@ -150,6 +158,15 @@ def _generation(told: dict[str, Any], config: dict[str, Any]) -> GenerationOptio
         no_repeat=int(value("no_repeat_ngram_size", 0)),
         repetition_penalty=float(value("repetition_penalty", 1.0)),
     )
+
+
+def _left_out(told: dict[str, Any], config: dict[str, Any]) -> tuple[str, ...]:
+    """Return the settings of decoding that change captions and that we do not have."""
+    places = (told, config, config.get("decoder") or {})
+    found = {name: next((place[name] for place in places if place.get(name)), None) for name in _UNKNOWN_SETTINGS}
+    beams = next((place["num_beams"] for place in places if place.get("num_beams") is not None), 1)
+    many = (f"num_beams {beams} (8 at most)",) if beams > 8 else ()
+    return many + tuple(f"{name} {value}" for name, value in found.items() if value)
 
 
 def _json(path: Path, *, needed: bool = True) -> dict[str, Any]:
