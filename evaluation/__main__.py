@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     speed = verbs.add_parser("speed", help="images a second of a checkpoint, or of public families beside transformers")
     speed.add_argument("--peer", choices=["transformers"], help="random weights of the published sizes, converted")
     speed.add_argument("--family", choices=PEERS, action="append", help="with --peer; may be repeated; vit_gpt2 and blip")
-    speed.add_argument("--turns", type=int, default=5)
+    speed.add_argument("--turns", type=int, default=5, help="each makes every call once; a single one shows no order")
     speed.set_defaults(run=commands.speed)
 
     for command in (captions, maps, heads, speed):

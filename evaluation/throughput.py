@@ -33,10 +33,11 @@ def checkpoint_speed(captioner: Captioner, turns: int) -> dict[str, Any]:
         return lambda batch, beams: captioner.caption(views[:batch], _options(beams), maps=maps, reliance=reliance)
 
     calls = {"maps and reliance": ours(True, True), "maps": ours(True, False), "neither": ours(False, False)}
-    figures: dict[str, Any] = {"numeric type": captioner.precision.reason}
+    figures: dict[str, Any] = {"numeric type": captioner.precision.reason, "threads": torch.get_num_threads()}
     for (batch, beams), seconds in _timed(calls, turns).items():
         figures[_setting(batch, beams)] = {
-            f"{kind}, images a second": batch / statistics.median(values) for kind, values in seconds.items()
+            f"{kind}, images a second: median, least, most": [batch / at for at in (statistics.median(v), max(v), min(v))]
+            for kind, v in seconds.items()
         }
     return figures
 

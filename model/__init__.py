@@ -1,6 +1,7 @@
 """An image in, a caption with maps out."""
 
 from model.attention import MultiHeadAttention, attention_weights
+from model.batch import CaptionBatch, Wanted
 from model.captioner import Caption, Captioner, ImageCaptions, Timing, Word
 from model.checkpoint import (
     DEFAULT_CHECKPOINT,
@@ -66,6 +67,7 @@ __all__ = [
     "START_ID",
     "Box",
     "Caption",
+    "CaptionBatch",
     "CaptionNetwork",
     "CaptionTokenizer",
     "Captioner",
@@ -100,6 +102,7 @@ __all__ = [
     "TextError",
     "Timing",
     "UnsupportedImageError",
+    "Wanted",
     "Word",
     "WordMap",
     "WordSpan",

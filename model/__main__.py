@@ -45,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.run(options)
         return status
+    except BrokenPipeError:  # whoever read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (CaptionerError, OSError) as error:
         print(f"model: {error}", file=sys.stderr)
         return 1
@@ -59,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     caption.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT)
     caption.add_argument("--beams", type=int)
     caption.add_argument("--max-tokens", type=int)
+    caption.add_argument("--prompt", help="the first words of every caption")
     caption.add_argument("--length-penalty", type=float)
     caption.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
     where = caption.add_mutually_exclusive_group()
@@ -71,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("source", help="a folder of transformers, a .pth of BLIP's authors, or a hub id: NAME/NAME[@REVISION]")
     convert.add_argument("folder", type=Path)
     convert.add_argument("--licence", default="", help="under which the source is published; its card says")
+    convert.add_argument("--language", default="en", help="that it speaks, BCP 47")
     convert.add_argument("--unusual-heads", action="store_true", help="take a number of heads that no published network has")
     convert.set_defaults(run=_convert)
 
@@ -108,6 +113,8 @@ def _caption(options: argparse.Namespace) -> int:
             ("beams", options.beams),
             ("max_tokens", options.max_tokens),
             ("length_penalty", options.length_penalty),
+            ("prompt", options.prompt),
+            ("strategy", None if options.beams is None else "beam" if options.beams > 1 else "greedy"),
         )
         if value is not None
     }
@@ -137,13 +144,17 @@ def _caption(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     _refuse_existing(options.folder)
-    told = {"licence": options.licence, "unusual_heads": options.unusual_heads}
+    told = {"licence": options.licence, "language": options.language, "unusual_heads": options.unusual_heads}
     if not Path(options.source).exists() and is_hub_id(options.source):
-        convert_found(fetch(options.source), options.folder, **told)
+        left_out = convert_found(fetch(options.source), options.folder, **told)
     else:
-        convert_source(Path(options.source), options.folder, **told)
+        left_out = convert_source(Path(options.source), options.folder, **told)
     config = read_config(options.folder)
     print(f"{options.folder}: pictures of {config.image.height} x {config.image.width}, {config.decoder.vocabulary} tokens")
+    for setting in left_out:
+        print(f"not taken over from the source's decoding: {setting}", file=sys.stderr)
+    if not config.licence:
+        print("the source says no licence: --licence tells it, and `push` needs one", file=sys.stderr)
     return 0
 
 

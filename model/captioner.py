@@ -139,8 +139,8 @@ class Captioner:
         features = self.encode(views)
         encoded = time.perf_counter()
         with torch.inference_mode():
-            state = self._network.start(features)
-            generation = Generation(self._network, self._tokenizer)
+            state = self.start(features)
+            generation = self.generation()
             generation.add(features, list(range(len(views))), [options] * len(views), state)
             finished = generation.run()
         decoded = time.perf_counter()
@@ -161,9 +161,9 @@ class Captioner:
         options = options or self.config.generation
         features = self.encode([view])
         told = 0
-        generation = Generation(self._network, self._tokenizer)
+        generation = self.generation()
         with torch.inference_mode():
-            state = self._network.start(features)
+            state = self.start(features)
             generation.add(features, ["stream"], [options], state)
 
         def read(found: list[Hypothesis]) -> list[Caption]:
@@ -192,13 +192,26 @@ class Captioner:
 
         The texts stay as they were given. Raises TextError where one is longer than the checkpoint's positions.
         """
-        hypotheses = [[Hypothesis(self._tokens(text), 0.0, True) for text in group] for group in texts]
+        hypotheses = [[self.written(text) for text in group] for group in texts]
         started = time.perf_counter()
         features = self.encode(views)
         encoded = time.perf_counter()
         captions = self.read_out(features, views, hypotheses, texts, maps=maps, reliance=reliance)
         timing = Timing(1e3 * (encoded - started), 0.0, 1e3 * (time.perf_counter() - encoded))
         return [ImageCaptions(tuple(group), features.grid, timing) for group in captions]
+
+    def written(self, text: str) -> Hypothesis:
+        """Return a caption that somebody else wrote as one that is found. Raises TextError where it is too long."""
+        return Hypothesis(self._tokens(text), 0.0, True)
+
+    def generation(self) -> Generation:
+        """Return a search without rows, for pictures that join and leave (model/batch.py)."""
+        return Generation(self._network, self._tokenizer)
+
+    @torch.inference_mode()
+    def start(self, features: ImageFeatures) -> DecoderState:
+        """Return the decoder's state before the first token, one row a picture."""
+        return self._network.start(features)
 
     def _tokens(self, text: str) -> tuple[int, ...]:
         tokens = tuple(self._tokenizer.encode(text))

@@ -160,6 +160,11 @@ def read_config(folder: Path) -> ModelConfig:
         found = document.pop("format", None)
     except (ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path} is not a JSON object ({error}); copy it again from its source") from error
+    if found is None and "model_type" in document:
+        raise CheckpointError(
+            f"{path} is of a {document['model_type']} of transformers; `python -m model convert {folder} FOLDER` makes a "
+            "checkpoint of it, where it is of a known family"
+        )
     if found != FORMAT:
         raise CheckpointError(
             f"{path} says format {found!r}; this version reads {FORMAT!r}: it is another program's file, or a newer one"

@@ -228,7 +228,9 @@ def timm_configs(name: str, size: int = 0) -> tuple[EncoderConfig, ImageConfig]:
         try:
             known = timm.create_model(name)
         except Exception as error:
-            raise ConfigError(f"encoder {name!r} is not known to timm ({error}); see timm.list_models('vit_*')") from error
+            raise ConfigError(
+                f"encoder {name!r} is not known to timm ({error}); see timm.list_models('vit_*', pretrained=True)"
+            ) from error
         wanted = timm.data.resolve_data_config(model=_plain(name, known))
         height, width = (size, size) if size else wanted["input_size"][1:]
         image = ImageConfig(

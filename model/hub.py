@@ -25,6 +25,12 @@ from huggingface_hub import (
     metadata_load,
     snapshot_download,
 )
+from huggingface_hub.errors import (
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from model.checkpoint import FORMAT, load_checkpoint, read_config, replace_folder
 from model.errors import CheckpointError
@@ -120,12 +126,15 @@ def _settle(converted: Path, kept: Path) -> None:
             replace_folder(converted, kept)
 
 
-def convert_found(found: HubFolder, folder: Path, *, licence: str = "", unusual_heads: bool = False) -> None:
-    """Write a foreign repository's checkpoint; its card says which repository and commit it is of."""
+def convert_found(
+    found: HubFolder, folder: Path, *, licence: str = "", language: str = "en", unusual_heads: bool = False
+) -> tuple[str, ...]:
+    """Write a foreign repository's checkpoint as `convert_source` does; its card says which repository and commit it is of."""
     if found.is_ours:
         raise CheckpointError(f"{found.repository} is a checkpoint of this program already; fetch it with `pull`")
     origin = f"{found.repository} at {found.commit}"
-    convert_source(found.folder, folder, licence=licence or found.licence, origin=origin, unusual_heads=unusual_heads)
+    licence = licence or found.licence
+    return convert_source(found.folder, folder, licence=licence, language=language, origin=origin, unusual_heads=unusual_heads)
 
 
 def pull(reference: str, folder: Path) -> HubFolder:
@@ -151,7 +160,7 @@ def push(folder: Path, reference: str, *, private: bool = False) -> str:
     licence = load_checkpoint(folder).config.licence
     if not licence:
         raise CheckpointError(
-            f"{folder} has no licence; write it into its config.json and card, or convert the source with --licence"
+            f"{folder} has no licence; train or convert with --licence, or write `licence` into its config.json and its card"
         )
     card = _hub_card(folder, licence)
     names = sorted(path.name for path in folder.iterdir() if path.name in _OURS or _OUR_WEIGHTS.fullmatch(path.name))
@@ -185,11 +194,14 @@ def _asked(repository: str, ask: Callable[[], _T]) -> _T:
     try:
         return ask()
     except Exception as error:  # the library, its HTTP client and the disk raise many kinds
-        told = " ".join(str(error).split())[:300]
-        raise CheckpointError(
-            f"{repository}: the hub did not answer as it should ({type(error).__name__}: {told}); check the name and revision, "
-            "the network or HF_HUB_OFFLINE, and for what is private or written `hf auth login`; a local folder works too"
-        ) from error
+        if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError):
+            remedy = "it is not there, or private: check the name and revision, or `hf auth login`"
+        elif isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
+            why = "HF_HUB_OFFLINE keeps this off the network" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
+            remedy = f"it is not in the cache, and {why}"
+        else:
+            remedy = f"{type(error).__name__}: {' '.join(str(error).split())}; to write, `hf auth login` first"
+        raise CheckpointError(f"{repository} on the hub: {remedy}") from error
 
 
 def _licence(folder: Path) -> str:

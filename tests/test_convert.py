@@ -99,7 +99,7 @@ def test_a_caption_of_somebody_else_is_explained_too(family, tmp_path):
         (lambda f: cut(f / "model.safetensors"), "model.safetensors cannot be read"),
         (lambda f: (f / "model.safetensors").unlink(), "has no weights; it needs one of model.safetensors"),
         (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer; it needs tokenizer.json, vocab.json"),
-        (lambda f: (f / "preprocessor_config.json").unlink(), "preprocessor_config.json cannot be read"),
+        (lambda f: (f / "preprocessor_config.json").unlink(), r"has no preprocessor_config.json \(or processor_config.json\)"),
         (lambda f: (f / "config.json").write_text("[]"), "config.json is no JSON object"),
         (lambda f: edit(f, "config.json", lambda c: c.update(model_type="git")), "model_type is 'git'"),
         (lambda f: edit(f, "config.json", lambda c: c["decoder"].update(n_embd=36)), "the source lacks 'enc_to_dec_proj.weight'"),
@@ -125,6 +125,18 @@ def test_a_broken_source_is_told_and_nothing_is_written(break_it, message, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
+def test_a_folder_of_another_kind_is_told_which(tmp_path, capsys):
+    saved("blip", tmp_path / "source")
+    with pytest.raises(CheckpointError, match="is of a blip of transformers; `python -m model convert"):
+        Captioner.load(tmp_path / "source")
+    convert_source(tmp_path / "source", tmp_path / "ours", language="de")
+    assert load_checkpoint(tmp_path / "ours").config.languages == ("de",)
+    with pytest.raises(CheckpointError, match="is a checkpoint of this program already"):
+        convert_source(tmp_path / "ours", tmp_path / "again")
+    with pytest.raises(CheckpointError, match="is a file; name its folder"):
+        convert_source(tmp_path / "source/model.safetensors", tmp_path / "again")
+
+
 def test_what_is_not_taken_over_of_decoding_stands_in_the_card(tmp_path):
     saved("vit_gpt2", tmp_path / "source")
     convert_source(tmp_path / "source", tmp_path / "plain")
@@ -140,7 +152,8 @@ def test_a_preprocessor_that_says_no_filter_means_its_familys(tmp_path):
     for family, wanted in (("vit_gpt2", "bilinear"), ("blip", "bicubic")):
         saved(family, tmp_path / family)
         edit(tmp_path / family, "preprocessor_config.json", lambda c: c.pop("resample"))
-        assert convert_source(tmp_path / family, tmp_path / f"ours {family}").image.resample == wanted
+        convert_source(tmp_path / family, tmp_path / f"ours {family}")
+        assert load_checkpoint(tmp_path / f"ours {family}").config.image.resample == wanted
 
 
 def test_a_pickle_that_is_not_weights_is_not_run(tmp_path):

@@ -64,6 +64,7 @@ def test_a_converted_checkpoint_is_trained_on_with_its_encoder_frozen(converted,
     assert train.main([*SHORT, "--run", str(run), "--init", str(converted), "--rate", "0.01", "--epochs", "2"]) == 0
     before, after = load_checkpoint(converted), load_checkpoint(run / "last")
     assert after.config.licence == "MIT"
+    assert after.config.generation == before.config.generation, "a source's own defaults of decoding stay"
     assert "Started from" in after.card
     for name, value in before.network.state_dict().items():
         same = torch.equal(value.half(), after.network.state_dict()[name].half())

@@ -33,9 +33,17 @@ def build_network(
     """Return the network and tokenizer that training starts from; without a tokenizer one is learnt from the captions."""
     if config.init:
         start = load_checkpoint(checkpoint_folder(config.init))
-        # What was measured or chosen on the old weights does not hold for the new ones.
-        fresh = dataclasses.replace(start.config, maps=MapConfig(), generation=GenerationOptions(), created=int(time.time()))
-        fresh = dataclasses.replace(fresh, licence=config.licence or fresh.licence)
+        old = start.config
+        spoken = old.languages if config.language in old.languages else (config.language, *old.languages)
+        fresh = dataclasses.replace(
+            old,
+            # What was measured or chosen on the old weights does not hold for the new ones; a source's own defaults stay.
+            maps=MapConfig(),
+            generation=old.generation if old.no_image == "neutral" else GenerationOptions(),
+            languages=spoken,
+            licence=config.licence or old.licence,
+            created=int(time.time()),
+        )
         network = CaptionNetwork(fresh, dropout=config.dropout, drop_path=config.drop_path)
         network.load_state_dict(start.network.state_dict())
         return network, start.tokenizer

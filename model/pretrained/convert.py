@@ -17,11 +17,13 @@ from model.pretrained.families import convert_network
 from model.pretrained.source import Source, read_source
 
 
-def convert_source(place: Path, folder: Path, *, licence: str = "", origin: str = "", unusual_heads: bool = False) -> ModelConfig:
+def convert_source(
+    place: Path, folder: Path, *, licence: str = "", language: str = "en", origin: str = "", unusual_heads: bool = False
+) -> tuple[str, ...]:
     """Write the checkpoint of a source: a folder that transformers wrote, or a .pth of BLIP's authors.
 
     `origin` is what the card calls the source, its folder's name if nothing else is told. Raises CheckpointError that names
-    the file, field or tensor that is wrong, and writes nothing then.
+    the file, field or tensor that is wrong, and writes nothing then. Returns the settings of decoding that were left out.
     """
     try:
         source = read_source(place)
@@ -35,6 +37,7 @@ def convert_source(place: Path, folder: Path, *, licence: str = "", origin: str 
             generation=source.options,
             no_image="neutral",
             licence=licence,
+            languages=(language,),
             created=int(time.time()),
         )
     except CheckpointError:
@@ -53,7 +56,7 @@ def convert_source(place: Path, folder: Path, *, licence: str = "", origin: str 
             raise CheckpointError(f"{place}: {name} is {index}, which is no special token of its tokenizer; they do not fit")
     weights["no_image"] = neutral_tokens(converted, weights)
     save_checkpoint(folder, converted, weights, source.tokenizer, _card(source, origin or place.name, licence))
-    return converted
+    return source.left_out
 
 
 @torch.inference_mode()

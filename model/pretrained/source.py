@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.checkpoint import load_tensors
+from model.checkpoint import FORMAT, load_tensors
 from model.config import GenerationOptions, ImageConfig
 from model.errors import CheckpointError
 from model.pretrained.authors import authors_config, authors_preprocessing, authors_settings
@@ -50,6 +50,8 @@ def read_source(place: Path) -> Source:
 
 def _folder(folder: Path) -> Source:
     config, generation = _json(folder / "config.json"), _json(folder / "generation_config.json", needed=False)
+    if config.get("format") == FORMAT:
+        raise CheckpointError(f"{folder} is a checkpoint of this program already; serve it as it is")
     path = next((folder / name for name in _WEIGHTS if (folder / name).exists()), None)
     if path is None:
         raise CheckpointError(f"{folder} has no weights; it needs one of {', '.join(_WEIGHTS)}")
@@ -65,6 +67,8 @@ def _folder(folder: Path) -> Source:
 
 def _authors(path: Path) -> Source:
     folder = path.parent
+    if path.suffix != ".pth":
+        raise CheckpointError(f"{path} is a file; name its folder, which has config and tokenizer too, or a .pth of BLIP")
     yamls = sorted(folder.glob("caption*.yaml"))
     if not (folder / "med_config.json").exists() or len(yamls) != 1:
         raise CheckpointError(
@@ -106,6 +110,11 @@ def _preprocessing(folder: Path) -> dict[str, Any]:
     whole = _json(path, needed=False).get("image_processor")
     if isinstance(whole, dict) and not (folder / "preprocessor_config.json").exists():
         return whole
+    if not (folder / "preprocessor_config.json").exists():
+        raise CheckpointError(
+            f"{folder} has no preprocessor_config.json (or processor_config.json); write it with "
+            "AutoImageProcessor.from_pretrained(…).save_pretrained, or copy it from the source"
+        )
     return _json(folder / "preprocessor_config.json")
 
 
@@ -157,6 +166,9 @@ def _generation(told: dict[str, Any], config: dict[str, Any]) -> GenerationOptio
         early_stopping={True: "true", False: "false"}.get(value("early_stopping", False), "never"),  # type: ignore[arg-type]
         no_repeat=int(value("no_repeat_ngram_size", 0)),
         repetition_penalty=float(value("repetition_penalty", 1.0)),
+        temperature=float(value("temperature", 1.0)),
+        top_k=int(value("top_k", 0)) if value("do_sample", False) else 0,
+        top_p=float(value("top_p", 1.0)),
     )
 
 
