@@ -107,7 +107,7 @@ def _caption(options: argparse.Namespace) -> int:
     use_threads()
     captioner = Captioner.load(options.checkpoint, options.dtype)
     print(f"numeric type: {captioner.precision.reason}", file=sys.stderr)
-    changed = {
+    changed: dict[str, Any] = {
         name: value
         for name, value in (
             ("beams", options.beams),
