@@ -7,6 +7,8 @@ EXIF turn, normalising. Nothing of the picture is cropped away, and nothing is d
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -77,21 +79,22 @@ def sniff_format(data: bytes) -> str:
     return "BMP" if data[:2] == b"BM" and len(data) > 26 else ""
 
 
+def picture_size(data: bytes, limits: ImageLimits | None = None) -> int:
+    """Return how many pixels a picture's header promises. Raises as `read_picture` does, and decodes nothing."""
+    limits = limits or ImageLimits()
+    with _telling(_known_format(data, limits)) as name:
+        image = Image.open(io.BytesIO(data), formats=[name])
+        _check_size(image.size, limits)
+        return image.size[0] * image.size[1]
+
+
 def read_picture(data: bytes, limits: ImageLimits | None = None, *, least: tuple[int, int] | None = None) -> Picture:
     """Decode a photograph within `limits`; a JPEG may be decoded smaller, but not below twice `least`.
 
     Raises EmptyImageError, UnsupportedImageError, ImageTooLargeError before decoding, ImageError for broken bytes.
     """
     limits = limits or ImageLimits()
-    if not data:
-        raise EmptyImageError("the picture has 0 bytes; send the bytes of a JPEG, PNG or WebP file")
-    name = sniff_format(data)
-    if name not in limits.formats:
-        raise UnsupportedImageError(
-            f"the bytes are {'a ' + name + ' picture' if name else 'no picture format that is known'}; "
-            f"send one of {', '.join(limits.formats)}"
-        )
-    try:
+    with _telling(_known_format(data, limits)) as name:
         image = Image.open(io.BytesIO(data), formats=[name])
         _check_size(image.size, limits)
         orientation = _orientation(image)
@@ -101,6 +104,26 @@ def read_picture(data: bytes, limits: ImageLimits | None = None, *, least: tuple
             image.draft(None, (2 * max(least), 2 * max(least)))
         image.load()
         turn = _orientation(image) if name == "TIFF" else orientation
+        return Picture(image, name, orientation, turn, stored_size)
+
+
+def _known_format(data: bytes, limits: ImageLimits) -> str:
+    if not data:
+        raise EmptyImageError("the picture has 0 bytes; send the bytes of a JPEG, PNG or WebP file")
+    name = sniff_format(data)
+    if name not in limits.formats:
+        raise UnsupportedImageError(
+            f"the bytes are {'a ' + name + ' picture' if name else 'no picture format that is known'}; "
+            f"send one of {', '.join(limits.formats)}"
+        )
+    return name
+
+
+@contextmanager
+def _telling(name: str) -> Iterator[str]:
+    """Make ImageError of whatever a decoder raises."""
+    try:
+        yield name
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -109,7 +132,6 @@ def read_picture(data: bytes, limits: ImageLimits | None = None, *, least: tuple
         raise ImageError(f"the {name} picture needs more memory than is allowed; send a smaller one") from error
     except Exception as error:  # decoders raise whatever they like on hostile bytes
         raise ImageError(f"the {name} picture cannot be decoded ({error}); send a whole, undamaged file") from error
-    return Picture(image, name, orientation, turn, stored_size)
 
 
 def prepare(data: bytes, config: ImageConfig, limits: ImageLimits | None = None) -> ImageView:

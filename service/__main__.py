@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import uvicorn
 from pydantic import ValidationError
 
 from model import (
@@ -28,6 +27,7 @@ from model import (
     use_threads,
 )
 from service import Settings, create_app
+from service.server import DrainingServer
 
 _LOG = logging.getLogger("service")
 _STOP_SECONDS = 8  # an idle process ends within 10 s of SIGTERM
@@ -47,15 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for name, captioner in captioners.items():
         _LOG.info("ready model=%s threads=%d precision=%r", name, threads, captioner.precision.reason)
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_STOP_SECONDS,
+    server = DrainingServer(
+        app, host=settings.host, port=settings.port, drain_seconds=settings.drain_seconds, stop_seconds=_STOP_SECONDS
     )
-    return 0
+    server.run()
+    return server.status
 
 
 def load_captioners(settings: Settings) -> dict[str, Captioner]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -18,9 +19,10 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model import ALL_FORMATS, Captioner, ConfigError, ImageLimits
+from service.engine import ClientLeft, Engine
 from service.errors import Problem, problem_response
 from service.openapi import describe
-from service.routes import Engine, build_router
+from service.routes import build_router
 from service.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -32,12 +34,17 @@ def create_app(captioners: dict[str, Captioner], settings: Settings) -> FastAPI:
 
     Raises ConfigError where the settings name a picture format that is not known.
     """
-    engine = Engine.start(captioners, image_limits(settings), settings.max_body_bytes)
+    engine = Engine(captioners, settings, image_limits(settings))
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        engine.stop()
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        watch = asyncio.create_task(engine.watch(app.state.on_failure))
+        try:
+            yield
+        finally:
+            watch.cancel()
+            await asyncio.get_running_loop().run_in_executor(None, engine.stop)
 
     app = FastAPI(
         title="Sightline",
@@ -50,8 +57,11 @@ def create_app(captioners: dict[str, Captioner], settings: Settings) -> FastAPI:
     )
     router = build_router(engine)
     app.include_router(router)
+    app.state.engine = engine
+    app.state.on_failure = lambda: None  # whoever runs the process may end it
     app.state.routes = [*app.routes, *router.routes]  # what _methods looks through
     app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(ClientLeft, _on_client_left)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_bug)
     app.add_middleware(RequestIds)
@@ -111,6 +121,10 @@ class RequestIds:
 async def _on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem), "registered for Problem"
     return problem_response(request, error)
+
+
+async def _on_client_left(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it; the log names it
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

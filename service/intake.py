@@ -17,6 +17,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from model import sniff_format
+from service.admission import Place
 from service.errors import Problem, option_problem
 
 _UNTOLD = {"", "application/octet-stream", "application/x-www-form-urlencoded"}  # what curl --data-binary sends
@@ -32,9 +33,9 @@ class Received:
     json: bool
 
 
-async def receive(request: Request, most_bytes: int) -> Received:
+async def receive(request: Request, most_bytes: int, place: Place) -> Received:
     """Read a request that carries one picture as raw bytes, as multipart or in JSON. Raises Problem."""
-    body = await _body(request, most_bytes)
+    body = await _body(request, most_bytes, place)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not body:
         raise Problem("empty_body", "the body has 0 bytes; send a picture as the body, as a form or in JSON")
@@ -52,17 +53,20 @@ async def receive(request: Request, most_bytes: int) -> Received:
     )
 
 
-async def _body(request: Request, most: int) -> bytes:
-    """Read the body, or refuse it by its announced length or as soon as it has passed the limit."""
+async def _body(request: Request, most: int, place: Place) -> bytes:
+    """Read the body, or refuse it by its announced length or as soon as it has passed the limit; hold its bytes."""
     too_large = Problem("body_too_large", f"the body has more than {most} bytes; send a smaller picture")
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > most:
         raise too_large
+    place.take("body_bytes", int(announced) if announced.isdigit() else 0)
     chunks = bytearray()
     try:
         async for chunk in request.stream():
             if len(chunks) + len(chunk) > most:
                 raise too_large
+            if not announced.isdigit():
+                place.take("body_bytes", len(chunk))
             chunks += chunk
     except ClientDisconnect as error:
         raise Problem("empty_body", "the body ended before it was whole; send it again") from error

@@ -20,7 +20,7 @@ _ANYWHERE = ("method", "internal")
 _INTAKE = (
     "empty_body", "broken_image", "broken_base64", "broken_multipart", "broken_json", "host_not_allowed",
     "unknown_model", "not_acceptable", "body_too_large", "too_many_pixels", "unsupported_media_type",
-    "unsupported_image_format", "invalid_option", *_ANYWHERE,
+    "unsupported_image_format", "invalid_option", "overloaded", "not_ready", "deadline_exceeded", *_ANYWHERE,
 )  # fmt: skip
 
 
@@ -92,8 +92,8 @@ def _simple(summary: str, model: type[BaseModel], *codes: str) -> dict[str, Any]
     return {"summary": summary, "responses": {200: answer, **_problems(*codes, *_ANYWHERE)}}
 
 
-LIVE = _simple("Whether the process answers", HealthAnswer)
-READY = _simple("Whether requests can be answered", HealthAnswer)
+LIVE = _simple("Whether the process answers", HealthAnswer, "not_ready")
+READY = _simple("Whether requests can be answered", HealthAnswer, "not_ready", "draining")
 MODELS = _simple("The checkpoints that are served", ModelsAnswer)
 PROBLEM_PAGE: dict[str, Any] = {
     "summary": "What a problem's code means",

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from model import Captioner, ImageCaptions, ImageError, ImageLimits, ImageView, TextError, prepare
+from model import Captioner, ImageView, TextError, Wanted
+from service.admission import Place
 from service.answers import answer_json, model_json
+from service.engine import Captioned, Engine
 from service.errors import PROBLEMS, Problem, option_problem
 from service.intake import Received, receive
 from service.negotiation import negotiate
@@ -21,39 +20,6 @@ from service.openapi import LIVE, MODELS, PROBLEM_PAGE, READY, captions_operatio
 from service.schemas import MOST_CAPTION_WORDS, MOST_MAP_VALUES, CaptionOptions, ExplanationOptions, MapOptions, parse_options
 
 _JSON, _TEXT = "application/json", "text/plain"
-_DECODERS = 2  # threads that decode pictures: libjpeg and zlib release the interpreter's lock
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """What requests share: the captioners by name (the first is the default), the limits, the two pools."""
-
-    captioners: dict[str, Captioner]
-    limits: ImageLimits
-    most_bytes: int
-    model_thread: ThreadPoolExecutor  # one thread owns the network: a second request waits for the first
-    decoders: ThreadPoolExecutor
-
-    @classmethod
-    def start(cls, captioners: dict[str, Captioner], limits: ImageLimits, most_bytes: int) -> Engine:
-        return cls(
-            captioners,
-            limits,
-            most_bytes,
-            ThreadPoolExecutor(1, thread_name_prefix="model"),
-            ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode"),
-        )
-
-    def stop(self) -> None:
-        """Let what runs finish and end both pools."""
-        self.decoders.shutdown()
-        self.model_thread.shutdown()
-
-    def captioner(self, name: str | None) -> tuple[str, Captioner]:
-        chosen = name if name is not None else next(iter(self.captioners))
-        if chosen not in self.captioners:
-            raise Problem("unknown_model", f"model is {chosen!r}; the models are {', '.join(self.captioners)}")
-        return chosen, self.captioners[chosen]
 
 
 def build_router(engine: Engine) -> APIRouter:
@@ -63,47 +29,53 @@ def build_router(engine: Engine) -> APIRouter:
     @router.post("/v1/captions", **captions_operation())
     async def captions(request: Request) -> Response:
         kind = negotiate(", ".join(request.headers.getlist("accept")), (_JSON, _TEXT))
-        received = await receive(request, engine.most_bytes)
-        options = parse_options(CaptionOptions, received.options, json=received.json)
-        name, captioner = engine.captioner(options.model)
-        language = _language(options, captioner, received.json)
-        generation = options.generation(captioner.config.generation, json=received.json)
+        with engine.enter() as place:
+            received = await receive(request, engine.settings.max_body_bytes, place)
+            options = parse_options(CaptionOptions, received.options, json=received.json)
+            name, captioner = engine.captioner(options.model)
+            language = _language(options, captioner, received.json)
+            generation = options.generation(captioner.config.generation, json=received.json)
 
-        def call(view: ImageView) -> ImageCaptions:
-            maps, reliance = kind == _JSON and options.maps != "none", kind == _JSON and options.reliance
-            return captioner.caption([view], generation, maps=maps, reliance=reliance)[0]
+            def wanted(view: ImageView) -> Wanted:
+                maps, reliance = kind == _JSON and options.maps != "none", kind == _JSON and options.reliance
+                return Wanted(view, generation, maps=maps, reliance=reliance)
 
-        view, answer, timing = await _answer(engine, captioner, received, call, "prompt")
-        if kind == _TEXT:
-            return PlainTextResponse(answer.captions[0].text + "\n", headers=_timing_header(timing))
-        return await _respond(engine, "caption", name, language, view, answer, options, timing, json=received.json)
+            found = await _answer(engine, request, name, received, wanted, place, "prompt")
+            if kind == _TEXT:
+                return PlainTextResponse(found.captions.captions[0].text + "\n", headers=_timing_header(found.timing))
+            return await _respond(engine, "caption", name, language, found, options, json=received.json)
 
     @router.post("/v1/explanations", **explanations_operation())
     async def explanations(request: Request) -> Response:
         negotiate(", ".join(request.headers.getlist("accept")), (_JSON,))
-        received = await receive(request, engine.most_bytes)
-        options = parse_options(ExplanationOptions, received.options, json=received.json)
-        name, captioner = engine.captioner(options.model)
-        language = _language(options, captioner, received.json)
-        if (words := captioner.count_words(options.caption)) > MOST_CAPTION_WORDS:
-            detail = f"caption has {words} words; at most {MOST_CAPTION_WORDS} can be explained: send a shorter one"
-            raise option_problem("caption", detail, json=received.json)
+        with engine.enter() as place:
+            received = await receive(request, engine.settings.max_body_bytes, place)
+            options = parse_options(ExplanationOptions, received.options, json=received.json)
+            name, captioner = engine.captioner(options.model)
+            language = _language(options, captioner, received.json)
+            if (words := captioner.count_words(options.caption)) > MOST_CAPTION_WORDS:
+                detail = f"caption has {words} words; at most {MOST_CAPTION_WORDS} can be explained: send a shorter one"
+                raise option_problem("caption", detail, json=received.json)
 
-        def call(view: ImageView) -> ImageCaptions:
-            maps = options.maps != "none"
-            return captioner.explain([view], [[options.caption]], maps=maps, reliance=options.reliance)[0]
+            def wanted(view: ImageView) -> Wanted:
+                maps = options.maps != "none"
+                return Wanted(view, text=options.caption, maps=maps, reliance=options.reliance)
 
-        view, answer, timing = await _answer(engine, captioner, received, call, "caption")
-        return await _respond(engine, "explanation", name, language, view, answer, options, timing, json=received.json)
+            found = await _answer(engine, request, name, received, wanted, place, "caption")
+            return await _respond(engine, "explanation", name, language, found, options, json=received.json)
 
     @router.head("/livez", include_in_schema=False)
     @router.get("/livez", **LIVE)
     async def livez() -> Response:
+        if not engine.alive:
+            raise Problem("not_ready", "the model thread does not get on; the service restarts", headers={"Retry-After": "5"})
         return JSONResponse({"status": "alive"})
 
     @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", **READY)
     async def readyz() -> Response:
+        if engine.trouble:
+            raise Problem(engine.trouble, "this process takes no new work; ask another one", headers={"Retry-After": "5"})
         return JSONResponse({"status": "ready"})
 
     @router.head("/v1/models", include_in_schema=False)
@@ -123,55 +95,28 @@ def build_router(engine: Engine) -> APIRouter:
 
 
 async def _answer(
-    engine: Engine, captioner: Captioner, received: Received, call: Callable[[ImageView], ImageCaptions], text_option: str
-) -> tuple[ImageView, ImageCaptions, dict[str, float]]:
-    """Decode the picture in a decoder's thread, then have `call` done by the model thread.
-
-    `text_option` is the option to blame where a text does not fit the checkpoint.
-    """
-    loop = asyncio.get_running_loop()
-    started = time.perf_counter()
+    engine: Engine,
+    request: Request,
+    name: str,
+    received: Received,
+    wanted: Callable[[ImageView], Wanted],
+    place: Place,
+    text_option: str,
+) -> Captioned:
+    """Have a received picture captioned; `text_option` is the option to blame where a text does not fit the checkpoint."""
+    group = request.scope["state"]["request_id"]
     try:
-        view = await loop.run_in_executor(engine.decoders, prepare, received.image, captioner.image_config, engine.limits)
-    except ImageError as error:
-        raise Problem(error.code, str(error)) from error
-    decoded = time.perf_counter()
-    waited = 0.0
-
-    def work() -> ImageCaptions:
-        nonlocal waited
-        waited = time.perf_counter() - decoded
-        return call(view)
-
-    try:
-        answer = await loop.run_in_executor(engine.model_thread, work)
+        return await engine.in_time(request, engine.caption(name, received.image, wanted, place, group))
     except TextError as error:
         raise option_problem(text_option, str(error), json=received.json) from error
-    timing = {
-        "decode_image_ms": 1e3 * (decoded - started),
-        "queue_ms": 1e3 * waited,
-        "encode_ms": answer.timing.encode,
-        "decode_ms": answer.timing.decode,
-        "maps_ms": answer.timing.maps,
-    }
-    return view, answer, timing
 
 
 async def _respond(
-    engine: Engine,
-    kind: str,
-    model: str,
-    language: str,
-    view: ImageView,
-    answer: ImageCaptions,
-    options: MapOptions,
-    timing: dict[str, float],
-    *,
-    json: bool,
+    engine: Engine, kind: str, model: str, language: str, found: Captioned, options: MapOptions, *, json: bool
 ) -> Response:
     """Write the answer's JSON in a thread of its own: large maps must not keep the loop from other requests."""
     target = options.target_grid()
-    words = sum(len(caption.words) for caption in answer.captions)
+    words = sum(len(caption.words) for caption in found.captions.captions)
     if target is not None and options.maps != "none" and words * target.cells > MOST_MAP_VALUES:
         detail = (
             f"map_size is {options.map_size!r}: {words} words of {target.cells} cells are more than {MOST_MAP_VALUES} values; "
@@ -180,10 +125,10 @@ async def _respond(
         raise option_problem("map_size", detail, json=json)
 
     def write() -> Response:
-        body = answer_json(kind, model, language, view, answer, target, timing)
-        return JSONResponse(body, headers=_timing_header(timing))
+        body = answer_json(kind, model, language, found.view, found.captions, target, found.timing)
+        return JSONResponse(body, headers=_timing_header(found.timing))
 
-    return await asyncio.get_running_loop().run_in_executor(engine.decoders, write)
+    return await asyncio.get_running_loop().run_in_executor(engine.writers, write)
 
 
 def _language(options: MapOptions, captioner: Captioner, json: bool) -> str:

@@ -273,7 +273,7 @@ def test_the_openapi_document_holds_every_error_option_and_schema(client):
 
 def test_a_bug_is_told_as_one_and_gives_nothing_away(tiny_captioner, picture, caplog):
     class Failing(Captioner):
-        def caption(self, *arguments: object, **options: object):
+        def read_out(self, *arguments: object, **options: object):
             raise RuntimeError("secret")
 
     failing = Failing.__new__(Failing)

@@ -1,0 +1,152 @@
+"""What requests share: the model thread, the decoders, and who may come in. From received bytes to captions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from model import Captioner, ImageCaptions, ImageError, ImageLimits, ImageView, Wanted
+from service.admission import Admission, AdmissionLimits, Place
+from service.errors import Problem
+from service.scheduler import Job, Scheduler, SchedulerLimits, Unserved
+from service.settings import Settings
+from service.workers import DecoderLimits, DecoderPool
+
+_WATCH_SECONDS = 0.25  # between two looks at the model thread
+
+_T = TypeVar("_T")
+
+
+class ClientLeft(Exception):
+    """Nobody is there for the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Captioned:
+    """A prepared picture, its captions, and the milliseconds that they took by part."""
+
+    view: ImageView
+    captions: ImageCaptions
+    timing: dict[str, float]
+
+
+class Engine:
+    """The captioners by name (the first is the default) and everything that computes."""
+
+    def __init__(self, captioners: dict[str, Captioner], settings: Settings, limits: ImageLimits) -> None:
+        self.captioners = captioners
+        self.settings = settings
+        self.limits = limits
+        self.scheduler = Scheduler(captioners, SchedulerLimits(rows=settings.batch_rows))
+        self.admission = Admission(
+            AdmissionLimits(settings.queue_images, settings.queue_bytes, settings.queue_pixels), self.scheduler.rate.retry_after
+        )
+        self.decoders = DecoderPool(DecoderLimits(settings.decoders, settings.decode_seconds, settings.decode_memory))
+        self.writers = ThreadPoolExecutor(2, thread_name_prefix="write")  # of answers: large maps must not keep the loop
+        self.draining = False
+
+    def start(self) -> None:
+        self.scheduler.start()
+        self.decoders.start()
+
+    def stop(self) -> None:
+        """Finish what was accepted, then end threads and processes."""
+        if self.scheduler.failed is None:
+            self.scheduler.stop()
+        self.decoders.stop()
+        self.writers.shutdown()
+
+    @property
+    def trouble(self) -> str:
+        """Why requests cannot be answered, "" where they can."""
+        if self.scheduler.failed is not None:
+            return "not_ready"
+        return "draining" if self.draining else ""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the model thread gets on."""
+        return self.scheduler.failed is None and self.scheduler.silent_for() < self.settings.watchdog_seconds
+
+    async def watch(self, failed: Callable[[], None]) -> None:
+        """Look at the model thread for ever; where it has died or hangs, fail what was accepted and call `failed` once."""
+        while self.alive:
+            await asyncio.sleep(_WATCH_SECONDS)
+        silent = self.scheduler.silent_for()
+        self.scheduler.abandon(self.scheduler.failed or TimeoutError(f"the model thread was silent for {silent:.0f} s"))
+        failed()
+
+    def captioner(self, name: str | None) -> tuple[str, Captioner]:
+        chosen = name if name is not None else next(iter(self.captioners))
+        if chosen not in self.captioners:
+            raise Problem("unknown_model", f"model is {chosen!r}; the models are {', '.join(self.captioners)}")
+        return chosen, self.captioners[chosen]
+
+    @contextmanager
+    def enter(self) -> Iterator[Place]:
+        """Hold a place while the block runs. Raises Problem (503) where there is none, or nothing can be answered."""
+        if self.scheduler.failed is not None:
+            raise Problem("not_ready", "the model has failed and the service restarts; try again", headers={"Retry-After": "5"})
+        with self.admission.enter() as place:
+            yield place
+
+    async def caption(
+        self, name: str, image: bytes, wanted: Callable[[ImageView], Wanted], place: Place, group: object
+    ) -> Captioned:
+        """Decode a picture and have it captioned. Raises Problem; TextError where a text does not fit the checkpoint."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            view = await self.decoders.decode(image, self.captioners[name].image_config, self.limits, place)
+        except ImageError as error:
+            raise Problem(error.code, str(error)) from error
+        decoded = loop.time()
+        job = Job(name, wanted(view), group)
+        try:
+            self.scheduler.submit(job)
+            found = await asyncio.wrap_future(job.done)
+        except Unserved as error:
+            detail = "the model has failed and the service restarts; try again"
+            raise Problem("not_ready", detail, headers={"Retry-After": "5"}) from error
+        timing = {
+            "decode_image_ms": 1e3 * (decoded - started),
+            "queue_ms": job.waited_ms,
+            "encode_ms": found.timing.encode,
+            "decode_ms": found.timing.decode,
+            "maps_ms": found.timing.maps,
+        }
+        return Captioned(view, found, timing)
+
+    async def in_time(self, request: Request, work: Coroutine[Any, Any, _T]) -> _T:
+        """Await work for as long as its client waits and its deadline allows; what is left of it is dropped.
+
+        Raises Problem (504), ClientLeft.
+        """
+        task = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(_left(request))
+        try:
+            await asyncio.wait({task, gone}, timeout=self.settings.deadline_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            if gone.done():
+                raise ClientLeft
+            seconds = self.settings.deadline_seconds
+            raise Problem("deadline_exceeded", f"no caption was found within {seconds:g} s; ask for fewer beams, or later")
+        finally:
+            for left in (task, gone):
+                left.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await left
+
+
+async def _left(request: Request) -> None:
+    """Return when the client has gone; its request has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,237 @@
+"""The model thread: which pictures are encoded, which rows step, what is read out, and what happens when that fails.
+
+One thread owns every network. Requests wait in groups, one picture a turn, so that a batch of 64 does not keep single
+callers waiting. Rows of all options step together; while rows run, few pictures are encoded between two steps. A step that
+fails is repeated picture by picture, so that one picture's failure is its own. Nothing here knows HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Hashable
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+
+from model import CaptionBatch, Captioner, ImageCaptions, Wanted
+from service.rate import Rate
+
+_LOG = logging.getLogger(__name__)
+
+
+class Unserved(Exception):
+    """The model thread has failed or is stopping: this work is not done."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerLimits:
+    """How much the model thread takes on at once."""
+
+    rows: int = 32  # rows that step together, over all checkpoints
+    encoded_idle: int = 8  # pictures an encoder call while no row runs
+    encoded_busy: int = 2  # and while rows run: they wait for it
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One picture from its place in the queue to its captions. Cancelling `done` is how a client leaves."""
+
+    model: str
+    wanted: Wanted
+    group: Hashable  # pictures of one request
+    queued: float = field(default_factory=time.perf_counter)
+    waited_ms: float = 0.0
+    done: Future[ImageCaptions] = field(default_factory=Future)
+
+    def finish(self, captions: ImageCaptions) -> None:
+        if not self.done.cancelled():
+            try:
+                self.done.set_result(captions)
+            except InvalidStateError:  # it was cancelled in between
+                return
+
+    def fail(self, error: BaseException) -> None:
+        if not self.done.cancelled():
+            try:
+                self.done.set_exception(error)
+            except InvalidStateError:
+                return
+
+
+class Scheduler:
+    """Owns the captioners and the thread that they compute in; `submit` may be called from any thread."""
+
+    def __init__(self, captioners: dict[str, Captioner], limits: SchedulerLimits | None = None) -> None:
+        self._limits = limits or SchedulerLimits()
+        self._batches = {name: CaptionBatch(captioner) for name, captioner in captioners.items()}
+        self._captioners = dict(captioners)
+        self._groups: OrderedDict[Hashable, deque[Job]] = OrderedDict()
+        self._running: dict[str, list[Job]] = {name: [] for name in captioners}
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._failed: BaseException | None = None
+        self._beat = time.monotonic()
+        self._busy = False
+        self.rate = Rate()
+        self._thread = threading.Thread(target=self._live, name="model", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Queue a picture. Raises Unserved where the thread has ended or is ending."""
+        with self._wake:
+            if self._failed is not None or self._stopping:
+                raise Unserved("the model thread has ended")
+            self._groups.setdefault(job.group, deque()).append(job)
+            self._wake.notify()
+
+    def stop(self) -> None:
+        """Do what is queued, then end the thread."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def failed(self) -> BaseException | None:
+        """What ended the thread, None while it lives."""
+        return self._failed
+
+    @property
+    def waiting(self) -> int:
+        """Pictures that are queued."""
+        with self._wake:
+            return sum(len(jobs) for jobs in self._groups.values())
+
+    @property
+    def running(self) -> int:
+        """Pictures whose captions are being made."""
+        return sum(len(jobs) for jobs in self._running.values())
+
+    def silent_for(self) -> float:
+        """Return for how many seconds the thread has been in one call of the network; 0 while it has nothing to do."""
+        return time.monotonic() - self._beat if self._busy else 0.0
+
+    def abandon(self, error: BaseException) -> None:
+        """Fail all that is queued or running: the thread hangs, or has died."""
+        with self._wake:
+            self._failed = self._failed or error
+            left = [job for jobs in self._groups.values() for job in jobs]
+            self._groups.clear()
+        for job in [*left, *(job for jobs in self._running.values() for job in jobs)]:
+            job.fail(Unserved(str(error)))
+
+    def _live(self) -> None:
+        try:
+            while self._await_work():
+                started = time.perf_counter()
+                self._drop_cancelled()
+                self._admit()
+                finished = sum(self._step(model) for model in self._batches)
+                self.rate.add(finished, time.perf_counter() - started)
+        except BaseException as error:
+            _LOG.critical("the model thread has failed", exc_info=error)
+            self.abandon(error)
+        finally:
+            self._busy = False
+
+    def _await_work(self) -> bool:
+        """Wait until there is something to do; returns False when the thread is to end."""
+        with self._wake:
+            while not self._groups and not self.running:
+                if self._stopping:
+                    return False
+                self._busy = False
+                self._wake.wait()
+            self._beat, self._busy = time.monotonic(), True
+            return self._failed is None
+
+    def _drop_cancelled(self) -> None:
+        """Let go of what nobody waits for, queued or running: its rows are gone before the next step."""
+        with self._wake:
+            for group, jobs in list(self._groups.items()):
+                kept = deque(job for job in jobs if not job.done.cancelled())
+                if kept:
+                    self._groups[group] = kept
+                else:
+                    del self._groups[group]
+        for model, running in self._running.items():
+            for job in [job for job in running if job.done.cancelled()]:
+                self._batches[model].remove(job)
+                running.remove(job)
+
+    def _admit(self) -> None:
+        """Encode the next pictures of the groups in turn, as many as rows are free for."""
+        rows = sum(batch.rows for batch in self._batches.values())
+        most = self._limits.encoded_busy if rows else self._limits.encoded_idle
+        chosen: dict[str, list[Job]] = {}
+        with self._wake:
+            while most and self._groups:
+                group, queue = next(iter(self._groups.items()))
+                needed = max(1, queue[0].wanted.rows)
+                if rows and rows + needed > self._limits.rows:
+                    break
+                job = queue.popleft()
+                self._groups.move_to_end(group)
+                if not queue:
+                    del self._groups[group]
+                chosen.setdefault(job.model, []).append(job)
+                rows, most = rows + needed, most - 1
+        for model, jobs in chosen.items():
+            now = time.perf_counter()
+            for job in jobs:
+                job.waited_ms = 1e3 * (now - job.queued)
+            self._begin(model, jobs)
+
+    def _begin(self, model: str, jobs: list[Job]) -> None:
+        """Encode pictures together, and one by one where that fails: a failure is one picture's own."""
+        try:
+            self._batches[model].add(jobs, [job.wanted for job in jobs])
+            self._running[model].extend(jobs)
+        except Exception as error:
+            if len(jobs) == 1:
+                jobs[0].fail(error)
+                return
+            for job in jobs:
+                self._begin(model, [job])
+        self._beat = time.monotonic()
+
+    def _step(self, model: str) -> int:
+        """Score the next token of every row of a checkpoint; returns how many pictures are done."""
+        batch, running = self._batches[model], self._running[model]
+        if not running:
+            return 0
+        try:
+            found = [job for job in batch.step() if isinstance(job, Job)]
+            self._beat = time.monotonic()
+            finished = [(job, batch.read(job)) for job in found]
+        except Exception as error:
+            _LOG.error("a step of %s failed; its %d pictures are tried one by one", model, len(running), exc_info=error)
+            return self._retry(model)
+        for job, captions in finished:
+            running.remove(job)
+            job.finish(captions)
+        self._beat = time.monotonic()
+        return len(finished)
+
+    def _retry(self, model: str) -> int:
+        """Caption the pictures of a step that failed one by one, each from its beginning."""
+        jobs, self._running[model] = self._running[model], []
+        self._batches[model] = CaptionBatch(self._captioners[model])
+        for job in jobs:
+            if job.done.cancelled():
+                continue
+            alone = CaptionBatch(self._captioners[model])
+            try:
+                alone.add([job], [job.wanted])
+                while not (found := alone.step()):
+                    self._beat = time.monotonic()
+                job.finish(alone.read(found[0]))
+            except Exception as error:
+                job.fail(error)
+            self._beat = time.monotonic()
+        return len(jobs)

@@ -1,0 +1,50 @@
+"""The process: how it stops. Readiness falls first, then the listener closes, then what was accepted is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.engine import Engine
+
+MODEL_FAILED = 70  # exit status: a supervisor restarts the process
+_FLUSH_SECONDS = 1.0  # for the answers of what was accepted, once the model thread has failed
+_LOG = logging.getLogger(__name__)
+
+
+class DrainingServer(uvicorn.Server):
+    """A server that stops as a load balancer needs it, and ends with a status that tells why."""
+
+    def __init__(self, app: FastAPI, *, host: str, port: int, drain_seconds: float, stop_seconds: float) -> None:
+        config = uvicorn.Config(
+            app, host=host, port=port, access_log=False, server_header=False, timeout_graceful_shutdown=round(stop_seconds)
+        )
+        super().__init__(config)
+        self.status = 0
+        self._engine: Engine = app.state.engine
+        self._drain_seconds = drain_seconds
+        app.state.on_failure = self._model_failed
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop being ready at the first signal, and listening some seconds later; a second one does not wait."""
+        if self._engine.draining or sig == signal.SIGINT:
+            self.should_exit = True
+            return
+        self._engine.draining = True
+        _LOG.info("draining seconds=%g", self._drain_seconds)
+        asyncio.get_running_loop().call_later(self._drain_seconds, self._close)
+
+    def _close(self) -> None:
+        self.should_exit = True
+
+    def _model_failed(self) -> None:
+        self.status = MODEL_FAILED
+        _LOG.critical("model failed; the process ends with status %d", MODEL_FAILED)
+        # The model thread may hang in a call that never returns: nothing may wait for it.
+        asyncio.get_running_loop().call_later(_FLUSH_SECONDS, os._exit, MODEL_FAILED)
