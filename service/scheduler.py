@@ -69,6 +69,7 @@ class Scheduler:
         self._captioners = dict(captioners)
         self._groups: OrderedDict[Hashable, deque[Job]] = OrderedDict()
         self._running: dict[str, list[Job]] = {name: [] for name in captioners}
+        self._open: set[Job] = set()  # submitted, and not answered yet
         self._wake = threading.Condition()
         self._stopping = False
         self._failed: BaseException | None = None
@@ -85,8 +86,10 @@ class Scheduler:
         with self._wake:
             if self._failed is not None or self._stopping:
                 raise Unserved("the model thread has ended")
+            self._open.add(job)
             self._groups.setdefault(job.group, deque()).append(job)
             self._wake.notify()
+        job.done.add_done_callback(lambda _: self._open.discard(job))
 
     def stop(self) -> None:
         """Do what is queued, then end the thread."""
@@ -112,6 +115,11 @@ class Scheduler:
         """Pictures whose captions are being made."""
         return sum(len(jobs) for jobs in self._running.values())
 
+    @property
+    def unanswered(self) -> int:
+        """Pictures that somebody waits for."""
+        return len(self._open)
+
     def silent_for(self) -> float:
         """Return for how many seconds the thread has been in one call of the network; 0 while it has nothing to do."""
         return time.monotonic() - self._beat if self._busy else 0.0
@@ -120,9 +128,8 @@ class Scheduler:
         """Fail all that is queued or running: the thread hangs, or has died."""
         with self._wake:
             self._failed = self._failed or error
-            left = [job for jobs in self._groups.values() for job in jobs]
             self._groups.clear()
-        for job in [*left, *(job for jobs in self._running.values() for job in jobs)]:
+        for job in list(self._open):
             job.fail(Unserved(str(error)))
 
     def _live(self) -> None:

@@ -74,6 +74,8 @@ class DecoderPool:
 
     def _converse(self, data: bytes, config: ImageConfig, limits: ImageLimits, admit: Any) -> ImageView:
         worker = self._free.get()
+        if not worker.process.is_alive():  # killed while it had nothing to do: that is no picture's fault
+            worker = self._replaced(worker)
         try:
             worker.line.send((data, config, limits))
             pixels = self._heard(worker)

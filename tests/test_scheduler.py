@@ -1,0 +1,229 @@
+"""The model thread: whatever joins, leaves or fails, every picture gets the captions that it would get alone."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+
+from model import Captioner, GenerationOptions, TextError, Wanted
+from service.rate import Rate
+from service.scheduler import Job, Scheduler, SchedulerLimits, Unserved
+
+MIXED = [
+    GenerationOptions(strategy="greedy"),
+    GenerationOptions(strategy="beam", beams=3),
+    GenerationOptions(strategy="beam", beams=2, count=2, max_words=3),
+    GenerationOptions(strategy="sample", count=2, seed=4, max_words=6),
+    GenerationOptions(prompt="a brown", max_words=5),
+]
+
+
+@pytest.fixture
+def scheduler(tiny_captioner):
+    made = []
+
+    def make(captioner: Captioner = tiny_captioner, **limits: int) -> Scheduler:
+        found = Scheduler({"tiny": captioner}, SchedulerLimits(**limits))
+        found.start()
+        made.append(found)
+        return found
+
+    yield make
+    for found in made:
+        found.stop()
+
+
+def same(one, other):
+    """The definition of equal answers: tokens equal, log-probabilities and maps within 1e-4."""
+    for first, second in zip(one.captions, other.captions, strict=True):
+        assert first.text == second.text
+        assert first.log_probability == pytest.approx(second.log_probability, abs=1e-4)
+        for word, expected in zip(first.words, second.words, strict=True):
+            assert word.image_reliance == pytest.approx(expected.image_reliance, abs=1e-4)
+            torch.testing.assert_close(word.map.values, expected.map.values, atol=1e-4, rtol=0)
+
+
+def test_pictures_of_all_options_step_together_and_get_what_they_get_alone(scheduler, tiny_captioner, views):
+    jobs = [Job("tiny", Wanted(view, options), group) for group, view in enumerate(views) for options in MIXED]
+    jobs += [Job("tiny", Wanted(views[0], text="a dog runs"), "explained")]
+    running = scheduler(rows=7)
+    for job in jobs:
+        running.submit(job)
+    for job in jobs[:-1]:
+        (alone,) = tiny_captioner.caption([job.wanted.view], job.wanted.options)
+        same(job.done.result(30), alone)
+    same(jobs[-1].done.result(30), tiny_captioner.explain([views[0]], [["a dog runs"]])[0])
+    assert running.waiting == running.running == 0
+
+
+def test_a_batch_does_not_keep_a_single_caller_waiting(scheduler, views):
+    finished: list[str] = []
+    many = [Job("tiny", Wanted(views[0], GenerationOptions()), "batch") for _ in range(30)]
+    one = Job("tiny", Wanted(views[1], GenerationOptions()), "single")
+    for job in many:
+        job.done.add_done_callback(lambda _: finished.append("batch"))
+    one.done.add_done_callback(lambda _: finished.append("single"))
+    running = scheduler(rows=6, encoded_idle=2)
+    with running._wake:  # nothing begins before all are there
+        for job in [*many, one]:
+            running.submit(job)
+    for job in [*many, one]:
+        job.done.result(30)
+    assert finished.index("single") <= 4, "it has its turn after one picture of the batch, not after thirty"
+
+
+class Watched(Captioner):
+    """Counts encoder calls and steps; can be made to fail or to hang."""
+
+    def __init__(self, other: Captioner) -> None:
+        self.__dict__.update(other.__dict__)
+        self.encoded: list[int] = []
+        self.before = lambda views: None
+
+    def encode(self, views):
+        self.encoded.append(len(views))
+        self.before(views)
+        return super().encode(views)
+
+
+def test_few_pictures_are_encoded_between_the_steps_of_others(scheduler, tiny_captioner, views):
+    watched = Watched(tiny_captioner)
+    running = scheduler(watched, rows=40, encoded_idle=4, encoded_busy=2)
+    with running._wake:
+        jobs = [Job("tiny", Wanted(views[0], GenerationOptions(strategy="greedy")), number) for number in range(12)]
+        for job in jobs:
+            running.submit(job)
+    for job in jobs:
+        job.done.result(30)
+    assert watched.encoded[0] == 4
+    assert max(watched.encoded[1:]) <= 4
+    assert 2 in watched.encoded[1:]
+
+
+def test_who_leaves_is_dropped_queued_or_running(scheduler, tiny_captioner, views):
+    watched = Watched(tiny_captioner)
+    enter, go_on = threading.Event(), threading.Event()
+
+    def hold(_):
+        enter.set()
+        go_on.wait(20)
+
+    watched.before = hold
+    running = scheduler(watched, encoded_idle=1)
+    first, queued, stays = (Job("tiny", Wanted(view, GenerationOptions()), number) for number, view in enumerate(views))
+    for job in (first, queued, stays):
+        running.submit(job)
+    enter.wait(20)
+    first.done.cancel()  # it is being encoded
+    queued.done.cancel()
+    go_on.set()
+    stays.done.result(30)
+    assert sum(watched.encoded) == 2, "the one in the queue was never encoded"
+    assert running.waiting == running.running == 0
+
+
+def test_a_picture_that_fails_fails_alone(scheduler, tiny_captioner, views):
+    watched = Watched(tiny_captioner)
+
+    def poison(found):
+        if any(view is views[1] for view in found):
+            raise RuntimeError("this picture")
+
+    watched.before = poison
+    running = scheduler(watched)
+    with running._wake:
+        jobs = [Job("tiny", Wanted(view, GenerationOptions()), number) for number, view in enumerate(views)]
+        jobs.append(Job("tiny", Wanted(views[0], GenerationOptions(prompt="a " * 200)), "long"))
+        for job in jobs:
+            running.submit(job)
+    with pytest.raises(RuntimeError, match="this picture"):
+        jobs[1].done.result(30)
+    with pytest.raises(TextError, match="has room for"):
+        jobs[3].done.result(30)
+    for job in (jobs[0], jobs[2]):
+        same(job.done.result(30), tiny_captioner.caption([job.wanted.view])[0])
+
+
+def test_a_step_that_fails_is_repeated_picture_by_picture(scheduler, tiny_captioner, views, monkeypatch):
+    from model import CaptionBatch
+
+    steps = []
+    original = CaptionBatch.step
+
+    def step(self):
+        steps.append(len(self.keys))
+        if len(self.keys) > 1 and len(steps) > 2:
+            raise RuntimeError("together they do not fit")
+        return original(self)
+
+    monkeypatch.setattr(CaptionBatch, "step", step)
+    running = scheduler()
+    with running._wake:
+        jobs = [Job("tiny", Wanted(view, options), object()) for view in views for options in MIXED[:3]]
+        for job in jobs:
+            running.submit(job)
+    for job in jobs:
+        same(job.done.result(30), tiny_captioner.caption([job.wanted.view], job.wanted.options)[0])
+    assert running.failed is None
+
+
+def test_the_end_of_the_thread_is_told_to_all_that_wait(scheduler, tiny_captioner, views):
+    watched = Watched(tiny_captioner)
+
+    def end(_):
+        raise SystemExit("killed")
+
+    watched.before = end
+    running = scheduler(watched, encoded_idle=1)
+    with running._wake:
+        jobs = [Job("tiny", Wanted(view, GenerationOptions()), number) for number, view in enumerate(views)]
+        for job in jobs:
+            running.submit(job)
+    for job in jobs[1:]:
+        with pytest.raises(Unserved):
+            job.done.result(10)
+    assert isinstance(running.failed, SystemExit)
+    with pytest.raises(Unserved):
+        running.submit(Job("tiny", Wanted(views[0], GenerationOptions()), 9))
+    with pytest.raises(Unserved):
+        jobs[0].done.result(1)
+
+
+def test_a_thread_that_hangs_is_seen_and_one_that_waits_is_not(scheduler, tiny_captioner, views):
+    watched = Watched(tiny_captioner)
+    go_on = threading.Event()
+    watched.before = lambda _: go_on.wait(20)
+    running = scheduler(watched)
+    time.sleep(0.2)
+    assert running.silent_for() == 0, "nothing to do is no silence"
+    job = Job("tiny", Wanted(views[0], GenerationOptions()), 1)
+    running.submit(job)
+    time.sleep(0.4)
+    assert running.silent_for() > 0.3
+    running.abandon(TimeoutError("silent"))
+    with pytest.raises(Unserved):
+        job.done.result(1)
+    go_on.set()
+
+
+def test_stopping_does_what_is_queued(scheduler, views):
+    running = scheduler()
+    jobs = [Job("tiny", Wanted(view, GenerationOptions()), number) for number, view in enumerate(views * 3)]
+    for job in jobs:
+        running.submit(job)
+    running.stop()
+    assert all(job.done.done() and not job.done.exception() for job in jobs)
+
+
+def test_the_time_to_come_back_follows_the_measured_rate():
+    rate = Rate()
+    assert rate.retry_after(50) == 1, "nothing is known yet"
+    rate.add(10, 2.0)
+    assert rate.retry_after(50) == 10
+    for _ in range(200):
+        rate.add(1, 2.0)  # it became slower
+    assert rate.retry_after(10) == pytest.approx(20, abs=1)
+    assert rate.retry_after(100_000) == 60
