@@ -73,10 +73,9 @@ def named_option(name: str, detail: str, *, json: bool) -> dict[str, str]:
     return {"pointer": f"/{escaped}", "detail": detail} if json else {"parameter": name, "detail": detail}
 
 
-def problem_response(request: Request, problem: Problem) -> JSONResponse:
-    """Return the answer to a request that met a problem."""
+def problem_json(problem: Problem, request_id: str) -> dict[str, Any]:
+    """Return a problem as RFC 9457 has it."""
     kind = PROBLEMS[problem.code]
-    request_id = request.scope.get("state", {}).get("request_id", "")
     body: dict[str, Any] = {
         "type": f"/problems/{problem.code}",
         "title": kind.title,
@@ -87,6 +86,12 @@ def problem_response(request: Request, problem: Problem) -> JSONResponse:
     }
     if problem.errors:
         body["errors"] = problem.errors
+    return body
+
+
+def problem_response(request: Request, problem: Problem) -> JSONResponse:
+    """Return the answer to a request that met a problem."""
+    request_id = request.scope.get("state", {}).get("request_id", "")
     # A bug is answered outside of the middleware that names every request, so the name is set here as well.
     headers = problem.headers | {"x-request-id": request_id, "x-content-type-options": "nosniff"}
-    return JSONResponse(body, kind.status, headers=headers, media_type=MEDIA_TYPE)
+    return JSONResponse(problem_json(problem, request_id), PROBLEMS[problem.code].status, headers=headers, media_type=MEDIA_TYPE)

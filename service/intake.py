@@ -22,6 +22,8 @@ from service.errors import Problem, option_problem
 
 _UNTOLD = {"", "application/octet-stream", "application/x-www-form-urlencoded"}  # what curl --data-binary sends
 _MOST_FIELDS = 40  # of a form: there are fewer options
+_PICTURES = ("image", "images", "url")
+MOST_IMAGES = 64  # of a batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,37 @@ class Received:
     image: bytes
     options: dict[str, Any]
     json: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedBatch:
+    """Pictures in order, each its bytes or the problem with them, and the options of all."""
+
+    images: list[bytes | Problem]
+    options: dict[str, Any]
+    json: bool
+
+
+async def receive_batch(request: Request, most_bytes: int, place: Place) -> ReceivedBatch:
+    """Read a request that carries many pictures as multipart or in JSON. Raises Problem where the request itself is wrong."""
+    body = await _body(request, most_bytes, place)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        files, options = await _parsed_form(request, body, MOST_IMAGES)
+        images: list[bytes | Problem] = list(files)
+    elif kind in (*_UNTOLD, "application/json"):
+        document, options = _parsed_json(request, body)
+        listed = document.get("images")
+        if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
+            raise option_problem("images", "images must be a list of base64 texts or data: URLs", json=True)
+        images = [_decoded_or_problem(text) for text in listed[: MOST_IMAGES + 1]]
+    else:
+        detail = f"the content type is {kind!r}; send multipart/form-data with parts 'image', or application/json with 'images'"
+        raise Problem("unsupported_media_type", detail)
+    if not 1 <= len(images) <= MOST_IMAGES:
+        came = f"more than {MOST_IMAGES}" if images else "no"
+        raise Problem("invalid_option", f"{came} pictures came; send 1 to {MOST_IMAGES} in a request")
+    return ReceivedBatch(images, options, kind != "multipart/form-data")
 
 
 async def receive(request: Request, most_bytes: int, place: Place) -> Received:
@@ -84,54 +117,51 @@ def _query(request: Request) -> dict[str, Any]:
 
 
 async def _from_form(request: Request, body: bytes) -> Received:
+    files, options = await _parsed_form(request, body, 1)
+    if not files:
+        raise option_problem("image", "the form has no file 'image'; send the picture under that name", json=False)
+    if isinstance(files[0], Problem):
+        raise files[0]
+    return Received(files[0], options, False)
+
+
+async def _parsed_form(request: Request, body: bytes, most: int) -> tuple[list[bytes | Problem], dict[str, Any]]:
+    """Return a form's files named 'image', at most so many, and its fields beside the query's options."""
+
     async def stream() -> AsyncIterator[bytes]:
         yield body
 
-    parser = MultiPartParser(request.headers, stream(), max_files=_MOST_FIELDS, max_fields=_MOST_FIELDS)  # type: ignore[arg-type]
+    limits = {"max_files": most + _MOST_FIELDS, "max_fields": _MOST_FIELDS}
+    parser = MultiPartParser(request.headers, stream(), **limits)  # type: ignore[arg-type]
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
         raise Problem("broken_multipart", f"the form cannot be read ({error}); send multipart/form-data") from error
     try:
-        image, options = await _sorted(form, _query(request))
+        return await _sorted(form, _query(request), most)
     finally:
         await form.close()
-    if image is None:
-        detail = "the form has no file 'image'; send the picture under that name"
-        raise option_problem("image", detail, json=False)
-    if not image:
-        raise Problem("empty_body", "the form's file 'image' has 0 bytes; send a picture")
-    return Received(image, options, False)
 
 
-async def _sorted(form: FormData, options: dict[str, Any]) -> tuple[bytes | None, dict[str, Any]]:
-    """Return the bytes of the form's one file, None without one, and its fields added to `options`."""
-    image: bytes | None = None
+async def _sorted(form: FormData, options: dict[str, Any], most: int) -> tuple[list[bytes | Problem], dict[str, Any]]:
+    """Return the bytes of the form's files, and its fields added to `options`."""
+    images: list[bytes | Problem] = []
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
-            if name != "image" or image is not None:
-                detail = f"the form has a file {name!r}; it must have exactly one file, named 'image'"
-                raise option_problem(name, detail, json=False)
-            image = await value.read()
+            if name != "image" or len(images) == most:
+                wanted = "exactly one file, named 'image'" if most == 1 else f"files named 'image', at most {most}"
+                raise option_problem(name, f"the form has a file {name!r}; it must have {wanted}", json=False)
+            empty = Problem("empty_body", "the form's file 'image' has 0 bytes; send a picture")
+            images.append(await value.read() or empty)
         elif name in options:
             raise _twice(name)
         else:
             options[name] = value
-    return image, options
+    return images, options
 
 
 def _from_json(request: Request, body: bytes) -> Received:
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Problem("broken_json", f"the JSON cannot be read ({error}); send one object in UTF-8") from error
-    if not isinstance(document, dict):
-        raise Problem("broken_json", f"the JSON is {type(document).__name__}; send an object with 'image' and options")
-    if query := _query(request):
-        name = sorted(query)[0]
-        detail = f"{name} is in the query; with a JSON body options stand in the JSON"
-        raise option_problem(name, detail, json=False)
-    options = {name: value for name, value in document.items() if name not in ("image", "url")}
+    document, options = _parsed_json(request, body)
     if document.get("url") is not None:
         raise Problem("host_not_allowed", "a 'url' was sent; this service fetches none: send the picture's bytes")
     image = document.get("image")
@@ -139,6 +169,27 @@ def _from_json(request: Request, body: bytes) -> Received:
         detail = f"image is {type(image).__name__}; it must be base64 text or a data: URL"
         raise option_problem("image", detail, json=True)
     return Received(_decoded(image), options, True)
+
+
+def _parsed_json(request: Request, body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a JSON body, and the options in it."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Problem("broken_json", f"the JSON cannot be read ({error}); send one object in UTF-8") from error
+    if not isinstance(document, dict):
+        raise Problem("broken_json", f"the JSON is {type(document).__name__}; send an object with pictures and options")
+    if query := _query(request):
+        name = sorted(query)[0]
+        raise option_problem(name, f"{name} is in the query; with a JSON body options stand in the JSON", json=False)
+    return document, {name: value for name, value in document.items() if name not in _PICTURES}
+
+
+def _decoded_or_problem(text: str) -> bytes | Problem:
+    try:
+        return _decoded(text)
+    except Problem as problem:
+        return problem
 
 
 def _decoded(text: str) -> bytes:

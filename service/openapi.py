@@ -10,11 +10,20 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service.errors import MEDIA_TYPE, PROBLEMS
-from service.schemas import CaptionOptions, CaptionsAnswer, ExplanationOptions, HealthAnswer, ModelsAnswer, ProblemAnswer
+from service.intake import MOST_IMAGES
+from service.schemas import (
+    BatchAnswer,
+    CaptionOptions,
+    CaptionsAnswer,
+    ExplanationOptions,
+    HealthAnswer,
+    ModelsAnswer,
+    ProblemAnswer,
+)
 
 _REF = "#/components/schemas/{model}"
 _DOCUMENTED: tuple[type[BaseModel], ...] = (
-    CaptionOptions, CaptionsAnswer, ExplanationOptions, HealthAnswer, ModelsAnswer, ProblemAnswer,
+    BatchAnswer, CaptionOptions, CaptionsAnswer, ExplanationOptions, HealthAnswer, ModelsAnswer, ProblemAnswer,
 )  # fmt: skip
 _ANYWHERE = ("method", "internal")
 _INTAKE = (
@@ -30,13 +39,32 @@ def captions_operation() -> dict[str, Any]:
     return _operation("Caption a picture", CaptionOptions, "The captions, best first", text)
 
 
+def batch_operation() -> dict[str, Any]:
+    """Return FastAPI's arguments for POST /v1/captions/batch."""
+    operation = _operation("Caption many pictures", CaptionOptions, "Captions or problems, in order", {}, BatchAnswer)
+    content = operation["openapi_extra"]["requestBody"]["content"]
+    for kind in [kind for kind in content if kind not in ("multipart/form-data", "application/json")]:
+        del content[kind]
+    form, document = content["multipart/form-data"]["schema"], content["application/json"]["schema"]
+    form["properties"] = {
+        **form["properties"],
+        "image": {"type": "array", "maxItems": MOST_IMAGES, "items": form["properties"]["image"]},
+    }
+    listed = {"type": "array", "minItems": 1, "maxItems": MOST_IMAGES, "items": document["properties"]["image"]}
+    properties = {name: value for name, value in document["properties"].items() if name not in ("image", "url")}
+    document |= {"required": ["images"], "properties": {"images": listed, **properties}}
+    return operation
+
+
 def explanations_operation() -> dict[str, Any]:
     """Return FastAPI's arguments for POST /v1/explanations."""
     return _operation("Explain a caption that somebody else wrote", ExplanationOptions, "The caption with its maps", {})
 
 
-def _operation(summary: str, options: type[BaseModel], answered: str, others: dict[str, Any]) -> dict[str, Any]:
-    answers = {"application/json": _schema(CaptionsAnswer), **others}
+def _operation(
+    summary: str, options: type[BaseModel], answered: str, others: dict[str, Any], answer: type[BaseModel] = CaptionsAnswer
+) -> dict[str, Any]:
+    answers = {"application/json": _schema(answer), **others}
     return {
         "summary": summary,
         "responses": {200: {"description": answered, "content": answers}, **_problems(*_INTAKE)},

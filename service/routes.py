@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -13,13 +14,15 @@ from model import Captioner, ImageView, TextError, Wanted
 from service.admission import Place
 from service.answers import answer_json, model_json
 from service.engine import Captioned, Engine
-from service.errors import PROBLEMS, Problem, option_problem
-from service.intake import Received, receive
+from service.errors import PROBLEMS, Problem, option_problem, problem_json
+from service.intake import Received, ReceivedBatch, receive, receive_batch
 from service.negotiation import negotiate
-from service.openapi import LIVE, MODELS, PROBLEM_PAGE, READY, captions_operation, explanations_operation
+from service.openapi import LIVE, MODELS, PROBLEM_PAGE, READY, batch_operation, captions_operation, explanations_operation
 from service.schemas import MOST_CAPTION_WORDS, MOST_MAP_VALUES, CaptionOptions, ExplanationOptions, MapOptions, parse_options
 
 _JSON, _TEXT = "application/json", "text/plain"
+
+_T = TypeVar("_T")
 
 
 def build_router(engine: Engine) -> APIRouter:
@@ -43,7 +46,37 @@ def build_router(engine: Engine) -> APIRouter:
             found = await _answer(engine, request, name, received, wanted, place, "prompt")
             if kind == _TEXT:
                 return PlainTextResponse(found.captions.captions[0].text + "\n", headers=_timing_header(found.timing))
-            return await _respond(engine, "caption", name, language, found, options, json=received.json)
+            return await _respond(engine, "caption", name, language, found, options, received)
+
+    @router.post("/v1/captions/batch", **batch_operation())
+    async def captions_of_many(request: Request) -> Response:
+        negotiate(", ".join(request.headers.getlist("accept")), (_JSON,))
+        with engine.enter() as place:
+            received = await receive_batch(request, engine.settings.max_body_bytes, place)
+            place.take("pictures", len(received.images) - 1)
+            options = parse_options(CaptionOptions, received.options, json=received.json)
+            name, captioner = engine.captioner(options.model)
+            language = _language(options, captioner, received.json)
+            generation = options.generation(captioner.config.generation, json=received.json)
+            request_id = request.scope["state"]["request_id"]
+
+            def wanted(view: ImageView) -> Wanted:
+                return Wanted(view, generation, maps=options.maps != "none", reliance=options.reliance)
+
+            async def one(image: bytes | Problem) -> dict[str, Any]:
+                try:
+                    if isinstance(image, Problem):
+                        raise image
+                    with engine.admission.enter(0) as pixels:
+                        found = await engine.caption(name, image, wanted, pixels, request_id)
+                    return await _written(engine, "caption", name, language, found, options, received)
+                except TextError as error:
+                    raise option_problem("prompt", str(error), json=received.json) from error
+                except Problem as problem:
+                    return problem_json(problem, request_id)
+
+            data = await engine.in_time(request, _gathered([one(image) for image in received.images]))
+            return JSONResponse({"object": "list", "data": data})
 
     @router.post("/v1/explanations", **explanations_operation())
     async def explanations(request: Request) -> Response:
@@ -62,7 +95,7 @@ def build_router(engine: Engine) -> APIRouter:
                 return Wanted(view, text=options.caption, maps=maps, reliance=options.reliance)
 
             found = await _answer(engine, request, name, received, wanted, place, "caption")
-            return await _respond(engine, "explanation", name, language, found, options, json=received.json)
+            return await _respond(engine, "explanation", name, language, found, options, received)
 
     @router.head("/livez", include_in_schema=False)
     @router.get("/livez", **LIVE)
@@ -112,23 +145,46 @@ async def _answer(
 
 
 async def _respond(
-    engine: Engine, kind: str, model: str, language: str, found: Captioned, options: MapOptions, *, json: bool
+    engine: Engine, kind: str, model: str, language: str, found: Captioned, options: MapOptions, received: Received
 ) -> Response:
-    """Write the answer's JSON in a thread of its own: large maps must not keep the loop from other requests."""
+    body = await _written(engine, kind, model, language, found, options, received)
+    return await _in_writer(engine, lambda: JSONResponse(body, headers=_timing_header(found.timing)))
+
+
+async def _written(
+    engine: Engine,
+    kind: str,
+    model: str,
+    language: str,
+    found: Captioned,
+    options: MapOptions,
+    received: Received | ReceivedBatch,
+) -> dict[str, Any]:
+    """Return an answer's JSON, made in a thread of its own: large maps must not keep the loop from other requests."""
     target = options.target_grid()
-    words = sum(len(caption.words) for caption in found.captions.captions)
+    pictures = len(received.images) if isinstance(received, ReceivedBatch) else 1
+    words = sum(len(caption.words) for caption in found.captions.captions) * pictures
     if target is not None and options.maps != "none" and words * target.cells > MOST_MAP_VALUES:
         detail = (
             f"map_size is {options.map_size!r}: {words} words of {target.cells} cells are more than {MOST_MAP_VALUES} values; "
-            "ask for smaller maps or fewer captions"
+            "ask for smaller maps, fewer captions or fewer pictures"
         )
-        raise option_problem("map_size", detail, json=json)
+        raise option_problem("map_size", detail, json=received.json)
+    return await _in_writer(engine, lambda: answer_json(kind, model, language, found.view, found.captions, target, found.timing))
 
-    def write() -> Response:
-        body = answer_json(kind, model, language, found.view, found.captions, target, found.timing)
-        return JSONResponse(body, headers=_timing_header(found.timing))
 
-    return await asyncio.get_running_loop().run_in_executor(engine.writers, write)
+async def _in_writer(engine: Engine, work: Callable[[], _T]) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(engine.writers, work)
+
+
+async def _gathered(works: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """Await all of them; where one fails, the others are dropped."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _language(options: MapOptions, captioner: Captioner, json: bool) -> str:

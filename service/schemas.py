@@ -200,6 +200,13 @@ class ProblemAnswer(BaseModel):
     errors: list[OptionProblem] | None = None
 
 
+class BatchAnswer(BaseModel):
+    """The answer of POST /v1/captions/batch."""
+
+    object: Literal["list"]
+    data: list[CaptionsAnswer | ProblemAnswer] = Field(description="in the order of the pictures")
+
+
 class HealthAnswer(BaseModel):
     status: str
 
