@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
@@ -21,8 +22,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from model import ALL_FORMATS, Captioner, ConfigError, ImageLimits
 from service.engine import ClientLeft, Engine
 from service.errors import Problem, problem_response
+from service.metrics import Metrics
 from service.openapi import describe
 from service.routes import build_router
+from service.security import Guard, read_keys
 from service.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -64,9 +67,22 @@ def create_app(captioners: dict[str, Captioner], settings: Settings) -> FastAPI:
     app.add_exception_handler(ClientLeft, _on_client_left)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_bug)
-    app.add_middleware(RequestIds)
+    app.add_middleware(
+        Guard, keys=read_keys(settings.keys_file), requests_a_minute=settings.requests_a_minute, metrics=engine.metrics
+    )
+    if origins := [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"],
+            expose_headers=["x-request-id", "server-timing", "retry-after"],
+        )  # fmt: skip
+    app.add_middleware(RequestIds, metrics=engine.metrics, known=frozenset(_paths(app)))
     describe(app)
     return app
+
+
+def _paths(app: FastAPI) -> list[str]:
+    """Return the paths without a parameter in them."""
+    return [route.path for route in app.state.routes if isinstance(route, Route) and "{" not in route.path]
 
 
 def image_limits(settings: Settings) -> ImageLimits:
@@ -83,8 +99,10 @@ class RequestIds:
     Pure ASGI: a middleware that wraps requests and responses would hide a client that leaves.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, known: frozenset[str]) -> None:
         self._app = app
+        self._metrics = metrics
+        self._known = known  # paths that metrics are counted by: others are one
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -101,13 +119,15 @@ class RequestIds:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
-                headers["x-content-type-options"] = "nosniff"
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         finally:
             took = 1e3 * (time.perf_counter() - started)
+            endpoint = scope["path"] if scope["path"] in self._known else "other"
+            self._metrics.requests.labels(endpoint, str(status)).inc()
+            self._metrics.request_seconds.labels(endpoint).observe(took / 1e3)
             _LOG.info(
                 "request id=%s method=%s path=%r status=%d ms=%.1f",
                 request_id,
@@ -120,6 +140,7 @@ class RequestIds:
 
 async def _on_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem), "registered for Problem"
+    request.app.state.engine.metrics.rejected.labels(error.code).inc()
     return problem_response(request, error)
 
 

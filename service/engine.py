@@ -15,6 +15,7 @@ from starlette.requests import Request
 from model import Captioner, ImageCaptions, ImageError, ImageLimits, ImageView, Wanted
 from service.admission import Admission, AdmissionLimits, Place
 from service.errors import Problem
+from service.metrics import Metrics
 from service.scheduler import Job, Scheduler, SchedulerLimits, Unserved
 from service.settings import Settings
 from service.workers import DecoderLimits, DecoderPool
@@ -44,7 +45,12 @@ class Engine:
         self.captioners = captioners
         self.settings = settings
         self.limits = limits
-        self.scheduler = Scheduler(captioners, SchedulerLimits(rows=settings.batch_rows))
+        self.metrics = Metrics()
+        self.scheduler = Scheduler(captioners, SchedulerLimits(rows=settings.batch_rows), self.metrics)
+        self.metrics.watch_queue(lambda: self.scheduler.waiting)
+        for name, captioner in captioners.items():
+            told = {"parameters": str(captioner.parameters), "dtype": str(captioner.precision.dtype).removeprefix("torch.")}
+            self.metrics.model.labels(name).info(told)
         self.admission = Admission(
             AdmissionLimits(settings.queue_images, settings.queue_bytes, settings.queue_pixels), self.scheduler.rate.retry_after
         )

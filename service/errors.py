@@ -28,6 +28,8 @@ PROBLEMS: dict[str, ProblemKind] = {
     "broken_base64": ProblemKind(400, "The picture is no base64", "In JSON the picture is base64 text or a data: URL."),
     "broken_multipart": ProblemKind(400, "The form cannot be read", "The body is not the multipart that its header says."),
     "broken_json": ProblemKind(400, "The JSON cannot be read", "The body is not one JSON object in UTF-8."),
+    "missing_key": ProblemKind(401, "A key is needed", "Send it as Authorization: Bearer, or as x-api-key."),
+    "wrong_key": ProblemKind(401, "The key is not known", "Ask whoever runs the service for one."),
     "host_not_allowed": ProblemKind(403, "The URL's host is not allowed", "This service fetches no pictures by URL."),
     "unknown_path": ProblemKind(404, "There is nothing at this path", "See /docs for the paths there are."),
     "unknown_model": ProblemKind(404, "No such model", "GET /v1/models lists the names."),
@@ -44,6 +46,7 @@ PROBLEMS: dict[str, ProblemKind] = {
         415, "The picture's format is not taken", "Judged by the first bytes; the setting formats lists what is taken."
     ),
     "invalid_option": ProblemKind(422, "An option cannot be used", "`errors` names each option and what it can be."),
+    "rate_limited": ProblemKind(429, "Too many requests of one client", "Retry-After says when; setting requests_a_minute."),
     "overloaded": ProblemKind(503, "Too much at once", "Retry-After says when there should be room, by the measured rate."),
     "not_ready": ProblemKind(503, "The service cannot answer yet", "It loads, or its model has failed and it restarts."),
     "draining": ProblemKind(503, "The service is stopping", "Readiness falls first, then the listener closes; others answer."),

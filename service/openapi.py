@@ -26,10 +26,11 @@ _DOCUMENTED: tuple[type[BaseModel], ...] = (
     BatchAnswer, CaptionOptions, CaptionsAnswer, ExplanationOptions, HealthAnswer, ModelsAnswer, ProblemAnswer,
 )  # fmt: skip
 _ANYWHERE = ("method", "internal")
+_KEYS = ("missing_key", "wrong_key", "rate_limited")
 _INTAKE = (
     "empty_body", "broken_image", "broken_base64", "broken_multipart", "broken_json", "host_not_allowed",
     "unknown_model", "not_acceptable", "body_too_large", "too_many_pixels", "unsupported_media_type",
-    "unsupported_image_format", "invalid_option", "overloaded", "not_ready", "deadline_exceeded", *_ANYWHERE,
+    "unsupported_image_format", "invalid_option", "overloaded", "not_ready", "deadline_exceeded", *_KEYS, *_ANYWHERE,
 )  # fmt: skip
 
 
@@ -123,6 +124,13 @@ def _simple(summary: str, model: type[BaseModel], *codes: str) -> dict[str, Any]
 LIVE = _simple("Whether the process answers", HealthAnswer, "not_ready")
 READY = _simple("Whether requests can be answered", HealthAnswer, "not_ready", "draining")
 MODELS = _simple("The checkpoints that are served", ModelsAnswer)
+METRICS: dict[str, Any] = {
+    "summary": "What Prometheus reads",
+    "responses": {
+        200: {"description": "Metrics in Prometheus' text format", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        **_problems(*_ANYWHERE),
+    },
+}
 PROBLEM_PAGE: dict[str, Any] = {
     "summary": "What a problem's code means",
     "responses": {

@@ -16,8 +16,18 @@ from service.answers import answer_json, model_json
 from service.engine import Captioned, Engine
 from service.errors import PROBLEMS, Problem, option_problem, problem_json
 from service.intake import Received, ReceivedBatch, receive, receive_batch
+from service.metrics import MEDIA_TYPE as METRICS_TYPE
 from service.negotiation import negotiate
-from service.openapi import LIVE, MODELS, PROBLEM_PAGE, READY, batch_operation, captions_operation, explanations_operation
+from service.openapi import (
+    LIVE,
+    METRICS,
+    MODELS,
+    PROBLEM_PAGE,
+    READY,
+    batch_operation,
+    captions_operation,
+    explanations_operation,
+)
 from service.schemas import MOST_CAPTION_WORDS, MOST_MAP_VALUES, CaptionOptions, ExplanationOptions, MapOptions, parse_options
 
 _JSON, _TEXT = "application/json", "text/plain"
@@ -116,6 +126,12 @@ def build_router(engine: Engine) -> APIRouter:
     async def models() -> Response:
         data = [model_json(name, captioner) for name, captioner in engine.captioners.items()]
         return JSONResponse({"object": "list", "data": data})
+
+    if engine.settings.metrics:
+
+        @router.get("/metrics", **METRICS)
+        async def metrics() -> Response:
+            return Response(engine.metrics.text(), media_type=METRICS_TYPE)
 
     @router.get("/problems/{code}", **PROBLEM_PAGE)
     async def problem_page(code: str) -> Response:

@@ -16,6 +16,7 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
 from model import CaptionBatch, Captioner, ImageCaptions, Wanted
+from service.metrics import Metrics
 from service.rate import Rate
 
 _LOG = logging.getLogger(__name__)
@@ -63,8 +64,11 @@ class Job:
 class Scheduler:
     """Owns the captioners and the thread that they compute in; `submit` may be called from any thread."""
 
-    def __init__(self, captioners: dict[str, Captioner], limits: SchedulerLimits | None = None) -> None:
+    def __init__(
+        self, captioners: dict[str, Captioner], limits: SchedulerLimits | None = None, metrics: Metrics | None = None
+    ) -> None:
         self._limits = limits or SchedulerLimits()
+        self._metrics = metrics or Metrics()
         self._batches = {name: CaptionBatch(captioner) for name, captioner in captioners.items()}
         self._captioners = dict(captioners)
         self._groups: OrderedDict[Hashable, deque[Job]] = OrderedDict()
@@ -192,12 +196,14 @@ class Scheduler:
             now = time.perf_counter()
             for job in jobs:
                 job.waited_ms = 1e3 * (now - job.queued)
+                self._metrics.queue_seconds.observe(now - job.queued)
             self._begin(model, jobs)
 
     def _begin(self, model: str, jobs: list[Job]) -> None:
         """Encode pictures together, and one by one where that fails: a failure is one picture's own."""
         try:
-            self._batches[model].add(jobs, [job.wanted for job in jobs])
+            with self._metrics.encode_seconds.time():
+                self._batches[model].add(jobs, [job.wanted for job in jobs])
             self._running[model].extend(jobs)
         except Exception as error:
             if len(jobs) == 1:
@@ -213,7 +219,9 @@ class Scheduler:
         if not running:
             return 0
         try:
-            found = [job for job in batch.step() if isinstance(job, Job)]
+            self._metrics.batch_rows.observe(batch.rows)
+            with self._metrics.step_seconds.time():
+                found = [job for job in batch.step() if isinstance(job, Job)]
             self._beat = time.monotonic()
             finished = [(job, batch.read(job)) for job in found]
         except Exception as error:
@@ -222,6 +230,7 @@ class Scheduler:
         for job, captions in finished:
             running.remove(job)
             job.finish(captions)
+            self._metrics.words.inc(sum(len(caption.words) for caption in captions.captions))
         self._beat = time.monotonic()
         return len(finished)
 

@@ -35,4 +35,8 @@ class Settings(BaseSettings):
     decode_memory: int = Field(1_000_000_000, ge=50_000_000, description="bytes that a decoder may take")
     watchdog_seconds: float = Field(10.0, gt=0, description="of one call of the network; then the process ends with status 70")
     drain_seconds: float = Field(2.0, ge=0, description="from SIGTERM, when readiness falls, to the listener's closing")
+    keys_file: str = Field("", description="file of the keys that may use /v1, one a line; empty: everybody may")
+    requests_a_minute: int = Field(0, ge=0, description="of one key, or of one address where there are no keys; 0: no limit")
+    cors_origins: str = Field("", description="origins whose pages may call, with commas; * is all; empty: none")
+    metrics: bool = Field(True, description="serve /metrics")
     docs: bool = Field(True, description="serve /docs and /openapi.json")
