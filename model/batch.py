@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from model.captioner import Captioner, ImageCaptions, Timing
+from model.captioner import Caption, Captioner, ImageCaptions, Timing, Word
 from model.config import GenerationOptions
 from model.decoding import Generation
 from model.encoder import ImageFeatures
@@ -44,6 +44,7 @@ class _Begun:
     encode_ms: float
     began: float
     found: list[Hypothesis] | None = None
+    told: int = 0  # words that fresh_words has returned
 
 
 class CaptionBatch:
@@ -96,15 +97,30 @@ class CaptionBatch:
                     self._begun[key].found = found
         return [key for key, begun in self._begun.items() if begun.found is not None]
 
+    def fresh_words(self, key: Hashable) -> tuple[Word, ...]:
+        """Return the words of a running caption that became final since this was last asked, none where several are sampled."""
+        begun = self._begun[key]
+        options = begun.wanted.options
+        if begun.found is not None or options is None or (options.strategy == "sample" and options.count > 1):
+            return ()
+        words = self._captioner.final_words(self._generation.agreed(key), begun.told, lambda found: self._captions(begun, found))
+        begun.told += len(words)
+        return words
+
     def read(self, key: Hashable) -> ImageCaptions:
         """Return a picture's captions with their maps; it leaves the batch."""
         begun = self._begun.pop(key)
         assert begun.found is not None, "it is still being searched for"
         wanted, started = begun.wanted, time.perf_counter()
-        given = [[wanted.text]] if wanted.options is None else wanted.options.prompt
-        (captions,) = self._captioner.read_out(
-            begun.features, [wanted.view], [begun.found], given, begun.state, maps=wanted.maps, reliance=wanted.reliance
-        )
+        captions = self._captions(begun, begun.found)
         done = time.perf_counter()
         decoding = 1e3 * (started - begun.began) if wanted.options is not None else 0.0
         return ImageCaptions(tuple(captions), begun.features.grid, Timing(begun.encode_ms, decoding, 1e3 * (done - started)))
+
+    def _captions(self, begun: _Begun, found: list[Hypothesis]) -> list[Caption]:
+        wanted = begun.wanted
+        given = [[wanted.text]] if wanted.options is None else wanted.options.prompt
+        (captions,) = self._captioner.read_out(
+            begun.features, [wanted.view], [found], given, begun.state, maps=wanted.maps, reliance=wanted.reliance
+        )
+        return captions

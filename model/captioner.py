@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +118,11 @@ class Captioner:
         return self._tokenizer.decode(tokens)
 
     @property
+    def grid(self) -> PatchGrid:
+        """Rows and columns of its maps."""
+        return self._network.encoder.grid
+
+    @property
     def image_config(self) -> ImageConfig:
         """What `prepare` needs to make an ImageView for this checkpoint."""
         return self.config.image
@@ -178,12 +183,19 @@ class Captioner:
                 yield from group[0].words[told:]
                 yield ImageCaptions(tuple(group), features.grid, Timing(0.0, 0.0, 0.0))
             elif options.count == 1 or options.strategy == "beam":
-                agreed = generation.agreed("stream")
-                # The last word may still grow; those before it cannot.
-                if self._tokenizer.count_words(agreed) - 1 > told:
-                    (caption,) = read([Hypothesis(agreed, 0.0, False)])
-                    yield from caption.words[told:-1]
-                    told = len(caption.words) - 1
+                words = self.final_words(generation.agreed("stream"), told, read)
+                yield from words
+                told += len(words)
+
+    def final_words(
+        self, agreed: tuple[int, ...], told: int, read: Callable[[list[Hypothesis]], list[Caption]]
+    ) -> tuple[Word, ...]:
+        """Return the words behind the first `told` that tokens which cannot change any more hold whole."""
+        # The last word may still grow; those before it cannot.
+        if self._tokenizer.count_words(agreed) - 1 <= told:
+            return ()
+        (caption,) = read([Hypothesis(agreed, 0.0, False)])
+        return caption.words[told:-1]
 
     def explain(
         self, views: Sequence[ImageView], texts: Sequence[Sequence[str]], *, maps: bool = True, reliance: bool = True

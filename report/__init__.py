@@ -1,6 +1,6 @@
 """What people look at: overlays, contact sheets, and heat maps of two sequences."""
 
-from report.overlay import contact_sheet, heat, overlay
+from report.overlay import contact_sheet, heat, overlay, word_figures
 from report.pages import page, picture_uri
 from report.sequences import sequence_map
 
@@ -11,4 +11,5 @@ __all__ = [
     "page",
     "picture_uri",
     "sequence_map",
+    "word_figures",
 ]

@@ -21,14 +21,17 @@ _LINE = 18  # pixels a line of text is high
 _INK, _PALE, _PAPER = (20, 20, 24), (110, 110, 118), (255, 255, 255)
 
 
-def overlay(photograph: Image.Image, word: Word, grid: PatchGrid) -> Image.Image:
+def overlay(photograph: Image.Image, word: Word, grid: PatchGrid, seen: Box | None = None) -> Image.Image:
     """Return the upright RGB photograph with the word's map as heat: bright where it looked, dim elsewhere.
 
-    The cells tile the whole photograph. A word without a map raises ValueError.
+    `seen` is what the cells tile, in shares of width and height; the whole photograph where it is None. A word without a map
+    raises ValueError.
     """
     if word.map is None:
         raise ValueError(f"the word {word.text!r} has no map; ask for maps when the caption is made")
-    return heat(photograph, word.map.values.tolist(), grid)
+    width, height = photograph.size
+    covers = None if seen is None else Box(seen.x0 * width, seen.y0 * height, seen.x1 * width, seen.y1 * height)
+    return heat(photograph, word.map.values.tolist(), grid, covers)
 
 
 def heat(photograph: Image.Image, values: Sequence[float], grid: PatchGrid, covers: Box | None = None) -> Image.Image:
@@ -46,13 +49,16 @@ def heat(photograph: Image.Image, values: Sequence[float], grid: PatchGrid, cove
     return Image.composite(warm, lit, strength.point(lambda value: int(value * _STRENGTH * 0.6)))
 
 
-def contact_sheet(photograph: Image.Image, caption: Caption, grid: PatchGrid) -> Image.Image:
-    """Return the photograph and one overlay a word, each with its probability and image reliance."""
+def contact_sheet(photograph: Image.Image, caption: Caption, grid: PatchGrid, seen: Box | None = None) -> Image.Image:
+    """Return the photograph and one overlay a word, each with its probability and image reliance.
+
+    `seen` is what the cells tile, in shares of width and height; the whole picture where it is None.
+    """
     scale = min(_TILE / photograph.width, 2 * _TILE / photograph.height)
     size = (max(1, round(photograph.width * scale)), max(1, round(photograph.height * scale)))
     small = photograph.resize(size, Image.Resampling.LANCZOS)
     tiles = [(small, "the photograph", "")]
-    tiles += [(overlay(small, word, grid), word.text, _figures(word)) for word in caption.words if word.map is not None]
+    tiles += [(overlay(small, word, grid, seen), word.text, word_figures(word)) for word in caption.words if word.map is not None]
     columns = min(_COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)
     title = textwrap.wrap(caption.text, max(12, columns * _TILE // 9)) or [""]
@@ -70,7 +76,8 @@ def contact_sheet(photograph: Image.Image, caption: Caption, grid: PatchGrid) ->
     return sheet
 
 
-def _figures(word: Word) -> str:
+def word_figures(word: Word) -> str:
+    """Return a word's probability, image reliance and focus in words."""
     text = f"p {word.probability:.2f}"
     if word.image_reliance is not None:
         text += f"   reliance {word.image_reliance:+.1f} nats"

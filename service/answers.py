@@ -21,21 +21,15 @@ def answer_json(
     answer: ImageCaptions,
     target: PatchGrid | None,
     timing: dict[str, float],
+    identity: str = "",
 ) -> dict[str, Any]:
     """Return the answer of a caption or an explanation; `target` is the grid that maps are resampled to."""
-    covers = view.covers
-    width, height = view.source_size
     return {
-        "id": f"{'cap' if kind == 'caption' else 'exp'}_{sortable_id()}",
+        "id": identity or f"{'cap' if kind == 'caption' else 'exp'}_{sortable_id()}",
         "object": kind,
         "created": int(time.time()),
         "model": model,
-        "image": {
-            "width": width,
-            "height": height,
-            "format": view.format,
-            "orientation_applied": view.orientation,
-        },
+        "image": image_json(view),
         "captions": [
             {
                 "text": caption.text,
@@ -43,17 +37,26 @@ def answer_json(
                 "finish_reason": caption.finish_reason,
                 "log_probability": caption.log_probability,
                 "confidence": None,
-                "words": [_word_json(word, view, answer.grid, target) for word in caption.words],
+                "words": [word_json(word, view, answer.grid, target) for word in caption.words],
             }
             for caption in answer.captions
         ],
-        "grid": {
-            "rows": answer.grid.rows,
-            "columns": answer.grid.columns,
-            "covers": [round(covers.x0), round(covers.y0), round(covers.x1), round(covers.y1)],
-        },
+        "grid": grid_json(view, answer.grid),
         "timing": {name: round(value, 3) for name, value in timing.items()},
     }
+
+
+def image_json(view: ImageView) -> dict[str, Any]:
+    """Return what an answer says of the picture that came."""
+    width, height = view.source_size
+    return {"width": width, "height": height, "format": view.format, "orientation_applied": view.orientation}
+
+
+def grid_json(view: ImageView, grid: PatchGrid) -> dict[str, Any]:
+    """Return the cells of the maps, and what of the picture they tile."""
+    covers = view.covers
+    rounded = [round(covers.x0), round(covers.y0), round(covers.x1), round(covers.y1)]
+    return {"rows": grid.rows, "columns": grid.columns, "covers": rounded}
 
 
 def model_json(name: str, captioner: Captioner) -> dict[str, Any]:
@@ -68,8 +71,8 @@ def model_json(name: str, captioner: Captioner) -> dict[str, Any]:
         "parameters": captioner.parameters,
         "image": {"width": config.image.width, "height": config.image.height},
         "grid": {
-            "rows": config.image.height // config.encoder.stride,
-            "columns": config.image.width // config.encoder.stride,
+            "rows": captioner.grid.rows,
+            "columns": captioner.grid.columns,
         },
         "languages": list(config.languages),
         "maps": {"method": config.maps.method, "mean": config.maps.mean, "pointing": config.maps.pointing},
@@ -85,7 +88,8 @@ def sortable_id() -> str:
     return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))
 
 
-def _word_json(word: Word, view: ImageView, grid: PatchGrid, target: PatchGrid | None) -> dict[str, Any]:
+def word_json(word: Word, view: ImageView, grid: PatchGrid, target: PatchGrid | None) -> dict[str, Any]:
+    """Return a word; `target` is the grid that its map is resampled to."""
     found = word.map
     body: dict[str, Any] = {
         "text": word.text,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from model import ImageError, picture_size, prepare
+from model import ImageError, ImageLimits, picture_size, prepare, read_picture
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
@@ -27,7 +27,7 @@ def decode_pictures(line: Connection, memory: int) -> None:
     _limit_memory(memory)
     while True:
         try:
-            data, config, limits = line.recv()
+            data, config, limits, edge = line.recv()
         except (EOFError, OSError):
             return
         try:
@@ -36,11 +36,19 @@ def decode_pictures(line: Connection, memory: int) -> None:
                 continue
             view = prepare(data, config, limits)
             pixels = view.pixels.numpy().tobytes()
-            line.send((pixels, tuple(view.pixels.shape), view.source_size, view.covers, view.format, view.orientation))
+            shown = _photograph(data, limits, edge) if edge else None
+            line.send((pixels, tuple(view.pixels.shape), view.source_size, view.covers, view.format, view.orientation, shown))
         except ImageError as error:
             line.send(error)
         except MemoryError:
             line.send(ImageError("the picture needs more memory than is allowed; send a smaller one"))
+
+
+def _photograph(data: bytes, limits: ImageLimits, edge: int) -> tuple[tuple[int, int], bytes]:
+    """Return the upright photograph as RGB, its longer edge at most `edge`: size and bytes."""
+    image = read_picture(data, limits, least=(edge, edge)).upright()
+    image.thumbnail((edge, edge))
+    return image.size, image.tobytes()
 
 
 def _die_with_parent() -> None:

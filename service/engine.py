@@ -8,11 +8,13 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
+from PIL import Image
 from starlette.requests import Request
 
-from model import Captioner, ImageCaptions, ImageError, ImageLimits, ImageView, Wanted
+from model import Captioner, ImageCaptions, ImageError, ImageLimits, ImageView, Wanted, Word
 from service.admission import Admission, AdmissionLimits, Place
 from service.errors import Problem
 from service.metrics import Metrics
@@ -29,6 +31,18 @@ class ClientLeft(Exception):
     """Nobody is there for the answer."""
 
 
+Progress = Callable[[tuple[Word, ...]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A decoded picture."""
+
+    view: ImageView
+    photograph: Image.Image | None
+    milliseconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class Captioned:
     """A prepared picture, its captions, and the milliseconds that they took by part."""
@@ -36,6 +50,7 @@ class Captioned:
     view: ImageView
     captions: ImageCaptions
     timing: dict[str, float]
+    photograph: Image.Image | None  # upright and small, where it was asked for
 
 
 class Engine:
@@ -103,18 +118,27 @@ class Engine:
         with self.admission.enter() as place:
             yield place
 
-    async def caption(
-        self, name: str, image: bytes, wanted: Callable[[ImageView], Wanted], place: Place, group: object
-    ) -> Captioned:
-        """Decode a picture and have it captioned. Raises Problem; TextError where a text does not fit the checkpoint."""
+    async def prepare(self, name: str, image: bytes, place: Place, edge: int = 0) -> Prepared:
+        """Decode a picture for a checkpoint, and for people too where an `edge` is given. Raises Problem."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
-            view = await self.decoders.decode(image, self.captioners[name].image_config, self.limits, place)
+            view, shown = await self.decoders.decode(image, self.captioners[name].image_config, self.limits, place, edge)
         except ImageError as error:
             raise Problem(error.code, str(error)) from error
-        decoded = loop.time()
-        job = Job(name, wanted(view), group)
+        return Prepared(view, shown, 1e3 * (loop.time() - started))
+
+    async def caption(
+        self, name: str, prepared: Prepared, wanted: Wanted, group: object, progress: Progress | None = None
+    ) -> Captioned:
+        """Have a picture captioned; `progress` is told words in the loop as they become final.
+
+        Raises Problem; TextError where a text does not fit the checkpoint.
+        """
+        loop = asyncio.get_running_loop()
+        job = Job(name, wanted, group)
+        if progress is not None:
+            job.progress = partial(_tell, loop, progress)
         try:
             self.scheduler.submit(job)
             found = await asyncio.wrap_future(job.done)
@@ -122,13 +146,13 @@ class Engine:
             detail = "the model has failed and the service restarts; try again"
             raise Problem("not_ready", detail, headers={"Retry-After": "5"}) from error
         timing = {
-            "decode_image_ms": 1e3 * (decoded - started),
+            "decode_image_ms": prepared.milliseconds,
             "queue_ms": job.waited_ms,
             "encode_ms": found.timing.encode,
             "decode_ms": found.timing.decode,
             "maps_ms": found.timing.maps,
         }
-        return Captioned(view, found, timing)
+        return Captioned(prepared.view, found, timing, prepared.photograph)
 
     async def in_time(self, request: Request, work: Coroutine[Any, Any, _T]) -> _T:
         """Await work for as long as its client waits and its deadline allows; what is left of it is dropped.
@@ -150,6 +174,10 @@ class Engine:
                 left.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await left
+
+
+def _tell(loop: asyncio.AbstractEventLoop, progress: Progress, words: tuple[Word, ...]) -> None:
+    loop.call_soon_threadsafe(progress, words)
 
 
 async def _left(request: Request) -> None:

@@ -36,8 +36,13 @@ _INTAKE = (
 
 def captions_operation() -> dict[str, Any]:
     """Return FastAPI's arguments for POST /v1/captions."""
-    text = {"text/plain": {"schema": {"type": "string"}, "example": "a brown dog runs on grass\n"}}
-    return _operation("Caption a picture", CaptionOptions, "The captions, best first", text)
+    others = {
+        "text/plain": {"schema": {"type": "string"}, "example": "a brown dog runs on grass\n"},
+        "text/event-stream": {"schema": {"type": "string", "description": "events start, word, caption, error"}},
+        "image/png": {"schema": {"type": "string", "format": "binary", "description": "a contact sheet"}},
+        "text/html": {"schema": {"type": "string", "description": "a self-contained report"}},
+    }
+    return _operation("Caption a picture", CaptionOptions, "The captions, best first", others)
 
 
 def batch_operation() -> dict[str, Any]:

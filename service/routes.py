@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
-from model import Captioner, ImageView, TextError, Wanted
+from model import Captioner, TextError, Wanted
 from service.admission import Place
 from service.answers import answer_json, model_json
-from service.engine import Captioned, Engine
+from service.engine import Captioned, Engine, Prepared
 from service.errors import PROBLEMS, Problem, option_problem, problem_json
 from service.intake import Received, ReceivedBatch, receive, receive_batch
 from service.metrics import MEDIA_TYPE as METRICS_TYPE
@@ -28,9 +29,21 @@ from service.openapi import (
     captions_operation,
     explanations_operation,
 )
+from service.outputs import (
+    EDGE,
+    EVENTS,
+    FORMS,
+    HTML,
+    JSON,
+    PNG,
+    TEXT,
+    Asked,
+    EventsResponse,
+    contact_sheet_png,
+    events,
+    report_html,
+)
 from service.schemas import MOST_CAPTION_WORDS, MOST_MAP_VALUES, CaptionOptions, ExplanationOptions, MapOptions, parse_options
-
-_JSON, _TEXT = "application/json", "text/plain"
 
 _T = TypeVar("_T")
 
@@ -41,26 +54,29 @@ def build_router(engine: Engine) -> APIRouter:
 
     @router.post("/v1/captions", **captions_operation())
     async def captions(request: Request) -> Response:
-        kind = negotiate(", ".join(request.headers.getlist("accept")), (_JSON, _TEXT))
-        with engine.enter() as place:
-            received = await receive(request, engine.settings.max_body_bytes, place)
-            options = parse_options(CaptionOptions, received.options, json=received.json)
-            name, captioner = engine.captioner(options.model)
-            language = _language(options, captioner, received.json)
-            generation = options.generation(captioner.config.generation, json=received.json)
-
-            def wanted(view: ImageView) -> Wanted:
-                maps, reliance = kind == _JSON and options.maps != "none", kind == _JSON and options.reliance
-                return Wanted(view, generation, maps=maps, reliance=reliance)
-
-            found = await _answer(engine, request, name, received, wanted, place, "prompt")
-            if kind == _TEXT:
-                return PlainTextResponse(found.captions.captions[0].text + "\n", headers=_timing_header(found.timing))
-            return await _respond(engine, "caption", name, language, found, options, received)
+        form = negotiate(", ".join(request.headers.getlist("accept")), FORMS)
+        with contextlib.ExitStack() as stack:
+            place = stack.enter_context(engine.enter())
+            asked = await _asked(engine, request, place)
+            image, edge = asked.received.image, EDGE if form in (PNG, HTML) else 0
+            prepared = await engine.in_time(request, engine.prepare(asked.model, image, place, edge))
+            if form == EVENTS:
+                return EventsResponse(events(engine, asked, prepared), stack.pop_all())
+            found = await _found(engine, request, asked, prepared, form)
+            timing = _timing_header(found.timing)
+            if form == TEXT:
+                return PlainTextResponse(found.captions.captions[0].text + "\n", headers=timing)
+            if form == PNG:
+                sheet = await _in_writer(engine, lambda: contact_sheet_png(found))
+                return Response(sheet, media_type=PNG, headers=timing)
+            if form == HTML:
+                report = await _in_writer(engine, lambda: report_html(found, asked.model, asked.language))
+                return HTMLResponse(report, headers=timing)
+            return await _respond(engine, "caption", asked.model, asked.language, found, asked.options, asked.received)
 
     @router.post("/v1/captions/batch", **batch_operation())
     async def captions_of_many(request: Request) -> Response:
-        negotiate(", ".join(request.headers.getlist("accept")), (_JSON,))
+        negotiate(", ".join(request.headers.getlist("accept")), (JSON,))
         with engine.enter() as place:
             received = await receive_batch(request, engine.settings.max_body_bytes, place)
             place.take("pictures", len(received.images) - 1)
@@ -70,15 +86,14 @@ def build_router(engine: Engine) -> APIRouter:
             generation = options.generation(captioner.config.generation, json=received.json)
             request_id = request.scope["state"]["request_id"]
 
-            def wanted(view: ImageView) -> Wanted:
-                return Wanted(view, generation, maps=options.maps != "none", reliance=options.reliance)
-
             async def one(image: bytes | Problem) -> dict[str, Any]:
                 try:
                     if isinstance(image, Problem):
                         raise image
                     with engine.admission.enter(0) as pixels:
-                        found = await engine.caption(name, image, wanted, pixels, request_id)
+                        prepared = await engine.prepare(name, image, pixels)
+                    wanted = Wanted(prepared.view, generation, maps=options.maps != "none", reliance=options.reliance)
+                    found = await engine.caption(name, prepared, wanted, request_id)
                     return await _written(engine, "caption", name, language, found, options, received)
                 except TextError as error:
                     raise option_problem("prompt", str(error), json=received.json) from error
@@ -90,7 +105,7 @@ def build_router(engine: Engine) -> APIRouter:
 
     @router.post("/v1/explanations", **explanations_operation())
     async def explanations(request: Request) -> Response:
-        negotiate(", ".join(request.headers.getlist("accept")), (_JSON,))
+        negotiate(", ".join(request.headers.getlist("accept")), (JSON,))
         with engine.enter() as place:
             received = await receive(request, engine.settings.max_body_bytes, place)
             options = parse_options(ExplanationOptions, received.options, json=received.json)
@@ -100,11 +115,16 @@ def build_router(engine: Engine) -> APIRouter:
                 detail = f"caption has {words} words; at most {MOST_CAPTION_WORDS} can be explained: send a shorter one"
                 raise option_problem("caption", detail, json=received.json)
 
-            def wanted(view: ImageView) -> Wanted:
+            async def work() -> Captioned:
+                prepared = await engine.prepare(name, received.image, place)
                 maps = options.maps != "none"
-                return Wanted(view, text=options.caption, maps=maps, reliance=options.reliance)
+                wanted = Wanted(prepared.view, text=options.caption, maps=maps, reliance=options.reliance)
+                return await engine.caption(name, prepared, wanted, request.scope["state"]["request_id"])
 
-            found = await _answer(engine, request, name, received, wanted, place, "caption")
+            try:
+                found = await engine.in_time(request, work())
+            except TextError as error:
+                raise option_problem("caption", str(error), json=received.json) from error
             return await _respond(engine, "explanation", name, language, found, options, received)
 
     @router.head("/livez", include_in_schema=False)
@@ -143,21 +163,22 @@ def build_router(engine: Engine) -> APIRouter:
     return router
 
 
-async def _answer(
-    engine: Engine,
-    request: Request,
-    name: str,
-    received: Received,
-    wanted: Callable[[ImageView], Wanted],
-    place: Place,
-    text_option: str,
-) -> Captioned:
-    """Have a received picture captioned; `text_option` is the option to blame where a text does not fit the checkpoint."""
-    group = request.scope["state"]["request_id"]
+async def _asked(engine: Engine, request: Request, place: Place) -> Asked:
+    """Read a request for captions and check what it asks for. Raises Problem."""
+    received = await receive(request, engine.settings.max_body_bytes, place)
+    options = parse_options(CaptionOptions, received.options, json=received.json)
+    name, captioner = engine.captioner(options.model)
+    language = _language(options, captioner, received.json)
+    generation = options.generation(captioner.config.generation, json=received.json)
+    return Asked(name, language, options, generation, received, request.scope["state"]["request_id"])
+
+
+async def _found(engine: Engine, request: Request, asked: Asked, prepared: Prepared, form: str) -> Captioned:
+    wanted = asked.wanted(prepared.view, form)
     try:
-        return await engine.in_time(request, engine.caption(name, received.image, wanted, place, group))
+        return await engine.in_time(request, engine.caption(asked.model, prepared, wanted, asked.request_id))
     except TextError as error:
-        raise option_problem(text_option, str(error), json=received.json) from error
+        raise option_problem("prompt", str(error), json=asked.received.json) from error
 
 
 async def _respond(

@@ -11,11 +11,11 @@ import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
-from model import CaptionBatch, Captioner, ImageCaptions, Wanted
+from model import CaptionBatch, Captioner, ImageCaptions, Wanted, Word
 from service.metrics import Metrics
 from service.rate import Rate
 
@@ -45,6 +45,7 @@ class Job:
     queued: float = field(default_factory=time.perf_counter)
     waited_ms: float = 0.0
     done: Future[ImageCaptions] = field(default_factory=Future)
+    progress: Callable[[tuple[Word, ...]], None] | None = None  # told each word as soon as it is final
 
     def finish(self, captions: ImageCaptions) -> None:
         if not self.done.cancelled():
@@ -223,6 +224,9 @@ class Scheduler:
             with self._metrics.step_seconds.time():
                 found = [job for job in batch.step() if isinstance(job, Job)]
             self._beat = time.monotonic()
+            for job in running:
+                if job.progress is not None and (words := batch.fresh_words(job)):
+                    job.progress(words)
             finished = [(job, batch.read(job)) for job in found]
         except Exception as error:
             _LOG.error("a step of %s failed; its %d pictures are tried one by one", model, len(running), exc_info=error)

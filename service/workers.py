@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import multiprocessing
 import queue
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -13,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
+from PIL import Image
 
 from model import ImageConfig, ImageError, ImageLimits, ImageView
 from service.admission import Place
@@ -60,24 +62,29 @@ class DecoderPool:
         """The processes that wait for work."""
         return [worker.process for worker in list(self._free.queue)]
 
-    async def decode(self, data: bytes, config: ImageConfig, limits: ImageLimits, place: Place) -> ImageView:
-        """Prepare a picture. Raises ImageError, and Problem (503) where its pixels find no room."""
+    async def decode(
+        self, data: bytes, config: ImageConfig, limits: ImageLimits, place: Place, edge: int = 0
+    ) -> tuple[ImageView, Image.Image | None]:
+        """Prepare a picture, and return it for people too where an `edge` is given, at most so many pixels long.
+
+        Raises ImageError, and Problem (503) where its pixels find no room.
+        """
         loop = asyncio.get_running_loop()
 
         def admit(pixels: int) -> None:
             asyncio.run_coroutine_threadsafe(_take(place, pixels), loop).result()
 
         try:
-            return await loop.run_in_executor(self._threads, self._converse, data, config, limits, admit)
+            return await loop.run_in_executor(self._threads, self._converse, (data, config, limits, edge), admit)
         finally:
             place.give_back("pixels")
 
-    def _converse(self, data: bytes, config: ImageConfig, limits: ImageLimits, admit: Any) -> ImageView:
+    def _converse(self, asked: tuple[Any, ...], admit: Callable[[int], None]) -> tuple[ImageView, Image.Image | None]:
         worker = self._free.get()
         if not worker.process.is_alive():  # killed while it had nothing to do: that is no picture's fault
             worker = self._replaced(worker)
         try:
-            worker.line.send((data, config, limits))
+            worker.line.send(asked)
             pixels = self._heard(worker)
             try:
                 admit(pixels)
@@ -85,7 +92,7 @@ class DecoderPool:
                 worker.line.send(False)
                 raise
             worker.line.send(True)
-            packed, shape, size, covers, name, orientation = self._heard(worker)
+            packed, shape, size, covers, name, orientation, shown = self._heard(worker)
         except (EOFError, OSError) as error:  # killed from outside, or by the system for its memory
             worker = self._replaced(worker)
             raise ImageError("the picture's decoder was killed, most likely for its memory; send a smaller picture") from error
@@ -97,7 +104,8 @@ class DecoderPool:
         finally:
             self._free.put(worker)
         tensor = torch.frombuffer(bytearray(packed), dtype=torch.float32).reshape(shape)
-        return ImageView(tensor, size, covers, name, orientation)
+        photograph = None if shown is None else Image.frombytes("RGB", *shown)
+        return ImageView(tensor, size, covers, name, orientation), photograph
 
     def _heard(self, worker: _Worker) -> Any:
         if not worker.line.poll(self._limits.seconds):

@@ -38,7 +38,8 @@ def room(**limits: int) -> Admission:
 def decode(pool, data, limits=None, admission=None):
     async def run():
         with (admission or room()).enter() as place:
-            return await pool.decode(data, CONFIG, limits or ImageLimits(), place)
+            view, _ = await pool.decode(data, CONFIG, limits or ImageLimits(), place)
+            return view
 
     return asyncio.run(run())
 

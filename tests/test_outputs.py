@@ -1,0 +1,107 @@
+"""The forms of an answer: events while words are found, contact sheets, reports."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from model import Captioner
+from service import Settings, create_app
+from tests.conftest import problem
+
+EVENTS, PNG, HTML = ({"accept": kind} for kind in ("text/event-stream", "image/png", "text/html"))
+
+
+def read_events(text: str) -> list[tuple[str, dict]]:
+    found = []
+    for block in text.strip().split("\n\n"):
+        if block.startswith(":"):
+            continue
+        name, data = block.split("\n")
+        found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return found
+
+
+SEARCHES = [
+    {"strategy": "greedy"},
+    {"beams": 3},
+    {"strategy": "sample", "seed": 3},
+    {"strategy": "sample", "count": 2, "min_words": 2},
+    {"prompt": "a brown"},
+]
+
+
+@pytest.mark.parametrize("options", SEARCHES)
+def test_events_tell_each_word_once_and_end_with_the_whole_answer(client, picture, options):
+    answer = client.post("/v1/captions", content=picture, params=options, headers=EVENTS)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    (first, start), *words, (last, whole) = read_events(answer.text)
+    assert (first, last) == ("start", "caption")
+    assert {name for name, _ in words} == {"word"}
+    assert [word["index"] for _, word in words] == list(range(len(words)))
+    assert start["id"] == whole["id"]
+    assert (start["image"], start["grid"], start["model"]) == (whole["image"], whole["grid"], whole["model"])
+    final = whole["captions"][0]["words"]
+    assert [word["text"] for _, word in words] == [word["text"] for word in final]
+    for (_, told), word in zip(words, final, strict=True):
+        assert told["log_probability"] == pytest.approx(word["log_probability"], abs=1e-4)
+        assert told["map"]["values"] == pytest.approx(word["map"]["values"], abs=1e-4)
+    single = client.post("/v1/captions", content=picture, params=options).json()
+    assert [caption["text"] for caption in whole["captions"]] == [caption["text"] for caption in single["captions"]]
+
+
+def test_what_is_wrong_before_the_first_event_has_its_status(client, picture):
+    problem(client.post("/v1/captions", content=b"no picture", headers=EVENTS), "unsupported_image_format")
+    problem(client.post("/v1/captions", content=picture, params={"beams": 99}, headers=EVENTS), "invalid_option")
+    events = read_events(client.post("/v1/captions", content=picture, params={"prompt": "a " * 200}, headers=EVENTS).text)
+    assert [name for name, _ in events] == ["start", "error"]
+    assert events[-1][1]["code"] == "invalid_option"
+    assert client.app.state.engine.admission.used == {"pictures": 0, "body_bytes": 0, "pixels": 0}
+
+
+def test_a_failure_while_words_are_told_is_an_event(tiny_captioner, picture):
+    class Failing(Captioner):
+        def read_out(self, *arguments: object, **options: object):
+            raise SystemExit("killed")
+
+    failing = Failing.__new__(Failing)
+    failing.__dict__ = tiny_captioner.__dict__
+    with TestClient(create_app({"tiny": failing}, Settings()), raise_server_exceptions=False) as client:
+        events = read_events(client.post("/v1/captions", content=picture, headers=EVENTS).text)
+        assert [name for name, _ in events] == ["start", "error"]
+        assert events[-1][1]["code"] == "not_ready"
+        assert client.app.state.engine.admission.used["pictures"] == 0
+
+
+def test_a_contact_sheet_shows_the_photograph_and_every_word(client, photo):
+    for size in ((64, 48), (700, 300), (40, 400)):
+        answer = client.post("/v1/captions", content=photo(*size), headers=PNG, params={"max_words": 4})
+        assert answer.headers["content-type"] == "image/png"
+        sheet = Image.open(io.BytesIO(answer.content))
+        assert sheet.format == "PNG"
+        assert sheet.width > 220
+        assert len(sheet.getcolors(1 << 24) or []) > 500, "photograph and overlays are there"
+
+
+def test_a_report_holds_everything_and_escapes_what_people_wrote(client, picture):
+    answer = client.post("/v1/captions", content=picture, headers=HTML, params={"beams": 2, "count": 2, "prompt": "a <b>dog</b>"})
+    assert answer.headers["content-type"].startswith("text/html")
+    page = answer.text
+    assert "a &lt;b&gt;dog&lt;/b&gt;" in page
+    assert "<b>dog" not in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page), "nothing is fetched from elsewhere"
+    whole = client.post("/v1/captions", content=picture, params={"beams": 2, "count": 2, "prompt": "a <b>dog</b>"}).json()
+    words = sum(len(caption["words"]) for caption in whole["captions"])
+    assert page.count("data:image/jpeg;base64,") == words + 1
+
+
+def test_the_form_that_is_wanted_most_is_given(client, picture):
+    accept = "text/html;q=0.8, image/png;q=0.9, application/json;q=0.1"
+    assert client.post("/v1/captions", content=picture, headers={"accept": accept}).headers["content-type"] == "image/png"
+    problem(client.post("/v1/captions", content=picture, headers={"accept": "image/jpeg"}), "not_acceptable")
