@@ -30,7 +30,6 @@ from service import Settings, create_app
 from service.server import DrainingServer
 
 _LOG = logging.getLogger("service")
-_STOP_SECONDS = 8  # an idle process ends within 10 s of SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,9 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for name, captioner in captioners.items():
         _LOG.info("ready model=%s threads=%d precision=%r", name, threads, captioner.precision.reason)
-    server = DrainingServer(
-        app, host=settings.host, port=settings.port, drain_seconds=settings.drain_seconds, stop_seconds=_STOP_SECONDS
-    )
+    server = DrainingServer(app, settings)
     server.run()
     return server.status
 

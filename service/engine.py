@@ -17,6 +17,7 @@ from starlette.requests import Request
 from model import Captioner, ImageCaptions, ImageError, ImageLimits, ImageView, Wanted, Word
 from service.admission import Admission, AdmissionLimits, Place
 from service.errors import Problem
+from service.intake import BodyLimits
 from service.metrics import Metrics
 from service.scheduler import Job, Scheduler, SchedulerLimits, Unserved
 from service.settings import Settings
@@ -60,6 +61,7 @@ class Engine:
         self.captioners = captioners
         self.settings = settings
         self.limits = limits
+        self.body_limits = BodyLimits(settings.max_body_bytes, settings.body_seconds)
         self.metrics = Metrics()
         self.scheduler = Scheduler(captioners, SchedulerLimits(rows=settings.batch_rows), self.metrics)
         self.metrics.watch_queue(lambda: self.scheduler.waiting)

@@ -35,6 +35,7 @@ PROBLEMS: dict[str, ProblemKind] = {
     "unknown_model": ProblemKind(404, "No such model", "GET /v1/models lists the names."),
     "method": ProblemKind(405, "This path takes another method", "The header Allow names the methods."),
     "not_acceptable": ProblemKind(406, "No answer in the types accepted", "Accept names types this path cannot give."),
+    "slow_body": ProblemKind(408, "The body came too slowly", "The limit is the setting body_seconds."),
     "body_too_large": ProblemKind(413, "The body is too large", "The limit is the setting max_body_bytes."),
     "too_many_pixels": ProblemKind(
         413, "The picture has too many pixels", "Judged by its header, before decoding: settings max_pixels, max_edge."

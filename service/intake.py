@@ -5,6 +5,7 @@ The body is read up to the limit and no further; nothing here decodes a picture.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -27,6 +28,14 @@ MOST_IMAGES = 64  # of a batch
 
 
 @dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """What a body may be."""
+
+    size: int  # bytes
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
     """A picture's bytes and the options as they came; `json` says whether they are typed or all text."""
 
@@ -44,9 +53,9 @@ class ReceivedBatch:
     json: bool
 
 
-async def receive_batch(request: Request, most_bytes: int, place: Place) -> ReceivedBatch:
+async def receive_batch(request: Request, limits: BodyLimits, place: Place) -> ReceivedBatch:
     """Read a request that carries many pictures as multipart or in JSON. Raises Problem where the request itself is wrong."""
-    body = await _body(request, most_bytes, place)
+    body = await _body(request, limits, place)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         files, options = await _parsed_form(request, body, MOST_IMAGES)
@@ -66,9 +75,9 @@ async def receive_batch(request: Request, most_bytes: int, place: Place) -> Rece
     return ReceivedBatch(images, options, kind != "multipart/form-data")
 
 
-async def receive(request: Request, most_bytes: int, place: Place) -> Received:
+async def receive(request: Request, limits: BodyLimits, place: Place) -> Received:
     """Read a request that carries one picture as raw bytes, as multipart or in JSON. Raises Problem."""
-    body = await _body(request, most_bytes, place)
+    body = await _body(request, limits, place)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not body:
         raise Problem("empty_body", "the body has 0 bytes; send a picture as the body, as a form or in JSON")
@@ -86,23 +95,28 @@ async def receive(request: Request, most_bytes: int, place: Place) -> Received:
     )
 
 
-async def _body(request: Request, most: int, place: Place) -> bytes:
-    """Read the body, or refuse it by its announced length or as soon as it has passed the limit; hold its bytes."""
-    too_large = Problem("body_too_large", f"the body has more than {most} bytes; send a smaller picture")
+async def _body(request: Request, limits: BodyLimits, place: Place) -> bytes:
+    """Read the body, or refuse it by its announced length or as soon as it has passed a limit; hold its bytes."""
+    closing = {"connection": "close"}  # what is left of the body is not waited for
+    too_large = Problem("body_too_large", f"the body has more than {limits.size} bytes; send a smaller picture", headers=closing)
     announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > most:
+    if announced.isdigit() and int(announced) > limits.size:
         raise too_large
     place.take("body_bytes", int(announced) if announced.isdigit() else 0)
     chunks = bytearray()
     try:
-        async for chunk in request.stream():
-            if len(chunks) + len(chunk) > most:
-                raise too_large
-            if not announced.isdigit():
-                place.take("body_bytes", len(chunk))
-            chunks += chunk
+        async with asyncio.timeout(limits.seconds):
+            async for chunk in request.stream():
+                if len(chunks) + len(chunk) > limits.size:
+                    raise too_large
+                if not announced.isdigit():
+                    place.take("body_bytes", len(chunk))
+                chunks += chunk
     except ClientDisconnect as error:
         raise Problem("empty_body", "the body ended before it was whole; send it again") from error
+    except TimeoutError as error:
+        detail = f"{len(chunks)} bytes came within {limits.seconds:g} s, and not the whole body; send it faster"
+        raise Problem("slow_body", detail, headers=closing) from error
     return bytes(chunks)
 
 

@@ -29,7 +29,7 @@ _ANYWHERE = ("method", "internal")
 _KEYS = ("missing_key", "wrong_key", "rate_limited")
 _INTAKE = (
     "empty_body", "broken_image", "broken_base64", "broken_multipart", "broken_json", "host_not_allowed",
-    "unknown_model", "not_acceptable", "body_too_large", "too_many_pixels", "unsupported_media_type",
+    "unknown_model", "not_acceptable", "slow_body", "body_too_large", "too_many_pixels", "unsupported_media_type",
     "unsupported_image_format", "invalid_option", "overloaded", "not_ready", "deadline_exceeded", *_KEYS, *_ANYWHERE,
 )  # fmt: skip
 

@@ -78,7 +78,7 @@ def build_router(engine: Engine) -> APIRouter:
     async def captions_of_many(request: Request) -> Response:
         negotiate(", ".join(request.headers.getlist("accept")), (JSON,))
         with engine.enter() as place:
-            received = await receive_batch(request, engine.settings.max_body_bytes, place)
+            received = await receive_batch(request, engine.body_limits, place)
             place.take("pictures", len(received.images) - 1)
             options = parse_options(CaptionOptions, received.options, json=received.json)
             name, captioner = engine.captioner(options.model)
@@ -107,7 +107,7 @@ def build_router(engine: Engine) -> APIRouter:
     async def explanations(request: Request) -> Response:
         negotiate(", ".join(request.headers.getlist("accept")), (JSON,))
         with engine.enter() as place:
-            received = await receive(request, engine.settings.max_body_bytes, place)
+            received = await receive(request, engine.body_limits, place)
             options = parse_options(ExplanationOptions, received.options, json=received.json)
             name, captioner = engine.captioner(options.model)
             language = _language(options, captioner, received.json)
@@ -165,7 +165,7 @@ def build_router(engine: Engine) -> APIRouter:
 
 async def _asked(engine: Engine, request: Request, place: Place) -> Asked:
     """Read a request for captions and check what it asks for. Raises Problem."""
-    received = await receive(request, engine.settings.max_body_bytes, place)
+    received = await receive(request, engine.body_limits, place)
     options = parse_options(CaptionOptions, received.options, json=received.json)
     name, captioner = engine.captioner(options.model)
     language = _language(options, captioner, received.json)

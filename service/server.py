@@ -12,7 +12,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.engine import Engine
+from service.protocol import bounded_protocol
+from service.settings import Settings
 
+_STOP_SECONDS = 8  # for what was accepted, once the listener is closed: an idle process ends within 10 s of SIGTERM
 MODEL_FAILED = 70  # exit status: a supervisor restarts the process
 _FLUSH_SECONDS = 1.0  # for the answers of what was accepted, once the model thread has failed
 _LOG = logging.getLogger(__name__)
@@ -21,14 +24,15 @@ _LOG = logging.getLogger(__name__)
 class DrainingServer(uvicorn.Server):
     """A server that stops as a load balancer needs it, and ends with a status that tells why."""
 
-    def __init__(self, app: FastAPI, *, host: str, port: int, drain_seconds: float, stop_seconds: float) -> None:
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
         config = uvicorn.Config(
-            app, host=host, port=port, access_log=False, server_header=False, timeout_graceful_shutdown=round(stop_seconds)
-        )
+            app, host=settings.host, port=settings.port, http=bounded_protocol(settings), ws="none", access_log=False,
+            server_header=False, timeout_graceful_shutdown=_STOP_SECONDS,
+        )  # fmt: skip
         super().__init__(config)
         self.status = 0
         self._engine: Engine = app.state.engine
-        self._drain_seconds = drain_seconds
+        self._drain_seconds = settings.drain_seconds
         app.state.on_failure = self._model_failed
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -1,0 +1,140 @@
+"""Connections that send slowly, nothing, or without end: cut off as told, and nobody else waits for them."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+
+import pytest
+
+from service import Settings, create_app
+from service.server import DrainingServer
+
+
+@pytest.fixture(scope="module")
+def port(tiny_captioner):
+    """Serve the tiny captioner by the real server, with short limits."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number = probe.getsockname()[1]
+    settings = Settings(port=number, header_seconds=1.0, body_seconds=1.0, max_header_bytes=8192, max_headers=50)
+    server = DrainingServer(create_app({"tiny": tiny_captioner}, settings), settings)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    for _ in range(200):
+        if server.started:
+            break
+        time.sleep(0.05)
+    yield number
+    server.should_exit = True
+    thread.join()
+
+
+def talk(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
+    """Send parts with pauses, as long as nothing comes back; returns all that comes until the other end closes."""
+    answer = bytearray()
+
+    def listen(line: socket.socket) -> None:
+        try:
+            while block := line.recv(65536):
+                answer.extend(block)
+        except (ConnectionError, TimeoutError):
+            return
+
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as line:
+        listener = threading.Thread(target=listen, args=(line,))
+        listener.start()
+        try:
+            for part in parts:
+                line.sendall(part)
+                time.sleep(pause)
+                if answer:
+                    break
+        except (ConnectionError, TimeoutError):
+            pass
+        listener.join(timeout=6)
+    return bytes(answer)
+
+
+def head(path: str = "/v1/captions", **headers: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: x", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+def alive(port: int) -> float:
+    """Return the seconds that another client's probe takes."""
+    started = time.monotonic()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("GET", "/livez")
+    assert connection.getresponse().status == 200
+    connection.close()
+    return time.monotonic() - started
+
+
+def test_a_connection_that_says_nothing_is_closed(port):
+    started = time.monotonic()
+    assert talk(port).startswith(b"HTTP/1.1 408")
+    assert time.monotonic() - started < 4
+
+
+def test_headers_that_drip_are_cut_off(port):
+    dripping = [b"GET /livez HTTP/1.1\r\nHost: x\r\n", *[b"a", b"b", b"c", b"d"] * 3]
+    assert b"408 Request Timeout" in talk(port, *dripping, pause=0.3)
+
+
+@pytest.mark.parametrize("size", [9_000, 200_000, 8_000_000])
+def test_headers_that_are_too_large_are_refused(port, size):
+    long = b"GET /livez HTTP/1.1\r\nHost: x\r\nx-long: " + b"a" * size + b"\r\n\r\n"
+    answer = talk(port, *(long[at : at + 4096] for at in range(0, len(long), 4096)))
+    assert not answer or answer.startswith(b"HTTP/1.1 431"), "refused, or cut off while it still sends"
+    assert alive(port) < 2
+
+
+def test_too_many_headers_are_refused(port):
+    many = "".join(f"x-{number}: 1\r\n" for number in range(51))
+    assert talk(port, f"GET /livez HTTP/1.1\r\nHost: x\r\n{many}\r\n".encode()).startswith(b"HTTP/1.1 431")
+    endless = b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"a: 1\r\n" * 20_000
+    answer = talk(port, *(endless[at : at + 1024] for at in range(0, len(endless), 1024)))
+    assert not answer or answer.startswith(b"HTTP/1.1 431")
+
+
+def test_a_body_that_drips_is_a_408(port):
+    answer = talk(port, head(content_length="1000"), *[b"x"] * 6, pause=0.3)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"slow_body" in answer
+    assert b"bytes came within 1 s" in answer
+
+
+def test_a_body_that_is_announced_too_large_is_refused_before_it_comes(port):
+    answer = talk(port, head(content_length="200000000"), b"x" * 100)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"connection: close" in answer.lower()
+
+
+def test_a_large_body_behind_short_headers_is_taken(port, photo):
+    data = photo(300, 200)
+    assert len(data) > 100_000
+    answer = talk(port, head(content_length=str(len(data)), connection="close") + data)
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_a_connection_serves_many_requests_each_with_its_own_limits(port, photo):
+    data = photo()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    for _ in range(3):
+        connection.request("POST", "/v1/captions?maps=none", data, {"x-padding": "a" * 6_000})
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200
+    connection.close()
+
+
+def test_many_that_say_nothing_keep_nobody_waiting(port):
+    lines = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(200)]
+    try:
+        assert max(alive(port) for _ in range(5)) < 2
+    finally:
+        for line in lines:
+            line.close()
