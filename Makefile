@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Threads that spin beside a busy neighbour are 10 to 25 times slower than threads that sleep.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: serve test test-all prove-measures prove-shards prove-speed check format clean
+.PHONY: serve test test-all prove-measures prove-shards prove-speed prove-service check format clean
 
 .venv: .venv/installed
 
@@ -36,6 +36,11 @@ prove-shards: .venv
 # Images a second beside transformers' generate: random weights of the published sizes, both on this machine in turns.
 prove-speed: .venv
 	$(BIN)/python -m evaluation speed --peer transformers --turns 3
+
+# The service under load, overload and hostile pictures; some minutes.
+SECONDS ?= 60
+prove-service: .venv
+	$(BIN)/python -m tests.prove_service --seconds $(SECONDS)
 
 check: .venv
 	$(BIN)/ruff check .

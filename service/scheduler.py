@@ -32,7 +32,7 @@ class SchedulerLimits:
 
     rows: int = 32  # rows that step together, over all checkpoints
     encoded_idle: int = 8  # pictures an encoder call while no row runs
-    encoded_busy: int = 2  # and while rows run: they wait for it
+    encoded_busy: int = 4  # and while rows run: they wait for it
 
 
 @dataclass(eq=False, slots=True)
@@ -177,28 +177,47 @@ class Scheduler:
                 running.remove(job)
 
     def _admit(self) -> None:
-        """Encode the next pictures of the groups in turn, as many as rows are free for."""
+        """Encode the next pictures of the groups in turn, as many as rows are free for.
+
+        While rows run and more wait than there is room for, pictures wait until a whole encoder call fits: one of two costs
+        little more than one of one.
+        """
         rows = sum(batch.rows for batch in self._batches.values())
         most = self._limits.encoded_busy if rows else self._limits.encoded_idle
-        chosen: dict[str, list[Job]] = {}
         with self._wake:
-            while most and self._groups:
-                group, queue = next(iter(self._groups.items()))
-                needed = max(1, queue[0].wanted.rows)
-                if rows and rows + needed > self._limits.rows:
+            turns = self._next(most)
+            free = self._limits.rows - rows
+            fitting: list[Job] = []
+            for job in turns:
+                needed = max(1, job.wanted.rows)
+                if needed > free and (rows or fitting):
                     break
-                job = queue.popleft()
-                self._groups.move_to_end(group)
-                if not queue:
-                    del self._groups[group]
-                chosen.setdefault(job.model, []).append(job)
-                rows, most = rows + needed, most - 1
+                fitting.append(job)
+                free -= needed
+            if rows and len(fitting) < len(turns):
+                return
+            for job in fitting:
+                self._groups[job.group].popleft()
+                self._groups.move_to_end(job.group)
+                if not self._groups[job.group]:
+                    del self._groups[job.group]
+        chosen: dict[str, list[Job]] = {}
+        now = time.perf_counter()
+        for job in fitting:
+            job.waited_ms = 1e3 * (now - job.queued)
+            self._metrics.queue_seconds.observe(now - job.queued)
+            chosen.setdefault(job.model, []).append(job)
         for model, jobs in chosen.items():
-            now = time.perf_counter()
-            for job in jobs:
-                job.waited_ms = 1e3 * (now - job.queued)
-                self._metrics.queue_seconds.observe(now - job.queued)
             self._begin(model, jobs)
+
+    def _next(self, most: int) -> list[Job]:
+        """Return the pictures whose turn is next, one of each group, then the second of each, and so on."""
+        found: list[Job] = []
+        depth = 0
+        while len(found) < most and any(len(jobs) > depth for jobs in self._groups.values()):
+            found += [jobs[depth] for jobs in self._groups.values() if len(jobs) > depth]
+            depth += 1
+        return found[:most]
 
     def _begin(self, model: str, jobs: list[Job]) -> None:
         """Encode pictures together, and one by one where that fails: a failure is one picture's own."""
