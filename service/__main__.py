@@ -27,6 +27,7 @@ from model import (
     use_threads,
 )
 from service import Settings, create_app
+from service.logs import start_logging
 from service.server import DrainingServer
 
 _LOG = logging.getLogger("service")
@@ -35,9 +36,9 @@ _LOG = logging.getLogger("service")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         settings = Settings(**{name: value for name, value in vars(options).items() if value is not None})
+        start_logging(settings.log_format)
         threads = use_threads(settings.threads or None)
         captioners = load_captioners(settings)
         app = create_app(captioners, settings)
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"environment:\n{settings}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--config", metavar="FILE.toml", help="settings by their names below, in lower case, without SIGHTLINE_")
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
     parser.add_argument("--checkpoint", action=_Joined, metavar="FOLDER|hub:ID|NAME=…", help="may be given several times")

@@ -128,14 +128,8 @@ class RequestIds:
             endpoint = scope["path"] if scope["path"] in self._known else "other"
             self._metrics.requests.labels(endpoint, str(status)).inc()
             self._metrics.request_seconds.labels(endpoint).observe(took / 1e3)
-            _LOG.info(
-                "request id=%s method=%s path=%r status=%d ms=%.1f",
-                request_id,
-                scope["method"],
-                scope["path"],
-                status,
-                took,
-            )
+            told = {"id": request_id, "method": scope["method"], "path": scope["path"], "status": status, "ms": round(took, 1)}
+            _LOG.info("request %s", " ".join(f"{name}={value!r}" for name, value in told.items()), extra={"fields": told})
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:

@@ -1,14 +1,20 @@
 """What the service can be told from outside: the one place that reads the environment.
 
-Every field is an environment variable SIGHTLINE_<NAME>; the flags of `python -m service` win over it.
+Every field is an environment variable SIGHTLINE_<NAME>, and a key of the TOML file that `config` names. The environment wins
+over the file, the flags of `python -m service` over both.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from model import ConfigError
 
 
 class Settings(BaseSettings):
@@ -16,6 +22,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SIGHTLINE_", extra="ignore")
 
+    config: str = Field("", description="TOML file of these settings; environment and flags win over it")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     checkpoint: str = Field("", description="FOLDER, hub:ID or NAME=either, several with commas; empty: the embedded one")
@@ -44,3 +51,29 @@ class Settings(BaseSettings):
     cors_origins: str = Field("", description="origins whose pages may call, with commas; * is all; empty: none")
     metrics: bool = Field(True, description="serve /metrics")
     docs: bool = Field(True, description="serve /docs and /openapi.json")
+    log_format: Literal["text", "json"] = Field("text", description="of the log on standard error")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where settings come from, what wins first. Raises ConfigError for a file that cannot be used."""
+        path = init_settings().get("config") or os.environ.get("SIGHTLINE_CONFIG", "")
+        if not path:
+            return init_settings, env_settings
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _from_file(path, set(cls.model_fields)))
+
+
+def _from_file(path: str, known: set[str]) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"config is {path!r}, which cannot be read ({error}); it needs a TOML file of settings") from error
+    if unknown := sorted(found.keys() - known):
+        raise ConfigError(f"config {path!r} has unknown settings {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    return found
