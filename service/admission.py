@@ -28,10 +28,13 @@ class Place:
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self._held = {"pictures": 0, "body_bytes": 0, "pixels": 0}
+        self._left = False
 
     def take(self, kind: str, amount: int) -> None:
-        """Hold so much more. Raises Problem, with nothing taken, where it is not to be had."""
-        self._admission.take(kind, amount)
+        """Hold so much more. Raises Problem, with nothing taken, where it is not to be had, or where the request has ended."""
+        if self._left:  # a decoder may ask for a client that has gone meanwhile
+            raise Problem("overloaded", "the request has ended")
+        self._admission.take(kind, amount, self._held[kind])
         self._held[kind] += amount
 
     def give_back(self, kind: str) -> None:
@@ -40,6 +43,7 @@ class Place:
         self._held[kind] = 0
 
     def leave(self) -> None:
+        self._left = True
         for kind in self._held:
             self.give_back(kind)
 
@@ -66,8 +70,9 @@ class Admission:
         finally:
             place.leave()
 
-    def take(self, kind: str, amount: int) -> None:
-        if self._used[kind] + amount > self._most[kind] and self._used[kind]:
+    def take(self, kind: str, amount: int, own: int = 0) -> None:
+        """Count so much more of a request that holds `own` already: one alone always finds room."""
+        if self._used[kind] + amount > self._most[kind] and self._used[kind] > own:
             seconds = self._retry_after(self._used["pictures"])
             raise Problem(
                 "overloaded",

@@ -123,6 +123,8 @@ async def _body(request: Request, limits: BodyLimits, place: Place) -> bytes:
 def _query(request: Request) -> dict[str, Any]:
     """Return the options of the query; one that is given twice is a Problem."""
     values: dict[str, Any] = {}
+    if len(request.query_params.multi_items()) > _MOST_FIELDS:
+        raise Problem("invalid_option", f"the query has more than {_MOST_FIELDS} options; there are fewer")
     for name, value in request.query_params.multi_items():
         if name in values:
             raise _twice(name)
@@ -193,6 +195,8 @@ def _parsed_json(request: Request, body: bytes) -> tuple[dict[str, Any], dict[st
         raise Problem("broken_json", f"the JSON cannot be read ({error}); send one object in UTF-8") from error
     if not isinstance(document, dict):
         raise Problem("broken_json", f"the JSON is {type(document).__name__}; send an object with pictures and options")
+    if len(document) > _MOST_FIELDS:
+        raise Problem("invalid_option", f"the JSON has {len(document)} members; at most {_MOST_FIELDS} are looked at")
     if query := _query(request):
         name = sorted(query)[0]
         raise option_problem(name, f"{name} is in the query; with a JSON body options stand in the JSON", json=False)

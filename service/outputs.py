@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from PIL import Image
@@ -20,7 +21,7 @@ from service.answers import answer_json, grid_json, image_json, sortable_id, wor
 from service.engine import Captioned, Engine, Prepared
 from service.errors import Problem, option_problem, problem_json
 from service.intake import Received
-from service.schemas import CaptionOptions
+from service.schemas import MOST_MAP_VALUES, CaptionOptions
 
 JSON, TEXT, EVENTS, PNG, HTML = "application/json", "text/plain", "text/event-stream", "image/png", "text/html"
 FORMS = (JSON, TEXT, EVENTS, PNG, HTML)
@@ -103,8 +104,12 @@ async def events(engine: Engine, asked: Asked, prepared: Prepared) -> AsyncItera
     work.add_done_callback(lambda _: told.put_nowait(None))
     index = 0
 
-    def word_event(word: Word) -> bytes:
-        return _event("word", {"index": index, **word_json(word, view, grid, target)})
+    async def word_event(word: Word) -> bytes:
+        if target is not None and (index + 1) * target.cells > MOST_MAP_VALUES:
+            detail = f"map_size is {asked.options.map_size!r}: its maps are more than {MOST_MAP_VALUES} values"
+            raise option_problem("map_size", detail, json=asked.received.json)
+        made = partial(word_json, word, view, grid, target)
+        return _event("word", {"index": index, **await loop.run_in_executor(engine.writers, made)})
 
     try:
         yield _event("start", {"id": identity, "model": asked.model, "image": image_json(view), "grid": grid_json(view, grid)})
@@ -119,14 +124,19 @@ async def events(engine: Engine, asked: Asked, prepared: Prepared) -> AsyncItera
                 continue
             if word is None:
                 break
-            yield word_event(word)
+            yield await word_event(word)
             index += 1
         found = work.result()
         for word in found.captions.captions[0].words[index:]:
-            yield word_event(word)
+            yield await word_event(word)
             index += 1
-        body = answer_json("caption", asked.model, asked.language, view, found.captions, target, found.timing, identity)
-        yield _event("caption", body)
+        words = sum(len(caption.words) for caption in found.captions.captions)
+        if target is not None and words * target.cells > MOST_MAP_VALUES:
+            detail = f"map_size is {asked.options.map_size!r}: {words} words of it are more than {MOST_MAP_VALUES} values"
+            raise option_problem("map_size", detail, json=asked.received.json)
+        made = partial(answer_json, "caption", asked.model, asked.language, view, found.captions, target, found.timing, identity)
+        body = await loop.run_in_executor(engine.writers, made)
+        yield await loop.run_in_executor(engine.writers, _event, "caption", body)
     except TextError as error:
         yield _event("error", problem_json(option_problem("prompt", str(error), json=asked.received.json), asked.request_id))
     except Problem as problem:

@@ -20,7 +20,8 @@ def bounded_protocol(settings: Settings) -> type[HttpToolsProtocol]:
     """Return uvicorn's protocol with the limits of the settings."""
 
     class Bounded(BoundedProtocol):
-        most_bytes, most_headers, seconds = settings.max_header_bytes, settings.max_headers, settings.header_seconds
+        most_bytes, most_headers = settings.max_header_bytes, settings.max_headers
+        seconds, write_seconds = settings.header_seconds, settings.write_seconds
 
     return Bounded
 
@@ -31,12 +32,16 @@ class BoundedProtocol(HttpToolsProtocol):
     most_bytes: int
     most_headers: int
     seconds: float
+    write_seconds: float
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._waiting: asyncio.TimerHandle | None = None
         self._reads_headers = True
         self._received = 0  # bytes of the headers that are being read
+        self._tail = b""  # their last three
+        self._framing = 0  # bytes behind the headers that are no body: chunk sizes, trailers
+        self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -44,23 +49,32 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._stop_unread()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Count what comes while headers are read; refuse before the parser keeps too much of it."""
         if self._reads_headers:
             self._received += len(data)
-            # A first block may hold headers and the beginning of a body: that is judged by where the headers end.
-            head = self._received if b"\r\n\r\n" not in data else self._received - len(data) + data.index(b"\r\n\r\n")
+            # A block may hold the end of the headers and the beginning of a body: only what comes before is judged.
+            end = (self._tail + data).find(b"\r\n\r\n")
+            head = self._received if end < 0 else self._received - len(data) - len(self._tail) + end
+            self._tail = (self._tail + data)[-3:]
             if head > self.most_bytes:
                 self._refuse(_TOO_LARGE)
                 return
+        else:
+            self._framing += len(data)
         super().data_received(data)
+        if self._framing > self.most_bytes:
+            self._refuse(_TOO_LARGE)
+        elif self._waiting is None and self.cycle is not None and self.cycle.response_complete:
+            self._wait()  # a beginning of another request, or the rest of a body that nobody reads
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if not self._reads_headers:  # another request of the same connection
-            self._reads_headers, self._received = True, 0
+            self._reads_headers, self._received, self._tail, self._framing = True, 0, b"", 0
             self._wait()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -75,12 +89,27 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._framing = max(0, self._framing - 9 * len(body))  # a chunk of one byte has eight around it
         if self.cycle is not None and not self.transport.is_closing():
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self.cycle is not None and not self.transport.is_closing():
             super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stop_unread()
+        self._unread = self.loop.call_later(self.write_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_unread()
+
+    def _stop_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _wait(self) -> None:
         self._stop_waiting()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import reprlib
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -89,13 +90,13 @@ def parse_options(kind: type[OptionsT], values: dict[str, Any], *, json: bool) -
 
 
 def _option_error(kind: type[BaseModel], entry: Any, json: bool) -> dict[str, str]:
-    name = str(entry["loc"][0]) if entry["loc"] else ""
+    name = str(entry["loc"][0])[:80] if entry["loc"] else ""
     if entry["type"] == "extra_forbidden":
         known = ", ".join(sorted(kind.model_fields))
         return named_option(name, f"there is no option {name!r}; the options are {known}", json=json)
     if entry["type"] == "missing":
         return named_option(name, f"{name} is missing; {kind.model_fields[name].description}", json=json)
-    came = repr(entry["input"])
+    came = reprlib.repr(entry["input"])
     return named_option(name, f"{name} is {came[:80]}; {entry['msg'][0].lower()}{entry['msg'][1:]}", json=json)
 
 

@@ -27,7 +27,7 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         config = uvicorn.Config(
             app, host=settings.host, port=settings.port, http=bounded_protocol(settings), ws="none", access_log=False,
-            log_config=None, server_header=False, timeout_graceful_shutdown=_STOP_SECONDS,
+            log_config=None, server_header=False, proxy_headers=False, timeout_graceful_shutdown=_STOP_SECONDS,
         )  # fmt: skip
         super().__init__(config)
         self.status = 0

@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(20_000_000, ge=1, description="largest request body")
     body_seconds: float = Field(30.0, gt=0, description="for a request's body to arrive; then 408")
     header_seconds: float = Field(10.0, gt=0, description="for a connection's first byte and headers; then 408")
+    write_seconds: float = Field(30.0, gt=0, description="for a client to read on; then its connection is closed")
     max_header_bytes: int = Field(32_768, ge=1024, description="a request's line and headers; more are a 431")
     max_headers: int = Field(100, ge=1, description="a request's headers; more are a 431")
     max_pixels: int = Field(24_000_000, ge=1, description="largest picture, width x height by its header")

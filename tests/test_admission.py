@@ -36,6 +36,23 @@ def test_one_request_always_finds_room_in_an_empty_house():
             other.take("body_bytes", 1)
 
 
+def test_who_has_left_takes_nothing_any_more():
+    admission = Admission(AdmissionLimits(), lambda _: 1)
+    with admission.enter() as place:
+        pass
+    with pytest.raises(Problem):
+        place.take("pixels", 7)  # its decoder asks too late
+    assert admission.used == {"pictures": 0, "body_bytes": 0, "pixels": 0}
+
+
+def test_one_batch_alone_finds_room_whatever_its_size():
+    admission = Admission(AdmissionLimits(pictures=20), lambda _: 1)
+    with admission.enter() as place:
+        place.take("pictures", 40)
+        with pytest.raises(Problem), admission.enter():
+            pass
+
+
 def test_what_is_held_is_given_back_when_the_work_fails():
     admission = Admission(AdmissionLimits(), lambda _: 1)
 

@@ -79,6 +79,14 @@ def test_a_failure_while_words_are_told_is_an_event(tiny_captioner, picture):
         assert client.app.state.engine.admission.used["pictures"] == 0
 
 
+def test_maps_too_large_to_tell_are_refused_among_events_too(client, picture, monkeypatch):
+    monkeypatch.setattr("service.outputs.MOST_MAP_VALUES", 300)
+    options = {"map_size": "10x20", "prompt": "a brown dog"}
+    events = read_events(client.post("/v1/captions", content=picture, params=options, headers=EVENTS).text)
+    assert [name for name, _ in events] == ["start", "word", "error"]
+    assert "map_size" in events[-1][1]["detail"]
+
+
 def test_a_contact_sheet_shows_the_photograph_and_every_word(client, photo):
     for size in ((64, 48), (700, 300), (40, 400)):
         answer = client.post("/v1/captions", content=photo(*size), headers=PNG, params={"max_words": 4})

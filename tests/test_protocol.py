@@ -131,6 +131,38 @@ def test_a_connection_serves_many_requests_each_with_its_own_limits(port, photo)
     connection.close()
 
 
+def test_the_end_of_the_headers_may_be_split_between_packets(port, photo):
+    data = photo(300, 200)
+    whole = head(content_length=str(len(data)), connection="close")
+    assert talk(port, whole[:-1], whole[-1:] + data, pause=0.2).startswith(b"HTTP/1.1 200")
+
+
+def test_trailers_without_end_are_cut_off(port):
+    endless = [b"a" * 4096] * 200
+    started = time.monotonic()
+    talk(port, head(transfer_encoding="chunked") + b"0\r\nX: ", *endless, pause=0.002)
+    assert time.monotonic() - started < 6
+    assert alive(port) < 2
+
+
+def test_small_chunks_are_a_body_like_any_other(port, photo):
+    data = photo(64, 48)
+    chunks = b"".join(b"1\r\n" + data[at : at + 1] + b"\r\n" for at in range(len(data))) + b"0\r\n\r\n"
+    answer = talk(port, head(transfer_encoding="chunked", connection="close") + chunks)
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_what_comes_behind_an_answer_does_not_keep_a_connection_open(port):
+    get = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
+    for parts in ((get + b"\r\n", b"\r\n"), (get + b"Content-Length: 10\r\n\r\n", b"x")):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+            line.sendall(parts[0])
+            assert line.recv(4096).startswith(b"HTTP/1.1 200")
+            line.sendall(parts[1])
+            while line.recv(4096):
+                pass  # it is closed within the limits, not after 10 s
+
+
 def test_many_that_say_nothing_keep_nobody_waiting(port):
     lines = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(200)]
     try:

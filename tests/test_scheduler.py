@@ -75,6 +75,48 @@ def test_a_batch_does_not_keep_a_single_caller_waiting(scheduler, views):
     assert finished.index("single") <= 4, "it has its turn after one picture of the batch, not after thirty"
 
 
+def test_no_group_is_kept_waiting_by_those_before_it(scheduler, views):
+    order: list[int] = []
+    jobs = [(group, Job("tiny", Wanted(views[0], GenerationOptions()), group)) for group in range(6) for _ in range(4)]
+    for group, job in jobs:
+        job.done.add_done_callback(lambda _, group=group: order.append(group))
+    running = scheduler(rows=6, encoded_idle=2, encoded_busy=2)
+    with running._wake:
+        for _, job in jobs:
+            running.submit(job)
+    for _, job in jobs:
+        job.done.result(30)
+    assert set(order[:8]) == set(range(6)), "each has had a turn before the first has had two"
+
+
+def test_who_leaves_while_rows_run_frees_them(scheduler, tiny_captioner, views):
+    running = scheduler(rows=3)
+    steps = []
+    from model import CaptionBatch
+
+    original = CaptionBatch.step
+
+    def step(batch):
+        steps.append(list(batch.keys))
+        if len(steps) == 2:
+            leaves.done.cancel()
+        return original(batch)
+
+    CaptionBatch.step = step
+    try:
+        leaves = Job("tiny", Wanted(views[0], GenerationOptions(min_tokens=40, max_words=60)), 1)
+        running.submit(leaves)
+        while not leaves.done.cancelled():
+            time.sleep(0.01)
+        stays = Job("tiny", Wanted(views[1], GenerationOptions()), 2)
+        running.submit(stays)
+        stays.done.result(30)
+    finally:
+        CaptionBatch.step = original
+    assert sum(leaves in keys for keys in steps) <= 3, "no step beyond the running one"
+    assert running.running == 0
+
+
 class Watched(Captioner):
     """Counts encoder calls and steps; can be made to fail or to hang."""
 
