@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,8 @@ from service.engine import Captioned, Engine, Prepared
 from service.errors import Problem, option_problem, problem_json
 from service.intake import Received
 from service.schemas import MOST_MAP_VALUES, CaptionOptions
+
+_LOG = logging.getLogger(__name__)
 
 JSON, TEXT, EVENTS, PNG, HTML = "application/json", "text/plain", "text/event-stream", "image/png", "text/html"
 FORMS = (JSON, TEXT, EVENTS, PNG, HTML)
@@ -141,6 +144,10 @@ async def events(engine: Engine, asked: Asked, prepared: Prepared) -> AsyncItera
         yield _event("error", problem_json(option_problem("prompt", str(error), json=asked.received.json), asked.request_id))
     except Problem as problem:
         yield _event("error", problem_json(problem, asked.request_id))
+    except Exception as error:
+        _LOG.error("bug id=%s", asked.request_id, exc_info=error)
+        bug = Problem("internal", "a bug of the service; the log has it under the request id")
+        yield _event("error", problem_json(bug, asked.request_id))
     finally:
         work.cancel()
 

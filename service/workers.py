@@ -81,9 +81,9 @@ class DecoderPool:
 
     def _converse(self, asked: tuple[Any, ...], admit: Callable[[int], None]) -> tuple[ImageView, Image.Image | None]:
         worker = self._free.get()
-        if not worker.process.is_alive():  # killed while it had nothing to do: that is no picture's fault
-            worker = self._replaced(worker)
         try:
+            if not worker.process.is_alive():  # killed while it had nothing to do: that is no picture's fault
+                worker = self._replaced(worker)
             worker.line.send(asked)
             pixels = self._heard(worker)
             try:
@@ -123,8 +123,9 @@ class DecoderPool:
         return _Worker(process, ours)
 
     def _replaced(self, worker: _Worker) -> _Worker:
+        hired = self._hired()  # first: where no process can be made, the old one stays to be replaced the next time
         self._dismiss(worker)
-        return self._hired()
+        return hired
 
     def _dismiss(self, worker: _Worker) -> None:
         with contextlib.suppress(OSError):

@@ -103,6 +103,26 @@ def test_a_decoder_that_is_killed_at_work_costs_its_picture(lonely, photo):
     assert decode(lonely, photo()).source_size == (64, 48)
 
 
+def test_a_client_that_leaves_before_its_size_is_known_holds_no_pixels(lonely, photo):
+    """The decoder's thread goes on, and asks for room when nobody is there any more."""
+    (process,) = lonely.processes
+    admission = room()
+
+    async def leave() -> None:
+        with admission.enter() as place:
+            work = asyncio.ensure_future(lonely.decode(photo(), CONFIG, ImageLimits(), place))
+            await asyncio.sleep(0.2)
+            work.cancel()
+            await asyncio.wait([work])
+        os.kill(process.pid, signal.SIGCONT)
+        await asyncio.sleep(0.5)
+
+    os.kill(process.pid, signal.SIGSTOP)
+    asyncio.run(leave())
+    assert admission.used == {"pictures": 0, "body_bytes": 0, "pixels": 0}
+    assert decode(lonely, photo()).source_size == (64, 48)
+
+
 def test_a_decoder_that_hangs_is_killed_in_time(lonely, photo):
     pid = lonely.processes[0].pid
     os.kill(pid, signal.SIGSTOP)

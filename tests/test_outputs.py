@@ -79,6 +79,20 @@ def test_a_failure_while_words_are_told_is_an_event(tiny_captioner, picture):
         assert client.app.state.engine.admission.used["pictures"] == 0
 
 
+def test_a_bug_while_words_are_told_is_an_event_and_gives_nothing_away(tiny_captioner, picture):
+    class Failing(Captioner):
+        def read_out(self, *arguments: object, **options: object):
+            raise RuntimeError("secret")
+
+    failing = Failing.__new__(Failing)
+    failing.__dict__ = tiny_captioner.__dict__
+    with TestClient(create_app({"tiny": failing}, Settings()), raise_server_exceptions=False) as client:
+        text = client.post("/v1/captions", content=picture, headers=EVENTS).text
+        assert [name for name, _ in read_events(text)] == ["start", "error"]
+        assert read_events(text)[-1][1]["code"] == "internal"
+        assert "secret" not in text
+
+
 def test_maps_too_large_to_tell_are_refused_among_events_too(client, picture, monkeypatch):
     monkeypatch.setattr("service.outputs.MOST_MAP_VALUES", 300)
     options = {"map_size": "10x20", "prompt": "a brown dog"}
