@@ -176,12 +176,7 @@ def test_both_spellings_of_the_encoder_are_read(family, tmp_path):
 def test_the_authors_blip_file_is_read_under_its_own_names():
     peer = build("blip")
     pixels, tokens = inputs()
-    spelled = {}
-    for name, value in peer.state_dict().items():
-        if name.startswith("vision_model."):
-            for theirs, timms in AUTHORS.items():
-                name = re.sub(theirs, timms, name)
-        spelled[name] = value
+    spelled = as_the_authors_spell(peer.state_dict())
     spelled |= {"text_encoder.x": torch.zeros(1), "itm_head.weight": torch.zeros(1), "image_queue": torch.zeros(1)}
     config, generation = peer.config.to_dict(), peer.generation_config.to_dict()
     encoder, decoder, weights = convert_network(config, generation, spelled)
@@ -201,6 +196,17 @@ AUTHORS = {
     r"\.self_attn\.projection": ".attn.proj",
     r"\.self_attn\.qkv": ".attn.qkv",
 }
+
+
+def as_the_authors_spell(tensors):
+    """Return BLIP's tensors under the names of its authors' .pth."""
+    spelled = {}
+    for name, value in tensors.items():
+        if name.startswith("vision_model."):
+            for theirs, timms in AUTHORS.items():
+                name = re.sub(theirs, timms, name)
+        spelled[name] = value
+    return spelled
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
 import torch
@@ -22,7 +21,7 @@ from model.pretrained.vocabulary import source_tokenizer
 from tests.peers import end_competes, redrawn
 from tests.test_convert import edit, photographs, png, saved
 from tests.test_foreign_tokenizers import KINDS, MORE
-from tests.test_pretrained import AUTHORS
+from tests.test_pretrained import as_the_authors_spell
 
 YAML = (
     "image_root: '/data/COCO/'\nvit: 'base'\nimage_size: 16\nmax_length: 14\nmin_length: 7\nnum_beams: 3\nprompt: 'a dog on '\n"
@@ -47,14 +46,8 @@ def of_the_authors(folder):
     vision |= {"image_size": 16, "patch_size": 4, "layer_norm_eps": 1e-6}
     peer = BlipForConditionalGeneration(BlipConfig(text_config=told, vision_config=vision)).eval()
     peer = end_competes(redrawn(peer, 18), -1.5).requires_grad_(False)
-    spelled = {}
-    for name, value in peer.state_dict().items():
-        if name.startswith("vision_model."):
-            for theirs, timms in AUTHORS.items():
-                name = re.sub(theirs, timms, name)
-        spelled[name] = value
     folder.mkdir()
-    torch.save({"model": spelled, "epoch": 5}, folder / "model_caption.pth")
+    torch.save({"model": as_the_authors_spell(peer.state_dict()), "epoch": 5}, folder / "model_caption.pth")
     (folder / "med_config.json").write_text(json.dumps(text | {"encoder_width": 128, "model_type": "bert"}))
     (folder / "caption_coco.yaml").write_text(YAML)
     write_vocab_txt(inner, folder / "vocab.txt", without=("[DEC]", "[ENC]"))
