@@ -150,7 +150,8 @@ class Captioner:
             finished = generation.run()
         decoded = time.perf_counter()
         found = [finished[index] for index in range(len(views))]
-        captions = self.read_out(features, views, found, options.prompt, state, maps=maps, reliance=reliance)
+        given = [options.prompt] * len(views)
+        captions = self.read_out(features, views, found, given, state, maps=maps, reliance=reliance)
         done = time.perf_counter()
         timing = Timing(1e3 * (encoded - started), 1e3 * (decoded - encoded), 1e3 * (done - decoded))
         return [ImageCaptions(tuple(group), features.grid, timing) for group in captions]
@@ -172,7 +173,7 @@ class Captioner:
             generation.add(features, ["stream"], [options], state)
 
         def read(found: list[Hypothesis]) -> list[Caption]:
-            (group,) = self.read_out(features, [view], [found], options.prompt, state, maps=maps, reliance=reliance)
+            (group,) = self.read_out(features, [view], [found], [options.prompt], state, maps=maps, reliance=reliance)
             return group
 
         while generation.rows:
@@ -246,7 +247,7 @@ class Captioner:
         features: ImageFeatures,
         views: Sequence[ImageView],
         found: Sequence[Sequence[Hypothesis]],
-        given: str | Sequence[Sequence[str]],
+        given: Sequence[str | Sequence[str]],
         state: DecoderState | None = None,
         *,
         maps: bool,
@@ -254,8 +255,8 @@ class Captioner:
     ) -> list[list[Caption]]:
         """Replay the hypotheses of each image and make captions of them.
 
-        `given` is what a person wrote: the prompt that all captions begin with, or every caption whole. `state` is the
-        images' own, where the caller has started it.
+        `given` is what a person wrote for each image: the prompt that its captions begin with, or every caption whole.
+        `state` is the images' own, where the caller has started it.
         """
         rows = [(image, hypothesis) for image, group in enumerate(found) for hypothesis in group]
         end = self.config.decoder.end_id
@@ -267,21 +268,19 @@ class Captioner:
         )  # fmt: skip
         captions: list[list[Caption]] = [[] for _ in views]
         for (image, hypothesis), read in zip(rows, replayed, strict=True):
-            text, places = self._shown(hypothesis, given, image, len(captions[image]))
+            text, places = self._shown(hypothesis, given[image], len(captions[image]))
             words = self._words(hypothesis, read, text, places, views[image], features.grid)
             reason = "stop" if hypothesis.finished else "length"
             captions[image].append(Caption(text, words, sum(read.log_probs), reason))
         return captions
 
-    def _shown(
-        self, hypothesis: Hypothesis, given: str | Sequence[Sequence[str]], image: int, number: int
-    ) -> tuple[str, list[int]]:
+    def _shown(self, hypothesis: Hypothesis, given: str | Sequence[str], number: int) -> tuple[str, list[int]]:
         """Return the text to show, and the place in it of every code point of the tokenizer's own spelling.
 
         What a person wrote stays as it was written.
         """
         spelled = self._tokenizer.decode(hypothesis.tokens)
-        written = given if isinstance(given, str) else given[image][number]
+        written = given if isinstance(given, str) else given[number]
         places = self._tokenizer.align(written)
         text = written + spelled[len(places) :] if isinstance(given, str) else written
         return text, places + [len(written) + place for place in range(len(spelled) - len(places))]

@@ -43,6 +43,10 @@ class ImageFeatures:
     def select(self, images: list[int]) -> ImageFeatures:
         return ImageFeatures(self.tokens[images], self.grid, self.prefix)
 
+    def append(self, other: ImageFeatures) -> ImageFeatures:
+        """Return these images and those of `other`, of the same encoder, behind them."""
+        return ImageFeatures(torch.cat([self.tokens, other.tokens]), self.grid, self.prefix)
+
 
 class ConvolutionalStem(nn.Module):
     """Feature maps of a timm backbone at one or more strides, joined on the finest one's grid: (B, F, rows, columns)."""

@@ -10,25 +10,15 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from pydantic import ValidationError
 
-from model import (
-    DEFAULT_CHECKPOINT,
-    Box,
-    Captioner,
-    CaptionerError,
-    ConfigError,
-    ImageView,
-    checkpoint_folder,
-    choose_precision,
-    load_checkpoint,
-    use_threads,
-)
+from model import CaptionerError, use_threads
 from service import Settings, create_app
+from service.checkpoints import load_captioners
 from service.logs import start_logging
 from service.server import DrainingServer
+from service.workers import start_decoder_server
 
 _LOG = logging.getLogger("service")
 
@@ -39,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings(**{name: value for name, value in vars(options).items() if value is not None})
         start_logging(settings.log_format)
+        start_decoder_server()
         threads = use_threads(settings.threads or None)
         captioners = load_captioners(settings)
         app = create_app(captioners, settings)
@@ -50,34 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     server = DrainingServer(app, settings)
     server.run()
     return server.status
-
-
-def load_captioners(settings: Settings) -> dict[str, Captioner]:
-    """Load every checkpoint that the settings name, and let each write one caption: the first client waits for none."""
-    named = [entry.strip() for entry in settings.checkpoint.split(",") if entry.strip()]
-    folders = dict(map(_named, named)) if named else {"default": DEFAULT_CHECKPOINT}
-    if len(folders) < len(named):
-        raise ConfigError(f"checkpoint is {settings.checkpoint!r}; two folders have one name: write NAME=FOLDER")
-    precision = choose_precision(settings.dtype)
-    captioners = {name: Captioner(load_checkpoint(checkpoint_folder(folder)), precision) for name, folder in folders.items()}
-    for captioner in captioners.values():
-        size = captioner.image_config
-        captioner.caption([blank_view(size.width, size.height)])
-    return captioners
-
-
-def blank_view(width: int, height: int) -> ImageView:
-    """Return a grey picture."""
-    import torch
-
-    return ImageView(torch.zeros(3, height, width), (width, height), Box(0, 0, width, height), "PNG", 1)
-
-
-def _named(text: str) -> tuple[str, str]:
-    if text.startswith("hub:"):
-        return text.partition("@")[0].rpartition("/")[2], text
-    name, equals, folder = text.partition("=")
-    return (name, folder) if equals else (Path(text).resolve().name, text)
 
 
 def _parser() -> argparse.ArgumentParser:

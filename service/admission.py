@@ -17,9 +17,9 @@ from service.errors import Problem
 class AdmissionLimits:
     """What may be in the house at once, waiting or worked on."""
 
-    pictures: int = 96
-    body_bytes: int = 400_000_000
-    pixels: int = 96_000_000  # of pictures being decoded
+    pictures: int
+    body_bytes: int
+    pixels: int  # of pictures being decoded
 
 
 class Place:

@@ -7,9 +7,13 @@ import secrets
 import time
 from typing import Any
 
-from model import Captioner, ImageCaptions, ImageView, PatchGrid, Word, resample, to_json
-from service.schemas import significant
+import torch
+from pydantic_core import to_json as json_bytes
+from torch import Tensor
 
+from model import Captioner, ImageCaptions, ImageView, PatchGrid, Word, resample, to_json
+
+_DIGITS = 6  # significant ones of a map's values
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -23,7 +27,7 @@ def answer_json(
     timing: dict[str, float],
     identity: str = "",
 ) -> dict[str, Any]:
-    """Return the answer of a caption or an explanation; `target` is the grid that maps are resampled to."""
+    """Return the answer of a caption or an explanation, for `encode`; `target` is the grid that maps are resampled to."""
     return {
         "id": identity or f"{'cap' if kind == 'caption' else 'exp'}_{sortable_id()}",
         "object": kind,
@@ -35,7 +39,7 @@ def answer_json(
                 "text": caption.text,
                 "language": language,
                 "finish_reason": caption.finish_reason,
-                "log_probability": caption.log_probability,
+                "log_probability": _finite(caption.log_probability),
                 "confidence": None,
                 "words": [word_json(word, view, answer.grid, target) for word in caption.words],
             }
@@ -44,6 +48,41 @@ def answer_json(
         "grid": grid_json(view, answer.grid),
         "timing": {name: round(value, 3) for name, value in timing.items()},
     }
+
+
+def encode(body: dict[str, Any]) -> bytes:
+    """Return an answer as JSON. Maps, its only tensors, are written one by one.
+
+    So no call holds the interpreter's lock for longer than one map takes, 15 ms where it is the largest; json.dumps of the
+    whole took a second.
+    """
+    maps: list[Tensor] = []
+
+    def later(value: Any) -> str:
+        maps.append(value)
+        return "@"
+
+    # No text can hold this sequence: its quotes would be escaped.
+    head, *rest = json_bytes(body, fallback=later).split(b'"values":"@"')
+    pieces = [head]
+    for values, after in zip(maps, rest, strict=True):
+        pieces += [b'"values":', json_bytes(values.tolist()), after]
+    return b"".join(pieces)
+
+
+def _finite(value: float) -> float:
+    """Return a number that JSON can hold. Raises ValueError: a network that gives none is broken, and that is no answer."""
+    if not math.isfinite(value):
+        raise ValueError(f"the network gave {value}")
+    return value
+
+
+def _rounded(values: Tensor) -> Tensor:
+    """Round to significant digits, in float64: what is left prints short."""
+    exact = values.double()
+    power = _DIGITS - 1 - torch.floor(torch.log10(exact.clamp(min=1e-300)))
+    scale = torch.pow(10.0, power)
+    return torch.round(exact * scale) / scale
 
 
 def image_json(view: ImageView) -> dict[str, Any]:
@@ -89,13 +128,13 @@ def sortable_id() -> str:
 
 
 def word_json(word: Word, view: ImageView, grid: PatchGrid, target: PatchGrid | None) -> dict[str, Any]:
-    """Return a word; `target` is the grid that its map is resampled to."""
+    """Return a word, for `encode`; `target` is the grid that its map is resampled to."""
     found = word.map
     body: dict[str, Any] = {
         "text": word.text,
         "start": word.start,
         "end": word.end,
-        "log_probability": word.log_probability,
+        "log_probability": _finite(word.log_probability),
         "probability": math.exp(word.log_probability),
         "image_reliance": word.image_reliance,
         "map": None,
@@ -108,9 +147,5 @@ def word_json(word: Word, view: ImageView, grid: PatchGrid, target: PatchGrid | 
     values, shape = found.values, grid
     if target is not None:
         values, shape = resample(found.values, grid, view.covers, view.source_size, target), target
-    body["map"] = {
-        "rows": shape.rows,
-        "columns": shape.columns,
-        "values": [significant(value) for value in values.tolist()],
-    }
+    body["map"] = {"rows": shape.rows, "columns": shape.columns, "values": _rounded(values)}
     return body | {"image_mass": found.image_mass, "focus": found.focus, "box": list(word.box or ())}

@@ -29,6 +29,7 @@ from service.security import Guard, read_keys
 from service.settings import Settings
 
 _LOG = logging.getLogger(__name__)
+_TRACE = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")  # W3C Trace Context
 _REQUEST_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
 
 
@@ -46,8 +47,8 @@ def create_app(captioners: dict[str, Captioner], settings: Settings) -> FastAPI:
         try:
             yield
         finally:
-            watch.cancel()
             await asyncio.get_running_loop().run_in_executor(None, engine.stop)
+            watch.cancel()  # last: the model may hang over what was accepted
 
     app = FastAPI(
         title="Sightline",
@@ -68,8 +69,9 @@ def create_app(captioners: dict[str, Captioner], settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_bug)
     app.add_middleware(
-        Guard, keys=read_keys(settings.keys_file), requests_a_minute=settings.requests_a_minute, metrics=engine.metrics
-    )
+        Guard, keys=read_keys(settings.keys_file), admin_keys=read_keys(settings.admin_keys_file, "admin_keys_file"),
+        requests_a_minute=settings.requests_a_minute, metrics=engine.metrics,
+    )  # fmt: skip
     if origins := [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]:
         app.add_middleware(
             CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"],
@@ -108,7 +110,8 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        headers = dict(scope["headers"])
+        sent = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = sent if _REQUEST_ID.match(sent) else secrets.token_hex(12)
         scope.setdefault("state", {})["request_id"] = request_id
         started, status = time.perf_counter(), 500
@@ -117,8 +120,7 @@ class RequestIds:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
+                MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
         try:
@@ -129,6 +131,9 @@ class RequestIds:
             self._metrics.requests.labels(endpoint, str(status)).inc()
             self._metrics.request_seconds.labels(endpoint).observe(took / 1e3)
             told = {"id": request_id, "method": scope["method"], "path": scope["path"], "status": status, "ms": round(took, 1)}
+            trace = headers.get(b"traceparent", b"").decode("latin-1")
+            if _TRACE.match(trace):
+                told["trace"] = trace
             _LOG.info("request %s", " ".join(f"{name}={value!r}" for name, value in told.items()), extra={"fields": told})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,15 +15,18 @@ from typing import Any, TypeVar
 from PIL import Image
 from starlette.requests import Request
 
-from model import Captioner, ImageCaptions, ImageError, ImageLimits, ImageView, Wanted, Word
+from model import Captioner, CaptionerError, ImageCaptions, ImageError, ImageLimits, ImageView, Wanted, Word
 from service.admission import Admission, AdmissionLimits, Place
-from service.errors import Problem
-from service.intake import BodyLimits
+from service.checkpoints import load_captioner
+from service.errors import Problem, option_problem
+from service.fetch import Fetcher
+from service.intake import BodyLimits, Received
 from service.metrics import Metrics
 from service.scheduler import Job, Scheduler, SchedulerLimits, Unserved
 from service.settings import Settings
 from service.workers import DecoderLimits, DecoderPool
 
+_LOG = logging.getLogger(__name__)
 _WATCH_SECONDS = 0.25  # between two looks at the model thread
 
 _T = TypeVar("_T")
@@ -63,17 +67,18 @@ class Engine:
         self.limits = limits
         self.body_limits = BodyLimits(settings.max_body_bytes, settings.body_seconds)
         self.metrics = Metrics()
-        self.scheduler = Scheduler(captioners, SchedulerLimits(rows=settings.batch_rows), self.metrics)
+        self.scheduler = Scheduler(SchedulerLimits(settings.batch_rows, settings.encoder_images), self.metrics)
         self.metrics.watch_queue(lambda: self.scheduler.waiting)
         for name, captioner in captioners.items():
-            told = {"parameters": str(captioner.parameters), "dtype": str(captioner.precision.dtype).removeprefix("torch.")}
-            self.metrics.model.labels(name).info(told)
+            self.metrics.tell_model(name, captioner)
         self.admission = Admission(
             AdmissionLimits(settings.queue_images, settings.queue_bytes, settings.queue_pixels), self.scheduler.rate.retry_after
         )
         self.decoders = DecoderPool(DecoderLimits(settings.decoders, settings.decode_seconds, settings.decode_memory))
+        self.fetcher = Fetcher(settings)
         self.writers = ThreadPoolExecutor(2, thread_name_prefix="write")  # of answers: large maps must not keep the loop
         self.draining = False
+        self._loading = asyncio.Lock()
 
     def start(self) -> None:
         self.scheduler.start()
@@ -120,25 +125,42 @@ class Engine:
         with self.admission.enter() as place:
             yield place
 
-    async def prepare(self, name: str, image: bytes, place: Place, edge: int = 0) -> Prepared:
+    async def load(self, name: str, source: str) -> Captioner:
+        """Put another checkpoint in the place of one: who has come already is answered by the old one. Raises Problem."""
+        _, old = self.captioner(name)
+        if self._loading.locked():
+            raise Problem("overloaded", "another checkpoint is being loaded; try again", headers={"Retry-After": "10"})
+        async with self._loading:
+            loop = asyncio.get_running_loop()
+            try:
+                new = await loop.run_in_executor(None, load_captioner, source, old.precision)
+            except CaptionerError as error:
+                raise option_problem("checkpoint", str(error), json=True) from error
+        self.captioners[name] = new
+        self.metrics.tell_model(name, new)
+        _LOG.info("loaded model=%s checkpoint=%r", name, source)
+        return new
+
+    async def prepare(self, captioner: Captioner, received: Received, place: Place, edge: int = 0) -> Prepared:
         """Decode a picture for a checkpoint, and for people too where an `edge` is given. Raises Problem."""
         loop = asyncio.get_running_loop()
+        image = received.image or await self.fetcher.fetch(received.url, place)
         started = loop.time()
         try:
-            view, shown = await self.decoders.decode(image, self.captioners[name].image_config, self.limits, place, edge)
+            view, shown = await self.decoders.decode(image, captioner.image_config, self.limits, place, edge)
         except ImageError as error:
             raise Problem(error.code, str(error)) from error
         return Prepared(view, shown, 1e3 * (loop.time() - started))
 
     async def caption(
-        self, name: str, prepared: Prepared, wanted: Wanted, group: object, progress: Progress | None = None
+        self, captioner: Captioner, prepared: Prepared, wanted: Wanted, group: object, progress: Progress | None = None
     ) -> Captioned:
         """Have a picture captioned; `progress` is told words in the loop as they become final.
 
         Raises Problem; TextError where a text does not fit the checkpoint.
         """
         loop = asyncio.get_running_loop()
-        job = Job(name, wanted, group)
+        job = Job(captioner, wanted, group)
         if progress is not None:
             job.progress = partial(_tell, loop, progress)
         try:
@@ -156,26 +178,39 @@ class Engine:
         }
         return Captioned(prepared.view, found, timing, prepared.photograph)
 
-    async def in_time(self, request: Request, work: Coroutine[Any, Any, _T]) -> _T:
+    def deadline(self) -> float:
+        """Return when a request whose body has come must have been answered, in the loop's time."""
+        return asyncio.get_running_loop().time() + self.settings.deadline_seconds
+
+    async def in_time(self, request: Request, work: Coroutine[Any, Any, _T], deadline: float) -> _T:
         """Await work for as long as its client waits and its deadline allows; what is left of it is dropped.
 
         Raises Problem (504), ClientLeft.
         """
         task = asyncio.ensure_future(work)
         gone = asyncio.ensure_future(_left(request))
+        left = deadline - asyncio.get_running_loop().time()
         try:
-            await asyncio.wait({task, gone}, timeout=self.settings.deadline_seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, gone}, timeout=max(0.0, left), return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
             if gone.done():
                 raise ClientLeft
-            seconds = self.settings.deadline_seconds
-            raise Problem("deadline_exceeded", f"no caption was found within {seconds:g} s; ask for fewer beams, or later")
+            raise self.too_late()
         finally:
-            for left in (task, gone):
-                left.cancel()
+            for dropped in (task, gone):
+                dropped.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await left
+                    await dropped
+
+    def too_late(self) -> Problem:
+        """Return the problem of a request whose deadline has come."""
+        seconds = self.settings.deadline_seconds
+        return Problem("deadline_exceeded", f"no answer was ready within {seconds:g} s; ask for fewer beams, or later")
+
+    async def in_writer(self, work: Callable[[], _T]) -> _T:
+        """Do what takes some milliseconds of an answer outside of the loop, which others wait for."""
+        return await asyncio.get_running_loop().run_in_executor(self.writers, work)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, progress: Progress, words: tuple[Word, ...]) -> None:

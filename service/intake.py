@@ -37,11 +37,12 @@ class BodyLimits:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A picture's bytes and the options as they came; `json` says whether they are typed or all text."""
+    """A picture's bytes, or where they are, and the options as they came; `json`: they are typed, else all text."""
 
     image: bytes
     options: dict[str, Any]
     json: bool
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,11 @@ class ReceivedBatch:
     images: list[bytes | Problem]
     options: dict[str, Any]
     json: bool
+
+
+async def receive_json(request: Request, limits: BodyLimits, place: Place) -> dict[str, Any]:
+    """Read a request that carries a JSON object and no picture. Raises Problem."""
+    return _parsed_json(request, await _body(request, limits, place))[0]
 
 
 async def receive_batch(request: Request, limits: BodyLimits, place: Place) -> ReceivedBatch:
@@ -178,11 +184,13 @@ async def _sorted(form: FormData, options: dict[str, Any], most: int) -> tuple[l
 
 def _from_json(request: Request, body: bytes) -> Received:
     document, options = _parsed_json(request, body)
-    if document.get("url") is not None:
-        raise Problem("host_not_allowed", "a 'url' was sent; this service fetches none: send the picture's bytes")
-    image = document.get("image")
+    image, url = document.get("image"), document.get("url")
+    if url is not None:
+        if image is not None or not isinstance(url, str):
+            raise option_problem("url", "url must be text, and come without image", json=True)
+        return Received(b"", options, True, url)
     if not isinstance(image, str):
-        detail = f"image is {type(image).__name__}; it must be base64 text or a data: URL"
+        detail = f"image is {type(image).__name__}; it must be base64 text or a data: URL, or url be sent instead"
         raise option_problem("image", detail, json=True)
     return Received(_decoded(image), options, True)
 

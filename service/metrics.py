@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from model import Captioner
+
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64)
 
@@ -41,6 +43,11 @@ class Metrics:
     def watch_queue(self, waiting: Callable[[], int]) -> None:
         """Read the length of the queue whenever somebody asks."""
         self.queue_rows.set_function(waiting)
+
+    def tell_model(self, name: str, captioner: Captioner) -> None:
+        """Say which checkpoint is served under a name."""
+        dtype = str(captioner.precision.dtype).removeprefix("torch.")
+        self.model.labels(name).info({"parameters": str(captioner.parameters), "dtype": dtype})
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -17,6 +17,8 @@ from service.schemas import (
     CaptionsAnswer,
     ExplanationOptions,
     HealthAnswer,
+    LoadOptions,
+    ModelAnswer,
     ModelsAnswer,
     ProblemAnswer,
 )
@@ -67,6 +69,14 @@ def explanations_operation() -> dict[str, Any]:
     return _operation("Explain a caption that somebody else wrote", ExplanationOptions, "The caption with its maps", {})
 
 
+def load_operation() -> dict[str, Any]:
+    """Return FastAPI's arguments for POST /v1/models/{name}/load."""
+    codes = ("missing_key", "wrong_key", "unknown_model", "broken_json", "slow_body", "body_too_large", "invalid_option")
+    operation = _simple("Put another checkpoint in the place of one, without losing a request", ModelAnswer, *codes, "overloaded")
+    body = {"required": True, "content": {"application/json": {"schema": LoadOptions.model_json_schema()}}}
+    return operation | {"openapi_extra": {"requestBody": body}}
+
+
 def _operation(
     summary: str, options: type[BaseModel], answered: str, others: dict[str, Any], answer: type[BaseModel] = CaptionsAnswer
 ) -> dict[str, Any]:
@@ -93,10 +103,10 @@ def _request_body(options: type[BaseModel]) -> dict[str, Any]:
     binary = {"type": "string", "format": "binary"}
     form = {"type": "object", "required": ["image", *needed], "properties": {"image": binary, **schema["properties"]}}
     text = {"type": "string", "description": "base64, or a data: URL"}
-    url = "only where hosts are allowed; this service fetches none"
+    url = "https, instead of image, where the service's settings allow the host"
     document = {
         "type": "object",
-        "required": ["image", *needed],
+        **({"required": needed} if needed else {}),
         "properties": {"image": text, "url": {"type": "string", "description": url}, **schema["properties"]},
         "additionalProperties": False,
     }

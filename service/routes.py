@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from fastapi import APIRouter
@@ -14,9 +14,9 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from model import Captioner, TextError, Wanted
 from service.admission import Place
 from service.answers import answer_json, model_json
-from service.engine import Captioned, Engine, Prepared
+from service.engine import Engine
 from service.errors import PROBLEMS, Problem, option_problem, problem_json
-from service.intake import Received, ReceivedBatch, receive, receive_batch
+from service.intake import Received, receive, receive_batch, receive_json
 from service.metrics import MEDIA_TYPE as METRICS_TYPE
 from service.negotiation import negotiate
 from service.openapi import (
@@ -28,6 +28,7 @@ from service.openapi import (
     batch_operation,
     captions_operation,
     explanations_operation,
+    load_operation,
 )
 from service.outputs import (
     EDGE,
@@ -38,12 +39,14 @@ from service.outputs import (
     PNG,
     TEXT,
     Asked,
-    EventsResponse,
+    caption_json,
+    check_maps,
     contact_sheet_png,
-    events,
     report_html,
 )
-from service.schemas import MOST_CAPTION_WORDS, MOST_MAP_VALUES, CaptionOptions, ExplanationOptions, MapOptions, parse_options
+from service.schemas import MOST_CAPTION_WORDS, CaptionOptions, ExplanationOptions, LoadOptions, MapOptions, parse_options
+from service.sending import held, json_response, timing_header
+from service.stream import events_response
 
 _T = TypeVar("_T")
 
@@ -58,26 +61,17 @@ def build_router(engine: Engine) -> APIRouter:
         with contextlib.ExitStack() as stack:
             place = stack.enter_context(engine.enter())
             asked = await _asked(engine, request, place)
-            image, edge = asked.received.image, EDGE if form in (PNG, HTML) else 0
-            prepared = await engine.in_time(request, engine.prepare(asked.model, image, place, edge))
+            deadline = engine.deadline()
             if form == EVENTS:
-                return EventsResponse(events(engine, asked, prepared), stack.pop_all())
-            found = await _found(engine, request, asked, prepared, form)
-            timing = _timing_header(found.timing)
-            if form == TEXT:
-                return PlainTextResponse(found.captions.captions[0].text + "\n", headers=timing)
-            if form == PNG:
-                sheet = await _in_writer(engine, lambda: contact_sheet_png(found))
-                return Response(sheet, media_type=PNG, headers=timing)
-            if form == HTML:
-                report = await _in_writer(engine, lambda: report_html(found, asked.model, asked.language))
-                return HTMLResponse(report, headers=timing)
-            return await _respond(engine, "caption", asked.model, asked.language, found, asked.options, asked.received)
+                prepared = await engine.in_time(request, engine.prepare(asked.captioner, asked.received, place), deadline)
+                return held(events_response(engine, asked, prepared, deadline), stack)
+            return held(await engine.in_time(request, _captioned(engine, request, asked, place, form), deadline), stack)
 
     @router.post("/v1/captions/batch", **batch_operation())
     async def captions_of_many(request: Request) -> Response:
         negotiate(", ".join(request.headers.getlist("accept")), (JSON,))
-        with engine.enter() as place:
+        with contextlib.ExitStack() as stack:
+            place = stack.enter_context(engine.enter())
             received = await receive_batch(request, engine.body_limits, place)
             place.take("pictures", len(received.images) - 1)
             options = parse_options(CaptionOptions, received.options, json=received.json)
@@ -90,23 +84,32 @@ def build_router(engine: Engine) -> APIRouter:
                 try:
                     if isinstance(image, Problem):
                         raise image
+                    alone = Received(image, received.options, received.json)
                     with engine.admission.enter(0) as pixels:
-                        prepared = await engine.prepare(name, image, pixels)
+                        prepared = await engine.prepare(captioner, alone, pixels)
                     wanted = Wanted(prepared.view, generation, maps=options.maps != "none", reliance=options.reliance)
-                    found = await engine.caption(name, prepared, wanted, request_id)
-                    return await _written(engine, "caption", name, language, found, options, received)
+                    found = await engine.caption(captioner, prepared, wanted, request_id)
+                    check_maps(found, options, json=received.json, pictures=len(received.images))
+                    target = options.target_grid()
+                    return await engine.in_writer(
+                        lambda: answer_json("caption", name, language, found.view, found.captions, target, found.timing)
+                    )
                 except TextError as error:
                     raise option_problem("prompt", str(error), json=received.json) from error
                 except Problem as problem:
                     return problem_json(problem, request_id)
 
-            data = await engine.in_time(request, _gathered([one(image) for image in received.images]))
-            return JSONResponse({"object": "list", "data": data})
+            async def all_of_them() -> Response:
+                data = await _gathered([one(image) for image in received.images])
+                return await json_response(engine, request, lambda: {"object": "list", "data": data})
+
+            return held(await engine.in_time(request, all_of_them(), engine.deadline()), stack)
 
     @router.post("/v1/explanations", **explanations_operation())
     async def explanations(request: Request) -> Response:
         negotiate(", ".join(request.headers.getlist("accept")), (JSON,))
-        with engine.enter() as place:
+        with contextlib.ExitStack() as stack:
+            place = stack.enter_context(engine.enter())
             received = await receive(request, engine.body_limits, place)
             options = parse_options(ExplanationOptions, received.options, json=received.json)
             name, captioner = engine.captioner(options.model)
@@ -115,17 +118,32 @@ def build_router(engine: Engine) -> APIRouter:
                 detail = f"caption has {words} words; at most {MOST_CAPTION_WORDS} can be explained: send a shorter one"
                 raise option_problem("caption", detail, json=received.json)
 
-            async def work() -> Captioned:
-                prepared = await engine.prepare(name, received.image, place)
+            async def work() -> Response:
+                prepared = await engine.prepare(captioner, received, place)
                 maps = options.maps != "none"
                 wanted = Wanted(prepared.view, text=options.caption, maps=maps, reliance=options.reliance)
-                return await engine.caption(name, prepared, wanted, request.scope["state"]["request_id"])
+                try:
+                    found = await engine.caption(captioner, prepared, wanted, request.scope["state"]["request_id"])
+                except TextError as error:
+                    raise option_problem("caption", str(error), json=received.json) from error
+                check_maps(found, options, json=received.json)
+                target = options.target_grid()
+                return await json_response(
+                    engine,
+                    request,
+                    lambda: answer_json("explanation", name, language, found.view, found.captions, target, found.timing),
+                    timing_header(found.timing),
+                )
 
-            try:
-                found = await engine.in_time(request, work())
-            except TextError as error:
-                raise option_problem("caption", str(error), json=received.json) from error
-            return await _respond(engine, "explanation", name, language, found, options, received)
+            return held(await engine.in_time(request, work(), engine.deadline()), stack)
+
+    if engine.settings.admin_keys_file:
+
+        @router.post("/v1/models/{name}/load", **load_operation())
+        async def load(name: str, request: Request) -> Response:
+            with engine.admission.enter(0) as place:  # it must be possible in a full house
+                options = parse_options(LoadOptions, await receive_json(request, engine.body_limits, place), json=True)
+                return JSONResponse(model_json(name, await engine.load(name, options.checkpoint)))
 
     @router.head("/livez", include_in_schema=False)
     @router.get("/livez", **LIVE)
@@ -170,48 +188,25 @@ async def _asked(engine: Engine, request: Request, place: Place) -> Asked:
     name, captioner = engine.captioner(options.model)
     language = _language(options, captioner, received.json)
     generation = options.generation(captioner.config.generation, json=received.json)
-    return Asked(name, language, options, generation, received, request.scope["state"]["request_id"])
+    return Asked(name, captioner, language, options, generation, received, request.scope["state"]["request_id"])
 
 
-async def _found(engine: Engine, request: Request, asked: Asked, prepared: Prepared, form: str) -> Captioned:
-    wanted = asked.wanted(prepared.view, form)
+async def _captioned(engine: Engine, request: Request, asked: Asked, place: Place, form: str) -> Response:
+    """Decode a picture, caption it, and return the captions in the form that was asked for. Raises Problem."""
+    prepared = await engine.prepare(asked.captioner, asked.received, place, EDGE if form in (PNG, HTML) else 0)
     try:
-        return await engine.in_time(request, engine.caption(asked.model, prepared, wanted, asked.request_id))
+        found = await engine.caption(asked.captioner, prepared, asked.wanted(prepared.view, form), asked.request_id)
     except TextError as error:
         raise option_problem("prompt", str(error), json=asked.received.json) from error
-
-
-async def _respond(
-    engine: Engine, kind: str, model: str, language: str, found: Captioned, options: MapOptions, received: Received
-) -> Response:
-    body = await _written(engine, kind, model, language, found, options, received)
-    return await _in_writer(engine, lambda: JSONResponse(body, headers=_timing_header(found.timing)))
-
-
-async def _written(
-    engine: Engine,
-    kind: str,
-    model: str,
-    language: str,
-    found: Captioned,
-    options: MapOptions,
-    received: Received | ReceivedBatch,
-) -> dict[str, Any]:
-    """Return an answer's JSON, made in a thread of its own: large maps must not keep the loop from other requests."""
-    target = options.target_grid()
-    pictures = len(received.images) if isinstance(received, ReceivedBatch) else 1
-    words = sum(len(caption.words) for caption in found.captions.captions) * pictures
-    if target is not None and options.maps != "none" and words * target.cells > MOST_MAP_VALUES:
-        detail = (
-            f"map_size is {options.map_size!r}: {words} words of {target.cells} cells are more than {MOST_MAP_VALUES} values; "
-            "ask for smaller maps, fewer captions or fewer pictures"
-        )
-        raise option_problem("map_size", detail, json=received.json)
-    return await _in_writer(engine, lambda: answer_json(kind, model, language, found.view, found.captions, target, found.timing))
-
-
-async def _in_writer(engine: Engine, work: Callable[[], _T]) -> _T:
-    return await asyncio.get_running_loop().run_in_executor(engine.writers, work)
+    timing = timing_header(found.timing)
+    if form == TEXT:
+        return PlainTextResponse(found.captions.captions[0].text + "\n", headers=timing)
+    if form == PNG:
+        return Response(await engine.in_writer(lambda: contact_sheet_png(found)), media_type=PNG, headers=timing)
+    if form == HTML:
+        return HTMLResponse(await engine.in_writer(lambda: report_html(found, asked.model, asked.language)), headers=timing)
+    check_maps(found, asked.options, json=asked.received.json)
+    return await json_response(engine, request, lambda: caption_json(asked, found), timing)
 
 
 async def _gathered(works: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
@@ -231,7 +226,3 @@ def _language(options: MapOptions, captioner: Captioner, json: bool) -> str:
         detail = f"language is {options.language!r}; this checkpoint speaks {', '.join(known.values())}"
         raise option_problem("language", detail, json=json)
     return known[wanted]
-
-
-def _timing_header(timing: dict[str, float]) -> dict[str, str]:
-    return {"server-timing": ", ".join(f"{name.removesuffix('_ms')};dur={value:.1f}" for name, value in timing.items())}

@@ -1,8 +1,9 @@
 """The model thread: which pictures are encoded, which rows step, what is read out, and what happens when that fails.
 
 One thread owns every network. Requests wait in groups, one picture a turn, so that a batch of 64 does not keep single
-callers waiting. Rows of all options step together; while rows run, few pictures are encoded between two steps. A step that
-fails is repeated picture by picture, so that one picture's failure is its own. Nothing here knows HTTP.
+callers waiting. Rows of all options step together; while rows run, few pictures are encoded between two steps, and while
+pictures wait, those whose captions are found are read together. A step that fails is repeated picture by picture, so that
+one picture's failure is its own. Nothing here knows HTTP, or the names of checkpoints: a job brings its captioner.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ class Unserved(Exception):
 class SchedulerLimits:
     """How much the model thread takes on at once."""
 
-    rows: int = 32  # rows that step together, over all checkpoints
-    encoded_idle: int = 8  # pictures an encoder call while no row runs
-    encoded_busy: int = 4  # and while rows run: they wait for it
+    rows: int  # rows that step together, over all checkpoints
+    encoded_busy: int  # pictures an encoder call while rows run: they wait for it
+    encoded_idle: int = 8  # and while no row runs
 
 
 @dataclass(eq=False, slots=True)
 class Job:
     """One picture from its place in the queue to its captions. Cancelling `done` is how a client leaves."""
 
-    model: str
+    captioner: Captioner
     wanted: Wanted
     group: Hashable  # pictures of one request
     queued: float = field(default_factory=time.perf_counter)
@@ -62,18 +63,22 @@ class Job:
                 return
 
 
-class Scheduler:
-    """Owns the captioners and the thread that they compute in; `submit` may be called from any thread."""
+@dataclass(slots=True)
+class _Running:
+    """The pictures of one captioner whose captions are being made."""
 
-    def __init__(
-        self, captioners: dict[str, Captioner], limits: SchedulerLimits | None = None, metrics: Metrics | None = None
-    ) -> None:
-        self._limits = limits or SchedulerLimits()
+    batch: CaptionBatch
+    jobs: list[Job] = field(default_factory=list)
+
+
+class Scheduler:
+    """Owns the thread that captioners compute in; `submit` may be called from any thread."""
+
+    def __init__(self, limits: SchedulerLimits, metrics: Metrics | None = None) -> None:
+        self._limits = limits
         self._metrics = metrics or Metrics()
-        self._batches = {name: CaptionBatch(captioner) for name, captioner in captioners.items()}
-        self._captioners = dict(captioners)
         self._groups: OrderedDict[Hashable, deque[Job]] = OrderedDict()
-        self._running: dict[str, list[Job]] = {name: [] for name in captioners}
+        self._running: dict[Captioner, _Running] = {}  # of the captioners that have pictures
         self._open: set[Job] = set()  # submitted, and not answered yet
         self._wake = threading.Condition()
         self._stopping = False
@@ -118,7 +123,7 @@ class Scheduler:
     @property
     def running(self) -> int:
         """Pictures whose captions are being made."""
-        return sum(len(jobs) for jobs in self._running.values())
+        return sum(len(running.jobs) for running in list(self._running.values()))
 
     @property
     def unanswered(self) -> int:
@@ -143,7 +148,7 @@ class Scheduler:
                 started = time.perf_counter()
                 self._drop_cancelled()
                 self._admit()
-                finished = sum(self._step(model) for model in self._batches)
+                finished = sum(self._step(captioner) for captioner in list(self._running))
                 self.rate.add(finished, time.perf_counter() - started)
         except BaseException as error:
             _LOG.critical("the model thread has failed", exc_info=error)
@@ -171,18 +176,18 @@ class Scheduler:
                     self._groups[group] = kept
                 else:
                     del self._groups[group]
-        for model, running in self._running.items():
-            for job in [job for job in running if job.done.cancelled()]:
-                self._batches[model].remove(job)
-                running.remove(job)
+        for running in self._running.values():
+            for job in [job for job in running.jobs if job.done.cancelled()]:
+                running.batch.remove(job)
+                running.jobs.remove(job)
 
     def _admit(self) -> None:
         """Encode the next pictures of the groups in turn, as many as rows are free for.
 
-        While rows run and more wait than there is room for, pictures wait until a whole encoder call fits: one of two costs
-        little more than one of one.
+        While most rows run and more pictures wait than there is room for, they wait until a whole encoder call fits: one of
+        two costs little more than one of one.
         """
-        rows = sum(batch.rows for batch in self._batches.values())
+        rows = sum(running.batch.rows for running in self._running.values())
         most = self._limits.encoded_busy if rows else self._limits.encoded_idle
         with self._wake:
             turns = self._next(most)
@@ -194,21 +199,21 @@ class Scheduler:
                     break
                 fitting.append(job)
                 free -= needed
-            if rows and len(fitting) < len(turns):
+            if 2 * rows > self._limits.rows and len(fitting) < len(turns):
                 return
             for job in fitting:
                 self._groups[job.group].popleft()
                 self._groups.move_to_end(job.group)
                 if not self._groups[job.group]:
                     del self._groups[job.group]
-        chosen: dict[str, list[Job]] = {}
+        chosen: dict[Captioner, list[Job]] = {}
         now = time.perf_counter()
         for job in fitting:
             job.waited_ms = 1e3 * (now - job.queued)
             self._metrics.queue_seconds.observe(now - job.queued)
-            chosen.setdefault(job.model, []).append(job)
-        for model, jobs in chosen.items():
-            self._begin(model, jobs)
+            chosen.setdefault(job.captioner, []).append(job)
+        for captioner, jobs in chosen.items():
+            self._begin(captioner, jobs)
 
     def _next(self, most: int) -> list[Job]:
         """Return the pictures whose turn is next, one of each group, then the second of each, and so on."""
@@ -219,57 +224,60 @@ class Scheduler:
             depth += 1
         return found[:most]
 
-    def _begin(self, model: str, jobs: list[Job]) -> None:
+    def _begin(self, captioner: Captioner, jobs: list[Job]) -> None:
         """Encode pictures together, and one by one where that fails: a failure is one picture's own."""
+        running = self._running.setdefault(captioner, _Running(CaptionBatch(captioner)))
         try:
             with self._metrics.encode_seconds.time():
-                self._batches[model].add(jobs, [job.wanted for job in jobs])
-            self._running[model].extend(jobs)
+                running.batch.add(jobs, [job.wanted for job in jobs])
+            running.jobs.extend(jobs)
         except Exception as error:
             if len(jobs) == 1:
                 jobs[0].fail(error)
                 return
             for job in jobs:
-                self._begin(model, [job])
+                self._begin(captioner, [job])
         self._beat = time.monotonic()
 
-    def _step(self, model: str) -> int:
-        """Score the next token of every row of a checkpoint; returns how many pictures are done."""
-        batch, running = self._batches[model], self._running[model]
-        if not running:
+    def _step(self, captioner: Captioner) -> int:
+        """Score the next token of every row of a captioner; returns how many pictures are done."""
+        running = self._running[captioner]
+        batch, finished = running.batch, list[tuple[Job, ImageCaptions]]()
+        if not running.jobs:  # it may have been swapped for another: its memory is given back
+            del self._running[captioner]
             return 0
         try:
             self._metrics.batch_rows.observe(batch.rows)
             with self._metrics.step_seconds.time():
                 found = [job for job in batch.step() if isinstance(job, Job)]
             self._beat = time.monotonic()
-            for job in running:
+            for job in running.jobs:
                 if job.progress is not None and (words := batch.fresh_words(job)):
                     job.progress(words)
-            finished = [(job, batch.read(job)) for job in found]
+            if found and (len(found) >= self._limits.encoded_busy or not batch.rows or not self._groups):
+                finished = list(zip(found, batch.read(found), strict=True))
         except Exception as error:
-            _LOG.error("a step of %s failed; its %d pictures are tried one by one", model, len(running), exc_info=error)
-            return self._retry(model)
+            _LOG.error("a step failed; its %d pictures are tried one by one", len(running.jobs), exc_info=error)
+            return self._retry(captioner)
         for job, captions in finished:
-            running.remove(job)
+            running.jobs.remove(job)
             job.finish(captions)
             self._metrics.words.inc(sum(len(caption.words) for caption in captions.captions))
         self._beat = time.monotonic()
         return len(finished)
 
-    def _retry(self, model: str) -> int:
+    def _retry(self, captioner: Captioner) -> int:
         """Caption the pictures of a step that failed one by one, each from its beginning."""
-        jobs, self._running[model] = self._running[model], []
-        self._batches[model] = CaptionBatch(self._captioners[model])
+        jobs = self._running.pop(captioner).jobs
         for job in jobs:
             if job.done.cancelled():
                 continue
-            alone = CaptionBatch(self._captioners[model])
+            alone = CaptionBatch(captioner)
             try:
                 alone.add([job], [job.wanted])
                 while not (found := alone.step()):
                     self._beat = time.monotonic()
-                job.finish(alone.read(found[0]))
+                job.finish(alone.read(found)[0])
             except Exception as error:
                 job.fail(error)
             self._beat = time.monotonic()

@@ -18,7 +18,7 @@ _MOST_MAP_EDGE = 512
 MOST_MAP_VALUES = 4_000_000  # of an answer's maps together: some 50 MB of JSON, a few seconds of one thread
 
 
-OptionsT = TypeVar("OptionsT", bound="MapOptions")
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 
 class MapOptions(BaseModel):
@@ -75,6 +75,14 @@ class ExplanationOptions(MapOptions):
     caption: str = Field(min_length=1, max_length=4000, description="the caption to explain, up to 60 words")
 
 
+class LoadOptions(BaseModel):
+    """What POST /v1/models/{name}/load takes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    checkpoint: str = Field(min_length=1, max_length=1000, description="a folder of the service's machine, or hub:ID[@REVISION]")
+
+
 def parse_options(kind: type[OptionsT], values: dict[str, Any], *, json: bool) -> OptionsT:
     """Check options from JSON (typed strictly) or from query and form (all of them text). Raises Problem."""
     try:
@@ -82,9 +90,9 @@ def parse_options(kind: type[OptionsT], values: dict[str, Any], *, json: bool) -
     except ValidationError as error:
         problems = [_option_error(kind, entry, json) for entry in error.errors()]
         raise Problem("invalid_option", "; ".join(entry["detail"] for entry in problems), problems) from error
-    target = options.target_grid()
+    target = options.target_grid() if isinstance(options, MapOptions) else None
     if target is not None and not (1 <= target.rows <= _MOST_MAP_EDGE and 1 <= target.columns <= _MOST_MAP_EDGE):
-        detail = f"map_size is {options.map_size!r}; it must be `grid` or between 1x1 and 512x512"
+        detail = f"map_size is {values['map_size']!r}; it must be `grid` or between 1x1 and 512x512"
         raise option_problem("map_size", detail, json=json)
     return options
 
@@ -210,8 +218,3 @@ class BatchAnswer(BaseModel):
 
 class HealthAnswer(BaseModel):
     status: str
-
-
-def significant(value: float, digits: int = 6) -> float:
-    """Round to significant digits: what a map's values are sent with."""
-    return float(f"{value:.{digits}g}")

@@ -9,6 +9,7 @@ import queue
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -25,9 +26,9 @@ from service.decoder import decode_pictures
 class DecoderLimits:
     """What one picture's decoding may take."""
 
-    workers: int = 2
-    seconds: float = 1.5
-    memory: int = 1_000_000_000  # bytes
+    workers: int
+    seconds: float
+    memory: int  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +37,23 @@ class _Worker:
     line: Connection
 
 
+def start_decoder_server() -> None:
+    """Start the process that decoders are forked from, and return: it imports what they need while others load."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["service.decoder"])
+    forkserver.ensure_running()
+
+
 class DecoderPool:
     """Decodes pictures outside of this process. `decode` belongs to an event loop."""
 
-    def __init__(self, limits: DecoderLimits | None = None) -> None:
-        self._limits = limits or DecoderLimits()
-        # Forked from a server that has everything imported: a new one is there in some milliseconds.
+    def __init__(self, limits: DecoderLimits) -> None:
+        self._limits = limits
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["service.decoder"])
         self._free: queue.LifoQueue[_Worker] = queue.LifoQueue()
         self._threads = ThreadPoolExecutor(self._limits.workers, thread_name_prefix="decode")
 
     def start(self) -> None:
+        start_decoder_server()
         for _ in range(self._limits.workers):
             self._free.put(self._hired())
 

@@ -16,7 +16,7 @@ from tests.conftest import problem
 
 
 def test_a_full_house_refuses_and_says_when_to_come_back():
-    admission = Admission(AdmissionLimits(pictures=3), lambda pictures: 10 * pictures)
+    admission = Admission(AdmissionLimits(3, 100, 100), lambda pictures: 10 * pictures)
     with admission.enter(2), admission.enter():
         with pytest.raises(Problem) as refused, admission.enter():
             pass
@@ -29,7 +29,7 @@ def test_a_full_house_refuses_and_says_when_to_come_back():
 
 
 def test_one_request_always_finds_room_in_an_empty_house():
-    admission = Admission(AdmissionLimits(body_bytes=10), lambda _: 1)
+    admission = Admission(AdmissionLimits(96, 10, 100), lambda _: 1)
     with admission.enter() as place:
         place.take("body_bytes", 100)  # the body limit is another setting
         with admission.enter() as other, pytest.raises(Problem):
@@ -37,7 +37,7 @@ def test_one_request_always_finds_room_in_an_empty_house():
 
 
 def test_who_has_left_takes_nothing_any_more():
-    admission = Admission(AdmissionLimits(), lambda _: 1)
+    admission = Admission(AdmissionLimits(96, 400_000_000, 96_000_000), lambda _: 1)
     with admission.enter() as place:
         pass
     with pytest.raises(Problem):
@@ -46,7 +46,7 @@ def test_who_has_left_takes_nothing_any_more():
 
 
 def test_one_batch_alone_finds_room_whatever_its_size():
-    admission = Admission(AdmissionLimits(pictures=20), lambda _: 1)
+    admission = Admission(AdmissionLimits(20, 100, 100), lambda _: 1)
     with admission.enter() as place:
         place.take("pictures", 40)
         with pytest.raises(Problem), admission.enter():
@@ -54,7 +54,7 @@ def test_one_batch_alone_finds_room_whatever_its_size():
 
 
 def test_what_is_held_is_given_back_when_the_work_fails():
-    admission = Admission(AdmissionLimits(), lambda _: 1)
+    admission = Admission(AdmissionLimits(96, 400_000_000, 96_000_000), lambda _: 1)
 
     def work():
         with admission.enter() as place:

@@ -32,7 +32,9 @@ def pool():
 
 
 def room(**limits: int) -> Admission:
-    return Admission(AdmissionLimits(**limits), lambda pictures: pictures)
+    return Admission(
+        AdmissionLimits(**{"pictures": 96, "body_bytes": 400_000_000, "pixels": 96_000_000} | limits), lambda pictures: pictures
+    )
 
 
 def decode(pool, data, limits=None, admission=None):
@@ -165,9 +167,9 @@ def test_a_size_is_read_without_decoding(photo):
 def test_decoders_die_with_their_service():
     code = (
         "import os, signal, sys\n"
-        "from service.workers import DecoderPool\n"
+        "from service.workers import DecoderLimits, DecoderPool\n"
         "if __name__ == '__main__':\n"
-        "    pool = DecoderPool()\n"
+        "    pool = DecoderPool(DecoderLimits(2, 1.5, 10**9))\n"
         "    pool.start()\n"
         "    print(*(process.pid for process in pool.processes), flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

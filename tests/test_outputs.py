@@ -94,7 +94,7 @@ def test_a_bug_while_words_are_told_is_an_event_and_gives_nothing_away(tiny_capt
 
 
 def test_maps_too_large_to_tell_are_refused_among_events_too(client, picture, monkeypatch):
-    monkeypatch.setattr("service.outputs.MOST_MAP_VALUES", 300)
+    monkeypatch.setattr("service.stream.MOST_MAP_VALUES", 300)
     options = {"map_size": "10x20", "prompt": "a brown dog"}
     events = read_events(client.post("/v1/captions", content=picture, params=options, headers=EVENTS).text)
     assert [name for name, _ in events] == ["start", "word", "error"]

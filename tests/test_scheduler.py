@@ -25,8 +25,8 @@ MIXED = [
 def scheduler(tiny_captioner):
     made = []
 
-    def make(captioner: Captioner = tiny_captioner, **limits: int) -> Scheduler:
-        found = Scheduler({"tiny": captioner}, SchedulerLimits(**limits))
+    def make(**limits: int) -> Scheduler:
+        found = Scheduler(SchedulerLimits(**{"rows": 32, "encoded_busy": 4} | limits))
         found.start()
         made.append(found)
         return found
@@ -47,8 +47,8 @@ def same(one, other):
 
 
 def test_pictures_of_all_options_step_together_and_get_what_they_get_alone(scheduler, tiny_captioner, views):
-    jobs = [Job("tiny", Wanted(view, options), group) for group, view in enumerate(views) for options in MIXED]
-    jobs += [Job("tiny", Wanted(views[0], text="a dog runs"), "explained")]
+    jobs = [Job(tiny_captioner, Wanted(view, options), group) for group, view in enumerate(views) for options in MIXED]
+    jobs += [Job(tiny_captioner, Wanted(views[0], text="a dog runs"), "explained")]
     running = scheduler(rows=7)
     for job in jobs:
         running.submit(job)
@@ -59,10 +59,10 @@ def test_pictures_of_all_options_step_together_and_get_what_they_get_alone(sched
     assert running.waiting == running.running == 0
 
 
-def test_a_batch_does_not_keep_a_single_caller_waiting(scheduler, views):
+def test_a_batch_does_not_keep_a_single_caller_waiting(scheduler, tiny_captioner, views):
     finished: list[str] = []
-    many = [Job("tiny", Wanted(views[0], GenerationOptions()), "batch") for _ in range(30)]
-    one = Job("tiny", Wanted(views[1], GenerationOptions()), "single")
+    many = [Job(tiny_captioner, Wanted(views[0], GenerationOptions()), "batch") for _ in range(30)]
+    one = Job(tiny_captioner, Wanted(views[1], GenerationOptions()), "single")
     for job in many:
         job.done.add_done_callback(lambda _: finished.append("batch"))
     one.done.add_done_callback(lambda _: finished.append("single"))
@@ -75,9 +75,9 @@ def test_a_batch_does_not_keep_a_single_caller_waiting(scheduler, views):
     assert finished.index("single") <= 4, "it has its turn after one picture of the batch, not after thirty"
 
 
-def test_no_group_is_kept_waiting_by_those_before_it(scheduler, views):
+def test_no_group_is_kept_waiting_by_those_before_it(scheduler, tiny_captioner, views):
     order: list[int] = []
-    jobs = [(group, Job("tiny", Wanted(views[0], GenerationOptions()), group)) for group in range(6) for _ in range(4)]
+    jobs = [(group, Job(tiny_captioner, Wanted(views[0], GenerationOptions()), group)) for group in range(6) for _ in range(4)]
     for group, job in jobs:
         job.done.add_done_callback(lambda _, group=group: order.append(group))
     running = scheduler(rows=6, encoded_idle=2, encoded_busy=2)
@@ -104,11 +104,11 @@ def test_who_leaves_while_rows_run_frees_them(scheduler, tiny_captioner, views):
 
     CaptionBatch.step = step
     try:
-        leaves = Job("tiny", Wanted(views[0], GenerationOptions(min_tokens=40, max_words=60)), 1)
+        leaves = Job(tiny_captioner, Wanted(views[0], GenerationOptions(min_tokens=40, max_words=60)), 1)
         running.submit(leaves)
         while not leaves.done.cancelled():
             time.sleep(0.01)
-        stays = Job("tiny", Wanted(views[1], GenerationOptions()), 2)
+        stays = Job(tiny_captioner, Wanted(views[1], GenerationOptions()), 2)
         running.submit(stays)
         stays.done.result(30)
     finally:
@@ -133,9 +133,9 @@ class Watched(Captioner):
 
 def test_few_pictures_are_encoded_between_the_steps_of_others(scheduler, tiny_captioner, views):
     watched = Watched(tiny_captioner)
-    running = scheduler(watched, rows=40, encoded_idle=4, encoded_busy=2)
+    running = scheduler(rows=40, encoded_idle=4, encoded_busy=2)
     with running._wake:
-        jobs = [Job("tiny", Wanted(views[0], GenerationOptions(strategy="greedy")), number) for number in range(12)]
+        jobs = [Job(watched, Wanted(views[0], GenerationOptions(strategy="greedy")), number) for number in range(12)]
         for job in jobs:
             running.submit(job)
     for job in jobs:
@@ -154,8 +154,8 @@ def test_who_leaves_is_dropped_queued_or_running(scheduler, tiny_captioner, view
         go_on.wait(20)
 
     watched.before = hold
-    running = scheduler(watched, encoded_idle=1)
-    first, queued, stays = (Job("tiny", Wanted(view, GenerationOptions()), number) for number, view in enumerate(views))
+    running = scheduler(encoded_idle=1)
+    first, queued, stays = (Job(watched, Wanted(view, GenerationOptions()), number) for number, view in enumerate(views))
     for job in (first, queued, stays):
         running.submit(job)
     enter.wait(20)
@@ -175,10 +175,10 @@ def test_a_picture_that_fails_fails_alone(scheduler, tiny_captioner, views):
             raise RuntimeError("this picture")
 
     watched.before = poison
-    running = scheduler(watched)
+    running = scheduler()
     with running._wake:
-        jobs = [Job("tiny", Wanted(view, GenerationOptions()), number) for number, view in enumerate(views)]
-        jobs.append(Job("tiny", Wanted(views[0], GenerationOptions(prompt="a " * 200)), "long"))
+        jobs = [Job(watched, Wanted(view, GenerationOptions()), number) for number, view in enumerate(views)]
+        jobs.append(Job(watched, Wanted(views[0], GenerationOptions(prompt="a " * 200)), "long"))
         for job in jobs:
             running.submit(job)
     with pytest.raises(RuntimeError, match="this picture"):
@@ -204,7 +204,7 @@ def test_a_step_that_fails_is_repeated_picture_by_picture(scheduler, tiny_captio
     monkeypatch.setattr(CaptionBatch, "step", step)
     running = scheduler()
     with running._wake:
-        jobs = [Job("tiny", Wanted(view, options), object()) for view in views for options in MIXED[:3]]
+        jobs = [Job(tiny_captioner, Wanted(view, options), object()) for view in views for options in MIXED[:3]]
         for job in jobs:
             running.submit(job)
     for job in jobs:
@@ -219,9 +219,9 @@ def test_the_end_of_the_thread_is_told_to_all_that_wait(scheduler, tiny_captione
         raise SystemExit("killed")
 
     watched.before = end
-    running = scheduler(watched, encoded_idle=1)
+    running = scheduler(encoded_idle=1)
     with running._wake:
-        jobs = [Job("tiny", Wanted(view, GenerationOptions()), number) for number, view in enumerate(views)]
+        jobs = [Job(watched, Wanted(view, GenerationOptions()), number) for number, view in enumerate(views)]
         for job in jobs:
             running.submit(job)
     for job in jobs[1:]:
@@ -229,7 +229,7 @@ def test_the_end_of_the_thread_is_told_to_all_that_wait(scheduler, tiny_captione
             job.done.result(10)
     assert isinstance(running.failed, SystemExit)
     with pytest.raises(Unserved):
-        running.submit(Job("tiny", Wanted(views[0], GenerationOptions()), 9))
+        running.submit(Job(watched, Wanted(views[0], GenerationOptions()), 9))
     with pytest.raises(Unserved):
         jobs[0].done.result(1)
 
@@ -238,10 +238,10 @@ def test_a_thread_that_hangs_is_seen_and_one_that_waits_is_not(scheduler, tiny_c
     watched = Watched(tiny_captioner)
     go_on = threading.Event()
     watched.before = lambda _: go_on.wait(20)
-    running = scheduler(watched)
+    running = scheduler()
     time.sleep(0.2)
     assert running.silent_for() == 0, "nothing to do is no silence"
-    job = Job("tiny", Wanted(views[0], GenerationOptions()), 1)
+    job = Job(watched, Wanted(views[0], GenerationOptions()), 1)
     running.submit(job)
     time.sleep(0.4)
     assert running.silent_for() > 0.3
@@ -251,9 +251,9 @@ def test_a_thread_that_hangs_is_seen_and_one_that_waits_is_not(scheduler, tiny_c
     go_on.set()
 
 
-def test_stopping_does_what_is_queued(scheduler, views):
+def test_stopping_does_what_is_queued(scheduler, tiny_captioner, views):
     running = scheduler()
-    jobs = [Job("tiny", Wanted(view, GenerationOptions()), number) for number, view in enumerate(views * 3)]
+    jobs = [Job(tiny_captioner, Wanted(view, GenerationOptions()), number) for number, view in enumerate(views * 3)]
     for job in jobs:
         running.submit(job)
     running.stop()
