@@ -6,12 +6,14 @@ A body's deadline is in intake.py, where its size is judged too.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.settings import Settings
 
+_UPGRADE = re.compile(rb"(?i)(\r\n)upgrade(?=[ \t]*:)")
 _TOO_LARGE = b"431 Request Header Fields Too Large"
 _TOO_SLOW = b"408 Request Timeout"
 
@@ -59,10 +61,13 @@ class BoundedProtocol(HttpToolsProtocol):
             # A block may hold the end of the headers and the beginning of a body: only what comes before is judged.
             end = (self._tail + data).find(b"\r\n\r\n")
             head = self._received if end < 0 else self._received - len(data) - len(self._tail) + end
+            cut = len(data) if end < 0 else max(0, end - len(self._tail))
             self._tail = (self._tail + data)[-3:]
             if head > self.most_bytes:
                 self._refuse(_TOO_LARGE)
                 return
+            # An offer of another protocol (curl --http2) may be ignored; the parser would leave the body unread.
+            data = _UPGRADE.sub(rb"\1x-upgrade", data[:cut]) + data[cut:]
         else:
             self._framing += len(data)
         super().data_received(data)
@@ -121,7 +126,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._waiting = None
 
     def _refuse(self, status: bytes) -> None:
-        if not self.transport.is_closing():
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.abort()  # half an answer is out: another cannot begin
+        elif not self.transport.is_closing():
             self.logger.warning("connection refused: %s", status.decode())
             self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
             self.transport.close()

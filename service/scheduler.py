@@ -149,6 +149,8 @@ class Scheduler:
                 self._drop_cancelled()
                 self._admit()
                 finished = sum(self._step(captioner) for captioner in list(self._running))
+                # A captioner that has no pictures may have been swapped for another: its memory is given back.
+                self._running = {captioner: running for captioner, running in self._running.items() if running.jobs}
                 self.rate.add(finished, time.perf_counter() - started)
         except BaseException as error:
             _LOG.critical("the model thread has failed", exc_info=error)
@@ -226,7 +228,9 @@ class Scheduler:
 
     def _begin(self, captioner: Captioner, jobs: list[Job]) -> None:
         """Encode pictures together, and one by one where that fails: a failure is one picture's own."""
-        running = self._running.setdefault(captioner, _Running(CaptionBatch(captioner)))
+        if captioner not in self._running:
+            self._running[captioner] = _Running(CaptionBatch(captioner))
+        running = self._running[captioner]
         try:
             with self._metrics.encode_seconds.time():
                 running.batch.add(jobs, [job.wanted for job in jobs])
@@ -243,8 +247,7 @@ class Scheduler:
         """Score the next token of every row of a captioner; returns how many pictures are done."""
         running = self._running[captioner]
         batch, finished = running.batch, list[tuple[Job, ImageCaptions]]()
-        if not running.jobs:  # it may have been swapped for another: its memory is given back
-            del self._running[captioner]
+        if not running.jobs:
             return 0
         try:
             self._metrics.batch_rows.observe(batch.rows)
@@ -268,7 +271,7 @@ class Scheduler:
 
     def _retry(self, captioner: Captioner) -> int:
         """Caption the pictures of a step that failed one by one, each from its beginning."""
-        jobs = self._running.pop(captioner).jobs
+        jobs, self._running[captioner] = self._running[captioner].jobs, _Running(CaptionBatch(captioner))
         for job in jobs:
             if job.done.cancelled():
                 continue

@@ -14,20 +14,29 @@ from service.server import DrainingServer
 
 
 @pytest.fixture(scope="module")
-def port(tiny_captioner):
-    """Serve the tiny captioner by the real server, with short limits."""
+def settings():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         number = probe.getsockname()[1]
-    settings = Settings(port=number, header_seconds=1.0, body_seconds=1.0, max_header_bytes=8192, max_headers=50)
-    server = DrainingServer(create_app({"tiny": tiny_captioner}, settings), settings)
+    return Settings(port=number, header_seconds=1.0, body_seconds=1.0, max_header_bytes=8192, max_headers=50)
+
+
+@pytest.fixture(scope="module")
+def served_app(tiny_captioner, settings):
+    return create_app({"tiny": tiny_captioner}, settings)
+
+
+@pytest.fixture(scope="module")
+def port(served_app, settings):
+    """Serve the tiny captioner by the real server, with short limits."""
+    server = DrainingServer(served_app, settings)
     thread = threading.Thread(target=server.run)
     thread.start()
     for _ in range(200):
         if server.started:
             break
         time.sleep(0.05)
-    yield number
+    yield settings.port
     server.should_exit = True
     thread.join()
 
@@ -170,3 +179,26 @@ def test_many_that_say_nothing_keep_nobody_waiting(port):
     finally:
         for line in lines:
             line.close()
+
+
+def test_an_offer_of_another_protocol_is_ignored_and_the_body_read(port, photo):
+    """What `curl --http2 --data-binary` sends (RFC 9110, section 7.8)."""
+    data = photo()
+    upgrade = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2_settings": "AAMAAABkAAQAAP__"}
+    for whole in (head(content_length=str(len(data)), **upgrade), head(content_length=str(len(data)), **upgrade).lower()):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+            line.sendall(whole.replace(b"post /v1", b"POST /v1").replace(b"http/1.1", b"HTTP/1.1") + data)
+            assert line.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def test_a_large_answer_holds_its_place_until_it_is_read(port, served_app, photo):
+    data = photo()
+    with socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.connect(("127.0.0.1", port))
+        line.sendall(head("/v1/captions?map_size=512x512&min_words=8&max_words=8", content_length=str(len(data))) + data)
+        line.recv(100)  # the answer has begun
+        time.sleep(0.5)
+        assert served_app.state.engine.admission.used["pictures"] == 1
+        while served_app.state.engine.admission.used["pictures"]:
+            assert line.recv(65536)

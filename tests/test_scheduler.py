@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from model import Captioner, GenerationOptions, TextError, Wanted
+from model import CaptionBatch, Captioner, GenerationOptions, TextError, Wanted
 from service.rate import Rate
 from service.scheduler import Job, Scheduler, SchedulerLimits, Unserved
 
@@ -92,8 +92,6 @@ def test_no_group_is_kept_waiting_by_those_before_it(scheduler, tiny_captioner, 
 def test_who_leaves_while_rows_run_frees_them(scheduler, tiny_captioner, views):
     running = scheduler(rows=3)
     steps = []
-    from model import CaptionBatch
-
     original = CaptionBatch.step
 
     def step(batch):
@@ -190,8 +188,6 @@ def test_a_picture_that_fails_fails_alone(scheduler, tiny_captioner, views):
 
 
 def test_a_step_that_fails_is_repeated_picture_by_picture(scheduler, tiny_captioner, views, monkeypatch):
-    from model import CaptionBatch
-
     steps = []
     original = CaptionBatch.step
 
@@ -258,6 +254,39 @@ def test_stopping_does_what_is_queued(scheduler, tiny_captioner, views):
         running.submit(job)
     running.stop()
     assert all(job.done.done() and not job.done.exception() for job in jobs)
+
+
+def test_pictures_that_wait_for_a_whole_call_do_not_wait_for_one_long_caption(scheduler, tiny_captioner, views):
+    watched = Watched(tiny_captioner)
+    running = scheduler(rows=16, encoded_busy=4)
+    long = Job(
+        watched, Wanted(views[0], GenerationOptions(strategy="greedy", min_tokens=80, max_tokens=90, max_words=60)), "long"
+    )
+    wide = [Job(watched, Wanted(view, GenerationOptions(beams=8, max_tokens=2)), number) for number, view in enumerate(views * 2)]
+    order = []
+    for job in (long, *wide):
+        job.done.add_done_callback(lambda _, job=job: order.append(job is long))
+    with running._wake:
+        for job in (long, *wide):
+            running.submit(job)
+    for job in (long, *wide):
+        job.done.result(30)
+    assert order.index(True) > 2, "one row of sixteen keeps nobody out"
+
+
+def test_while_pictures_wait_captions_are_read_together(scheduler, tiny_captioner, views, monkeypatch):
+    read = []
+    original = CaptionBatch.read
+    monkeypatch.setattr(CaptionBatch, "read", lambda batch, keys: (read.append(len(keys)), original(batch, keys))[1])
+    running = scheduler(rows=12, encoded_busy=4)
+    jobs = [Job(tiny_captioner, Wanted(views[number % 3], MIXED[number % 4]), number) for number in range(24)]
+    with running._wake:
+        for job in jobs:
+            running.submit(job)
+    for job in jobs:
+        same(job.done.result(30), tiny_captioner.caption([job.wanted.view], job.wanted.options)[0])
+    assert sum(read) == len(jobs)
+    assert max(read) >= 4
 
 
 def test_the_time_to_come_back_follows_the_measured_rate():
