@@ -37,10 +37,15 @@ prove-shards: .venv
 prove-speed: .venv
 	$(BIN)/python -m evaluation speed --peer transformers --turns 3
 
-# The service under load, overload and hostile pictures; some minutes.
+# The service under load, overload, hostile pictures and bad clients, and beside LitServe: some 50 minutes at 60 seconds a load.
+# The figures are put into docs/service.md.
 SECONDS ?= 60
-prove-service: .venv
-	$(BIN)/python -m tests.prove_service --seconds $(SECONDS)
+prove-service: .venv .venv/proofs
+	$(BIN)/python -m tests.proofs --seconds $(SECONDS) --write
+
+.venv/proofs: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt ".[prove]"
+	touch $@
 
 check: .venv
 	$(BIN)/ruff check .

@@ -66,7 +66,7 @@ class CaptionBatch:
         return list(self._begun)
 
     def add(self, keys: Sequence[Hashable], wanted: Sequence[Wanted]) -> None:
-        """Encode pictures together and begin their captions. Raises TextError, with nothing added, for a text too long."""
+        """Encode pictures together and begin their captions. Raises TextError for a text too long; nothing is added then."""
         hypotheses = [None if entry.options else [self._captioner.written(entry.text)] for entry in wanted]
         started = time.perf_counter()
         features = self._captioner.encode([entry.view for entry in wanted])
@@ -75,10 +75,14 @@ class CaptionBatch:
         searched = [place for place, entry in enumerate(wanted) if entry.options is not None]
         if searched:
             options = [entry.options for entry in wanted if entry.options is not None]
-            with torch.inference_mode():
-                self._generation.add(
-                    features.select(searched), [keys[place] for place in searched], options, state.select(searched)
-                )
+            chosen = [keys[place] for place in searched]
+            try:
+                with torch.inference_mode():
+                    self._generation.add(features.select(searched), chosen, options, state.select(searched))
+            except BaseException:
+                for key in set(chosen) & set(self._generation.keys):  # those whose prompts are shorter have begun
+                    self._generation.remove(key)
+                raise
         now = time.perf_counter()
         for place, (key, entry) in enumerate(zip(keys, wanted, strict=True)):
             alone = (features.select([place]), state.select([place])) if len(wanted) > 1 else (features, state)

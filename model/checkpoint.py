@@ -104,8 +104,8 @@ def recover_folder(folder: Path) -> None:
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint folder. Raises CheckpointError that names the file, field or tensor that is wrong."""
     folder = Path(folder)
-    if not folder.is_dir():
-        raise CheckpointError(f"{str(folder)!r} is no folder; name a checkpoint folder such as {str(DEFAULT_CHECKPOINT)!r}")
+    if not os.path.isdir(folder):  # pathlib's own raises for names that are too long
+        raise CheckpointError(f"{str(folder)[:200]!r} is no folder; name a checkpoint folder such as {str(DEFAULT_CHECKPOINT)!r}")
     config = read_config(folder)
     tokenizer = CaptionTokenizer.from_json(_read(folder / _TOKENIZER))
     if tokenizer.size > config.decoder.vocabulary or (

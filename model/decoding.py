@@ -147,17 +147,19 @@ class Generation:
         if len(given[0]) > 1:
             read = torch.tensor([tokens[:-1] for tokens in given], device=self._network.device)
             _, _, state = self._network.decode(read, state, only=torch.zeros_like(read, dtype=torch.bool))
-        image_of: list[int] = []
+        image_of, begun = list[int](), dict[Hashable, _Running]()
         for image, (key, prompt, option) in enumerate(zip(keys, prompts, options, strict=True)):
             limits = WordLimits(
                 self._tokenizer.count_words, option.min_words, option.max_words, self._tokenizer.most_words_a_token
             )
             search = search_for(option, limits, prompt, decoder.end_id)
             generators = [_generator(option.seed, index) for index in range(option.count)]
-            self._running[key] = _Running(search, generators)
+            begun[key] = _Running(search, generators)
             image_of += [image] * search.first_rows
         state = state if image_of == list(range(len(prompts))) else state.select(image_of)
+        # Nothing of this batch has changed until here: what fails before (memory, say) leaves it whole.
         self._state = state if self._state is None else self._state.append(state)
+        self._running |= begun
         self._last += [given[image][-1] for image in image_of]
 
     def _keep(self, rows: list[int], last: list[int]) -> None:

@@ -17,6 +17,7 @@ from model import CaptionerError, use_threads
 from service import Settings, create_app
 from service.checkpoints import load_captioners
 from service.logs import start_logging
+from service.memory import bound, settle
 from service.server import DrainingServer
 from service.workers import start_decoder_server
 
@@ -26,6 +27,7 @@ _LOG = logging.getLogger("service")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status."""
     options = _parser().parse_args(arguments)
+    bound()
     try:
         settings = Settings(**{name: value for name, value in vars(options).items() if value is not None})
         start_logging(settings.log_format)
@@ -38,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for name, captioner in captioners.items():
         _LOG.info("ready model=%s threads=%d precision=%r", name, threads, captioner.precision.reason)
+    settle()
     server = DrainingServer(app, settings)
     server.run()
     return server.status

@@ -7,7 +7,8 @@ import secrets
 import time
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from pydantic_core import to_json as json_bytes
 from torch import Tensor
 
@@ -51,12 +52,12 @@ def answer_json(
 
 
 def encode(body: dict[str, Any]) -> bytes:
-    """Return an answer as JSON. Maps, its only tensors, are written one by one.
+    """Return an answer as JSON. Maps, its only arrays, are written one by one.
 
     So no call holds the interpreter's lock for longer than one map takes, 15 ms where it is the largest; json.dumps of the
     whole took a second.
     """
-    maps: list[Tensor] = []
+    maps: list[NDArray[np.float64]] = []
 
     def later(value: Any) -> str:
         maps.append(value)
@@ -77,12 +78,11 @@ def _finite(value: float) -> float:
     return value
 
 
-def _rounded(values: Tensor) -> Tensor:
-    """Round to significant digits, in float64: what is left prints short."""
-    exact = values.double()
-    power = _DIGITS - 1 - torch.floor(torch.log10(exact.clamp(min=1e-300)))
-    scale = torch.pow(10.0, power)
-    return torch.round(exact * scale) / scale
+def _rounded(values: Tensor) -> NDArray[np.float64]:
+    """Round to significant digits: what is left prints short. NumPy takes a twentieth of torch's time for a small map."""
+    exact = values.double().numpy()
+    scale = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(np.maximum(exact, 1e-300))))
+    return np.round(exact * scale) / scale
 
 
 def image_json(view: ImageView) -> dict[str, Any]:

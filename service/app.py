@@ -10,8 +10,8 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
-from starlette.datastructures import MutableHeaders
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -58,8 +58,13 @@ def create_app(captioners: dict[str, Captioner], settings: Settings) -> FastAPI:
         openapi_url="/openapi.json" if settings.docs else None,
         docs_url="/docs" if settings.docs else None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,  # short names for generated clients
     )
     router = build_router(engine)
+    # FastAPI's routes tell the document what there is. Those in front of them serve: nothing of these requests is left for
+    # FastAPI to find out, and its looking costs a third of what a request costs without a network.
+    plain = [Route(route.path, route.endpoint, methods=["POST"]) for route in _fixed(router) if route.methods == {"POST"}]
+    app.router.routes.extend(plain)
     app.include_router(router)
     app.state.engine = engine
     app.state.on_failure = lambda: None  # whoever runs the process may end it
@@ -85,6 +90,11 @@ def create_app(captioners: dict[str, Captioner], settings: Settings) -> FastAPI:
 def _paths(app: FastAPI) -> list[str]:
     """Return the paths without a parameter in them."""
     return [route.path for route in app.state.routes if isinstance(route, Route) and "{" not in route.path]
+
+
+def _fixed(router: APIRouter) -> list[APIRoute]:
+    """Return the routes without a parameter in their paths."""
+    return [route for route in router.routes if isinstance(route, APIRoute) and "{" not in route.path]
 
 
 def image_limits(settings: Settings) -> ImageLimits:
@@ -120,7 +130,7 @@ class RequestIds:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id.encode())]}
             await send(message)
 
         try:

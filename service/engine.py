@@ -21,12 +21,14 @@ from service.checkpoints import load_captioner
 from service.errors import Problem, option_problem
 from service.fetch import Fetcher
 from service.intake import BodyLimits, Received
+from service.memory import give_back, settle
 from service.metrics import Metrics
 from service.scheduler import Job, Scheduler, SchedulerLimits, Unserved
 from service.settings import Settings
 from service.workers import DecoderLimits, DecoderPool
 
 _LOG = logging.getLogger(__name__)
+_TRIM_SECONDS = 10.0
 _WATCH_SECONDS = 0.25  # between two looks at the model thread
 
 _T = TypeVar("_T")
@@ -105,8 +107,13 @@ class Engine:
 
     async def watch(self, failed: Callable[[], None]) -> None:
         """Look at the model thread for ever; where it has died or hangs, fail what was accepted and call `failed` once."""
+        loop = asyncio.get_running_loop()
+        trimmed = loop.time()
         while self.alive:
             await asyncio.sleep(_WATCH_SECONDS)
+            if loop.time() - trimmed > _TRIM_SECONDS:
+                await loop.run_in_executor(None, give_back)
+                trimmed = loop.time()
         silent = self.scheduler.silent_for()
         self.scheduler.abandon(self.scheduler.failed or TimeoutError(f"the model thread was silent for {silent:.0f} s"))
         failed()
@@ -138,6 +145,8 @@ class Engine:
                 raise option_problem("checkpoint", str(error), json=True) from error
         self.captioners[name] = new
         self.metrics.tell_model(name, new)
+        del old
+        await loop.run_in_executor(None, settle)
         _LOG.info("loaded model=%s checkpoint=%r", name, source)
         return new
 

@@ -27,6 +27,8 @@ _REF = "#/components/schemas/{model}"
 _DOCUMENTED: tuple[type[BaseModel], ...] = (
     BatchAnswer, CaptionOptions, CaptionsAnswer, ExplanationOptions, HealthAnswer, ModelsAnswer, ProblemAnswer,
 )  # fmt: skip
+# A grey PNG of 2 x 2 pixels: what somebody who tries an example sends.
+_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNsYGBiYAAAApIAhPd8o1gAAAAASUVORK5CYII="
 _ANYWHERE = ("method", "internal")
 _KEYS = ("missing_key", "wrong_key", "rate_limited")
 _INTAKE = (
@@ -89,11 +91,15 @@ def _operation(
 
 
 def _parameters(options: type[BaseModel]) -> list[dict[str, Any]]:
-    """Return the options as query parameters: for raw bytes; a form or JSON body holds its own."""
+    """Return the options as query parameters: for raw bytes; a form or JSON body holds its own.
+
+    Without their defaults: a generated client would send those in the query, whatever stands in its body.
+    """
     properties: dict[str, Any] = options.model_json_schema()["properties"]
+    schemas = {name: {key: told for key, told in schema.items() if key != "default"} for name, schema in properties.items()}
     return [
         {"name": name, "in": "query", "required": False, "schema": schema, "description": schema.get("description", "")}
-        for name, schema in properties.items()
+        for name, schema in schemas.items()
     ]
 
 
@@ -102,7 +108,7 @@ def _request_body(options: type[BaseModel]) -> dict[str, Any]:
     needed = schema.get("required", [])
     binary = {"type": "string", "format": "binary"}
     form = {"type": "object", "required": ["image", *needed], "properties": {"image": binary, **schema["properties"]}}
-    text = {"type": "string", "description": "base64, or a data: URL"}
+    text = {"type": "string", "description": "base64, or a data: URL", "examples": [_PIXEL]}
     url = "https, instead of image, where the service's settings allow the host"
     document = {
         "type": "object",

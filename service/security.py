@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,6 +22,12 @@ from service.errors import Problem, problem_response
 from service.metrics import Metrics
 
 _GUARDED = "/v1/"
+_ANSWERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+_GUARDED_ANSWERS = [
+    *_ANSWERS,
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; img-src data:"),
+]
 _LOADING = re.compile(r"^/v1/models/[^/]+/load/?$")
 _HEADERS = ("x-api-key", "ocp-apim-subscription-key")
 _REMEMBERED = 10_000  # clients whose rate is counted
@@ -61,12 +67,8 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["x-content-type-options"] = "nosniff"
-                headers["referrer-policy"] = "no-referrer"
-                if path.startswith(_GUARDED):
-                    headers["cache-control"] = "no-store"
-                    headers["content-security-policy"] = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+                more = _GUARDED_ANSWERS if path.startswith(_GUARDED) else _ANSWERS
+                message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
         if path.startswith(_GUARDED):

@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     admin_keys_file: str = Field("", description="file of the keys that may load checkpoints, one a line; empty: nobody may")
     url_hosts: str = Field("", description="hosts that pictures may be fetched from, with commas; empty: none")
     url_networks: str = Field("", description="networks beside the public ones that they may be in (10.0.0.0/8), with commas")
-    batch_rows: int = Field(32, ge=1, description="rows that step together; beams and samples are rows")
+    batch_rows: int = Field(64, ge=1, description="rows that step together; beams and samples are rows")
     encoder_images: int = Field(4, ge=1, description="pictures an encoder call while rows run, which wait for it")
     queue_images: int = Field(96, ge=1, description="pictures waiting or worked on; more are answered 503")
     queue_bytes: int = Field(400_000_000, ge=1, description="bytes of all requests together")

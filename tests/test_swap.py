@@ -119,6 +119,8 @@ def test_what_cannot_be_loaded_changes_nothing(served, picture, tmp_path):
         answer = client.post("/v1/models/tiny/load", json={"checkpoint": str(path)}, headers=ADMIN)
         problem(answer, "invalid_option")
         assert answer.json()["errors"][0]["pointer"] == "/checkpoint"
+    for odd in ("0" * 1000, "a\0b", "hub:", ""):
+        problem(client.post("/v1/models/tiny/load", json={"checkpoint": odd}, headers=ADMIN), "invalid_option")
     problem(client.post("/v1/models/tiny/load", json={"folder": "x"}, headers=ADMIN), "invalid_option")
     problem(client.post("/v1/models/other/load", json={"checkpoint": "x"}, headers=ADMIN), "unknown_model")
     problem(client.post("/v1/models/tiny/load", content=b"no json", headers=ADMIN), "broken_json")

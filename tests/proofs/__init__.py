@@ -1,0 +1,1 @@
+"""Longer proofs of the service, on loopback and bounded: `make prove-service`."""

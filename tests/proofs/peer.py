@@ -1,0 +1,71 @@
+"""LitServe around the same Captioner, or around nothing: `python -m tests.proofs.peer captions|noop PORT`."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch
+
+import base64
+import sys
+
+import litserve
+from starlette.responses import Response
+
+from model import Captioner, ImageCaptions, ImageView, prepare, use_threads
+from service.answers import answer_json, encode
+from tests.proofs.serving import AT_ONCE
+
+
+class CaptionApi(litserve.LitAPI):
+    """Decodes, captions in batches, and answers with maps, as the service does."""
+
+    def setup(self, device: str) -> None:
+        use_threads(2)
+        self._captioner = Captioner.load()
+
+    def decode_request(self, request: dict[str, str]) -> ImageView:
+        return prepare(base64.b64decode(request["image"]), self._captioner.image_config)
+
+    def batch(self, inputs: list[ImageView]) -> list[ImageView]:
+        return inputs
+
+    def predict(self, views: list[ImageView]) -> list[tuple[ImageView, ImageCaptions]]:
+        return list(zip(views, self._captioner.caption(views), strict=True))
+
+    def unbatch(self, output: list[tuple[ImageView, ImageCaptions]]) -> list[tuple[ImageView, ImageCaptions]]:
+        return output
+
+    def encode_response(self, output: tuple[ImageView, ImageCaptions]) -> Response:
+        return Response(encode(answer_json("caption", "default", "en", *output, None, {})), media_type="application/json")
+
+
+class NoopApi(litserve.LitAPI):
+    """Takes a body and answers with a word."""
+
+    def setup(self, device: str) -> None:
+        return
+
+    def decode_request(self, request: dict[str, str]) -> int:
+        return len(request["image"])
+
+    def predict(self, size: int) -> int:
+        return size
+
+    def encode_response(self, output: int) -> dict[str, str]:
+        return {"text": "a word"}
+
+
+def main() -> None:
+    """Serve until this is killed."""
+    kind, port = sys.argv[1:]
+    if kind == "captions":
+        api: litserve.LitAPI = CaptionApi(max_batch_size=AT_ONCE, batch_timeout=0.01)
+    else:
+        api = NoopApi()
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=90)
+    server.run(host="127.0.0.1", port=int(port), generate_client_file=False, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()
