@@ -177,12 +177,12 @@ class Generation:
         shapes: dict[tuple[int, int], list[Hashable]] = defaultdict(list)
         ranked = log_probs.clone()
         ranked[:, self._never] = NEVER
-        totals = torch.zeros(scores.size(0))
+        listed_totals: list[float] = []
         first = 0
         for key, entry in self._running.items():
             search = entry.search
             firsts[key] = first
-            totals[first : first + len(search.rows)] = torch.tensor(search.totals)
+            listed_totals += search.totals
             if search.changes_scores:
                 for row in range(len(search.rows)):
                     at = first + row  # beams are penalised on log-probabilities, other rows on logits
@@ -193,13 +193,14 @@ class Generation:
                 chosen[key] = self._drawn(entry, first, ranked, log_probs)
             first += len(search.rows)
 
+        totals = torch.tensor(listed_totals, device=scores.device)
         for (rows, width), keys in shapes.items():
             index = torch.tensor([firsts[key] + row for key in keys for row in range(rows)], device=scores.device)
             beam = self._running[keys[0]].search.is_beam
-            pool = ranked[index] + totals.to(scores.device)[index, None] if beam else ranked[index]
+            pool = ranked[index] + totals[index, None] if beam else ranked[index]
             pool = pool.unflatten(0, (len(keys), rows)).flatten(1)  # (keys, rows * V)
             values, places = pool.topk(min(width, pool.size(1)))  # (keys, width)
-            sums = values if beam else log_probs[index].gather(1, places) + totals.to(scores.device)[index, None]
+            sums = values if beam else log_probs[index].gather(1, places) + totals[index, None]
             size = scores.size(1)
             listed = zip(keys, values.tolist(), sums.tolist(), places.tolist(), strict=True)
             for key, row_values, row_sums, row_places in listed:

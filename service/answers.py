@@ -81,6 +81,7 @@ def _finite(value: float) -> float:
 def _rounded(values: Tensor) -> NDArray[np.float64]:
     """Round to significant digits: what is left prints short. NumPy takes a twentieth of torch's time for a small map."""
     exact = values.double().numpy()
+    _finite(float(exact.sum()))
     scale = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(np.maximum(exact, 1e-300))))
     return np.round(exact * scale) / scale
 
@@ -136,7 +137,7 @@ def word_json(word: Word, view: ImageView, grid: PatchGrid, target: PatchGrid | 
         "end": word.end,
         "log_probability": _finite(word.log_probability),
         "probability": math.exp(word.log_probability),
-        "image_reliance": word.image_reliance,
+        "image_reliance": None if word.image_reliance is None else _finite(word.image_reliance),
         "map": None,
         "image_mass": None,
         "focus": None,

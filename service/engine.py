@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,13 +16,13 @@ from typing import Any, TypeVar
 from PIL import Image
 from starlette.requests import Request
 
-from model import Captioner, CaptionerError, ImageCaptions, ImageError, ImageLimits, ImageView, Wanted, Word
+from model import Captioner, CaptionerError, ImageCaptions, ImageError, ImageLimits, ImageView, Precision, Wanted, Word
 from service.admission import Admission, AdmissionLimits, Place
 from service.checkpoints import load_captioner
 from service.errors import Problem, option_problem
 from service.fetch import Fetcher
 from service.intake import BodyLimits, Received
-from service.memory import give_back, settle
+from service.memory import give_back
 from service.metrics import Metrics
 from service.scheduler import Job, Scheduler, SchedulerLimits, Unserved
 from service.settings import Settings
@@ -138,15 +139,13 @@ class Engine:
         if self._loading.locked():
             raise Problem("overloaded", "another checkpoint is being loaded; try again", headers={"Retry-After": "10"})
         async with self._loading:
-            loop = asyncio.get_running_loop()
+            precision = Precision(old.precision.dtype, "as at the start")
             try:
-                new = await loop.run_in_executor(None, load_captioner, source, old.precision)
-            except CaptionerError as error:
-                raise option_problem("checkpoint", str(error), json=True) from error
+                new = await _in_thread(lambda: load_captioner(source, precision))
+            except (CaptionerError, OSError, ValueError) as error:  # a file that cannot be read, or is no text
+                raise option_problem("checkpoint", str(error)[:1000], json=True) from error
         self.captioners[name] = new
         self.metrics.tell_model(name, new)
-        del old
-        await loop.run_in_executor(None, settle)
         _LOG.info("loaded model=%s checkpoint=%r", name, source)
         return new
 
@@ -220,6 +219,20 @@ class Engine:
     async def in_writer(self, work: Callable[[], _T]) -> _T:
         """Do what takes some milliseconds of an answer outside of the loop, which others wait for."""
         return await asyncio.get_running_loop().run_in_executor(self.writers, work)
+
+
+def _in_thread(work: Callable[[], _T]) -> asyncio.Future[_T]:
+    """Do long work in a thread that the end of the process does not wait for."""
+    done: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return asyncio.wrap_future(done)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, progress: Progress, words: tuple[Word, ...]) -> None:

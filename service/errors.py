@@ -30,7 +30,7 @@ PROBLEMS: dict[str, ProblemKind] = {
     "broken_json": ProblemKind(400, "The JSON cannot be read", "The body is not one JSON object in UTF-8."),
     "missing_key": ProblemKind(401, "A key is needed", "Send it as Authorization: Bearer, or as x-api-key."),
     "wrong_key": ProblemKind(401, "The key is not known", "Ask whoever runs the service for one."),
-    "host_not_allowed": ProblemKind(403, "The URL's host is not allowed", "This service fetches no pictures by URL."),
+    "host_not_allowed": ProblemKind(403, "The URL's host is not allowed", "Only hosts of the setting url_hosts are asked."),
     "unknown_path": ProblemKind(404, "There is nothing at this path", "See /docs for the paths there are."),
     "unknown_model": ProblemKind(404, "No such model", "GET /v1/models lists the names."),
     "method": ProblemKind(405, "This path takes another method", "The header Allow names the methods."),

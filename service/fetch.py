@@ -21,8 +21,10 @@ from service.admission import Place
 from service.errors import Problem, option_problem
 from service.settings import Settings
 
+_LONGEST = 2_000  # characters of a URL
 _SECONDS = 5.0  # in all: name, connection and bytes
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv4 addresses inside of IPv6 (RFC 6052)
+_COMPATIBLE = ipaddress.ip_network("::/96")  # the same, deprecated (RFC 4291)
 
 Address = IPv4Address | IPv6Address
 
@@ -34,6 +36,7 @@ class Fetcher:
         """Raises ConfigError for networks that cannot be read."""
         self._hosts = frozenset(host.strip().lower() for host in settings.url_hosts.split(",") if host.strip())
         self._most = settings.max_body_bytes
+        self._tls: ssl.SSLContext | None = None  # read at first use: certificates of a hundred authorities take their time
         try:
             named = [text.strip() for text in settings.url_networks.split(",") if text.strip()]
             self._networks = [ipaddress.ip_network(text) for text in named]
@@ -52,11 +55,13 @@ class Fetcher:
 
     def _judged(self, url: str) -> SplitResult:
         """Return the URL's parts. Raises Problem (403) where the host is not allowed."""
+        if len(url) > _LONGEST or not url.isascii():
+            raise _not_had(f"url has {len(url)} characters; send an https URL of ASCII and at most {_LONGEST}")
         try:
             parts = urlsplit(url)
             host, port = (parts.hostname or "").lower(), parts.port or 443
         except ValueError as error:
-            raise _not_had(f"url cannot be read ({error}); send an https URL") from error
+            raise _not_had("url cannot be read; send an https URL") from error
         if parts.scheme != "https" or "@" in parts.netloc:
             raise Problem("host_not_allowed", "url must begin with https:// and name no user; send the picture's bytes instead")
         if (host if port == 443 else f"{host}:{port}") not in self._hosts:
@@ -76,7 +81,9 @@ class Fetcher:
     def _allowed(self, address: Address) -> bool:
         if any(address in network for network in self._networks):
             return True
-        return all(one.is_global and not one.is_multicast for one in _with_embedded(address))
+        return all(
+            one.is_global and not one.is_multicast and not getattr(one, "is_site_local", False) for one in _with_embedded(address)
+        )
 
     async def _download(self, parts: SplitResult, address: Address, place: Place) -> bytes:
         numeric = f"[{address}]" if address.version == 6 else str(address)
@@ -84,8 +91,10 @@ class Fetcher:
         # As it was sent: a content encoding would let few bytes become many.
         headers = {"Host": parts.netloc, "Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "sightline"}
         found = bytearray()
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(ssl.create_default_context)
         async with (
-            httpx2.AsyncClient(verify=ssl.create_default_context(), trust_env=False, follow_redirects=False) as client,
+            httpx2.AsyncClient(verify=self._tls, trust_env=False, follow_redirects=False) as client,
             client.stream("GET", target, headers=headers, extensions={"sni_hostname": parts.hostname}) as answer,
         ):
             if answer.status_code != 200:
@@ -101,7 +110,7 @@ class Fetcher:
 
 
 def _with_embedded(address: Address) -> Iterator[Address]:
-    """Yield an address and the IPv4 addresses that it stands for: mapped, 6to4, Teredo, NAT64."""
+    """Yield an address and the IPv4 addresses that it stands for: mapped, compatible, 6to4, Teredo, NAT64."""
     yield address
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
@@ -110,7 +119,7 @@ def _with_embedded(address: Address) -> Iterator[Address]:
             yield address.sixtofour
         if address.teredo is not None:
             yield from address.teredo
-        if address in _NAT64:
+        if address in _NAT64 or address in _COMPATIBLE:
             yield IPv4Address(int(address) & 0xFFFFFFFF)
 
 

@@ -27,9 +27,9 @@ def settle() -> None:
     """Let the collector pass over what is there to stay: its rounds become short, and it makes them often.
 
     Some 400,000 objects of libraries and networks would make a whole round take 0.2 s and a rare event, and the tracebacks of
-    clients that left would hold their pictures until then.
+    clients that left would hold their pictures until then. To be called once, before anything is served: what is found in
+    use here and becomes garbage in a circle stays for ever.
     """
-    gc.unfreeze()
     gc.collect()
     gc.freeze()
 

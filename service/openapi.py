@@ -73,7 +73,7 @@ def explanations_operation() -> dict[str, Any]:
 
 def load_operation() -> dict[str, Any]:
     """Return FastAPI's arguments for POST /v1/models/{name}/load."""
-    codes = ("missing_key", "wrong_key", "unknown_model", "broken_json", "slow_body", "body_too_large", "invalid_option")
+    codes = (*_KEYS, "unknown_model", "broken_json", "slow_body", "body_too_large", "invalid_option")
     operation = _simple("Put another checkpoint in the place of one, without losing a request", ModelAnswer, *codes, "overloaded")
     body = {"required": True, "content": {"application/json": {"schema": LoadOptions.model_json_schema()}}}
     return operation | {"openapi_extra": {"requestBody": body}}

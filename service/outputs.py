@@ -72,15 +72,17 @@ def caption_json(asked: Asked, found: Captioned, identity: str = "") -> dict[str
     return answer_json("caption", asked.model, asked.language, found.view, found.captions, target, found.timing, identity)
 
 
-def check_maps(found: Captioned, options: MapOptions, *, json: bool, pictures: int = 1) -> None:
-    """Raises Problem where the maps of an answer with so many pictures are too large together."""
+def map_values(found: Captioned, options: MapOptions, *, json: bool, pictures: int = 1) -> int:
+    """Return how many values the maps of an answer with so many such pictures have. Raises Problem where they are too many."""
     words, target = sum(len(caption.words) for caption in found.captions.captions) * pictures, options.target_grid()
-    if target is not None and options.maps != "none" and words * target.cells > MOST_MAP_VALUES:
+    values = 0 if options.maps == "none" else words * (target or found.captions.grid).cells
+    if target is not None and values > MOST_MAP_VALUES:
         detail = (
             f"map_size is {options.map_size!r}: {words} words of {target.cells} cells are more than {MOST_MAP_VALUES} values; "
             "ask for smaller maps, fewer captions or fewer pictures"
         )
         raise option_problem("map_size", detail, json=json)
+    return values
 
 
 def _shares(view: ImageView) -> Box:

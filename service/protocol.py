@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from service.settings import Settings
 
 _UPGRADE = re.compile(rb"(?i)(\r\n)upgrade(?=[ \t]*:)")
+_NO_UPGRADE = b"501 Not Implemented"
 _TOO_LARGE = b"431 Request Header Fields Too Large"
 _TOO_SLOW = b"408 Request Timeout"
 
@@ -78,8 +79,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if not self._reads_headers:  # another request of the same connection
-            self._reads_headers, self._received, self._tail, self._framing = True, 0, b"", 0
+        if self._waiting is None:  # another request of the same connection
             self._wait()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -90,6 +90,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stop_waiting()
         self._reads_headers = False
+        if self.parser.should_upgrade():  # CONNECT, or an offer that came in one packet with what was before it
+            self._refuse(_NO_UPGRADE)
         if not self.transport.is_closing():
             super().on_headers_complete()
 
@@ -99,6 +101,7 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._reads_headers, self._received, self._tail, self._framing = True, 0, b"", 0
         if self.cycle is not None and not self.transport.is_closing():
             super().on_message_complete()
 

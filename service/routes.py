@@ -40,11 +40,19 @@ from service.outputs import (
     TEXT,
     Asked,
     caption_json,
-    check_maps,
     contact_sheet_png,
+    map_values,
     report_html,
 )
-from service.schemas import MOST_CAPTION_WORDS, CaptionOptions, ExplanationOptions, LoadOptions, MapOptions, parse_options
+from service.schemas import (
+    MOST_CAPTION_WORDS,
+    MOST_MAP_VALUES,
+    CaptionOptions,
+    ExplanationOptions,
+    LoadOptions,
+    MapOptions,
+    parse_options,
+)
 from service.sending import held, json_response, timing_header
 from service.stream import events_response
 
@@ -89,7 +97,7 @@ def build_router(engine: Engine) -> APIRouter:
                         prepared = await engine.prepare(captioner, alone, pixels)
                     wanted = Wanted(prepared.view, generation, maps=options.maps != "none", reliance=options.reliance)
                     found = await engine.caption(captioner, prepared, wanted, request_id)
-                    check_maps(found, options, json=received.json, pictures=len(received.images))
+                    map_values(found, options, json=received.json, pictures=len(received.images))
                     target = options.target_grid()
                     return await engine.in_writer(
                         lambda: answer_json("caption", name, language, found.view, found.captions, target, found.timing)
@@ -101,7 +109,7 @@ def build_router(engine: Engine) -> APIRouter:
 
             async def all_of_them() -> Response:
                 data = await _gathered([one(image) for image in received.images])
-                return await json_response(engine, request, lambda: {"object": "list", "data": data})
+                return await json_response(engine, request, MOST_MAP_VALUES, lambda: {"object": "list", "data": data})
 
             return held(await engine.in_time(request, all_of_them(), engine.deadline()), stack)
 
@@ -126,11 +134,12 @@ def build_router(engine: Engine) -> APIRouter:
                     found = await engine.caption(captioner, prepared, wanted, request.scope["state"]["request_id"])
                 except TextError as error:
                     raise option_problem("caption", str(error), json=received.json) from error
-                check_maps(found, options, json=received.json)
+                values = map_values(found, options, json=received.json)
                 target = options.target_grid()
                 return await json_response(
                     engine,
                     request,
+                    values,
                     lambda: answer_json("explanation", name, language, found.view, found.captions, target, found.timing),
                     timing_header(found.timing),
                 )
@@ -141,7 +150,7 @@ def build_router(engine: Engine) -> APIRouter:
 
         @router.post("/v1/models/{name}/load", **load_operation())
         async def load(name: str, request: Request) -> Response:
-            with engine.admission.enter(0) as place:  # it must be possible in a full house
+            with engine.admission.enter(0) as place:  # it takes no picture's place
                 options = parse_options(LoadOptions, await receive_json(request, engine.body_limits, place), json=True)
                 return JSONResponse(model_json(name, await engine.load(name, options.checkpoint)))
 
@@ -205,8 +214,8 @@ async def _captioned(engine: Engine, request: Request, asked: Asked, place: Plac
         return Response(await engine.in_writer(lambda: contact_sheet_png(found)), media_type=PNG, headers=timing)
     if form == HTML:
         return HTMLResponse(await engine.in_writer(lambda: report_html(found, asked.model, asked.language)), headers=timing)
-    check_maps(found, asked.options, json=asked.received.json)
-    return await json_response(engine, request, lambda: caption_json(asked, found), timing)
+    values = map_values(found, asked.options, json=asked.received.json)
+    return await json_response(engine, request, values, lambda: caption_json(asked, found), timing)
 
 
 async def _gathered(works: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:

@@ -8,6 +8,7 @@ one picture's failure is its own. Nothing here knows HTTP, or the names of check
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -20,6 +21,7 @@ from model import CaptionBatch, Captioner, ImageCaptions, Wanted, Word
 from service.metrics import Metrics
 from service.rate import Rate
 
+_READ_TOGETHER = 4  # captions, while pictures wait: docs/decisions.md
 _LOG = logging.getLogger(__name__)
 
 
@@ -79,7 +81,7 @@ class Scheduler:
         self._metrics = metrics or Metrics()
         self._groups: OrderedDict[Hashable, deque[Job]] = OrderedDict()
         self._running: dict[Captioner, _Running] = {}  # of the captioners that have pictures
-        self._open: set[Job] = set()  # submitted, and not answered yet
+        self._open: set[Future[ImageCaptions]] = set()  # submitted, and not answered yet
         self._wake = threading.Condition()
         self._stopping = False
         self._failed: BaseException | None = None
@@ -96,10 +98,10 @@ class Scheduler:
         with self._wake:
             if self._failed is not None or self._stopping:
                 raise Unserved("the model thread has ended")
-            self._open.add(job)
+            self._open.add(job.done)
             self._groups.setdefault(job.group, deque()).append(job)
             self._wake.notify()
-        job.done.add_done_callback(lambda _: self._open.discard(job))
+        job.done.add_done_callback(self._open.discard)  # not of the job: it would hold itself, its picture and its network
 
     def stop(self) -> None:
         """Do what is queued, then end the thread."""
@@ -139,8 +141,9 @@ class Scheduler:
         with self._wake:
             self._failed = self._failed or error
             self._groups.clear()
-        for job in list(self._open):
-            job.fail(Unserved(str(error)))
+        for done in list(self._open):
+            with contextlib.suppress(InvalidStateError):  # it was answered or cancelled in between
+                done.set_exception(Unserved(str(error)))
 
     def _live(self) -> None:
         try:
@@ -257,8 +260,8 @@ class Scheduler:
             for job in running.jobs:
                 if job.progress is not None and (words := batch.fresh_words(job)):
                     job.progress(words)
-            if found and (len(found) >= self._limits.encoded_busy or not batch.rows or not self._groups):
-                finished = list(zip(found, batch.read(found), strict=True))
+            if len(found) >= _READ_TOGETHER or not batch.rows or not self._groups:
+                finished = list(zip(found, batch.read(found[:_READ_TOGETHER]), strict=False))
         except Exception as error:
             _LOG.error("a step failed; its %d pictures are tried one by one", len(running.jobs), exc_info=error)
             return self._retry(captioner)

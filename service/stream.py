@@ -13,7 +13,7 @@ from model import TextError, Word
 from service.answers import encode, grid_json, image_json, sortable_id, word_json
 from service.engine import Engine, Prepared
 from service.errors import Problem, option_problem, problem_json
-from service.outputs import EVENTS, Asked, caption_json, check_maps
+from service.outputs import EVENTS, Asked, caption_json, map_values
 from service.schemas import MOST_MAP_VALUES
 
 _LOG = logging.getLogger(__name__)
@@ -42,7 +42,9 @@ async def _events(engine: Engine, asked: Asked, prepared: Prepared, deadline: fl
     index = 0
 
     async def word_event(word: Word) -> bytes:
-        if target is not None and (index + 1) * target.cells > MOST_MAP_VALUES:
+        if loop.time() > deadline:
+            raise engine.too_late()
+        if target is not None and asked.options.maps != "none" and (index + 1) * target.cells > MOST_MAP_VALUES:
             detail = f"map_size is {asked.options.map_size!r}: its maps are more than {MOST_MAP_VALUES} values"
             raise option_problem("map_size", detail, json=asked.received.json)
         return await engine.in_writer(lambda: _event("word", {"index": index, **word_json(word, view, grid, target)}))
@@ -66,7 +68,7 @@ async def _events(engine: Engine, asked: Asked, prepared: Prepared, deadline: fl
         for word in found.captions.captions[0].words[index:]:
             yield await word_event(word)
             index += 1
-        check_maps(found, asked.options, json=asked.received.json)
+        map_values(found, asked.options, json=asked.received.json)
         yield await engine.in_writer(lambda: _event("caption", caption_json(asked, found, identity)))
     except TextError as error:
         yield _event("error", problem_json(option_problem("prompt", str(error), json=asked.received.json), asked.request_id))

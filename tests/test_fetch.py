@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import ipaddress
+import json
 import ssl
 import threading
 
@@ -113,7 +114,7 @@ def test_a_host_in_a_private_network_is_refused_whatever_its_name(store, tiny_ca
     [
         "127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.1.1", "::1", "fe80::1",
         "fc00::1", "::ffff:10.0.0.1", "::ffff:127.0.0.1", "2002:0a00:0001::1",
-        "64:ff9b::7f00:1", "2001:0:7f00:1::1",
+        "64:ff9b::7f00:1", "2001:0:7f00:1::1", "fec0::1", "::7f00:1", "::a9fe:a9fe",
     ],
 )  # fmt: skip
 def test_addresses_that_lead_inside_are_not_public(address):
@@ -145,7 +146,15 @@ def test_a_certificate_of_another_name_is_refused(client, store, monkeypatch):
 
 def test_a_url_comes_alone(client):
     problem(client.post("/v1/captions", json={"url": "https://pictures.example/a", "image": "QUJD"}), "invalid_option")
-    problem(client.post("/v1/captions", json={"url": 3}), "invalid_option")
+    for odd in (
+        3,
+        "https://\ud800\u2100/",
+        "https://pictures.example/\u212a",
+        "https://pictures.example/" + "a" * 3000,
+        "https://[/",
+    ):
+        body = json.dumps({"url": odd})
+        problem(client.post("/v1/captions", content=body, headers={"content-type": "application/json"}), "invalid_option")
 
 
 def test_networks_that_cannot_be_read_end_the_start():

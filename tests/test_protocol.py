@@ -191,6 +191,23 @@ def test_an_offer_of_another_protocol_is_ignored_and_the_body_read(port, photo):
             assert line.recv(4096).startswith(b"HTTP/1.1 200")
 
 
+def test_an_offer_is_ignored_in_later_requests_of_a_connection_too(port, photo):
+    data = photo()
+    whole = head(content_length=str(len(data)), connection="Upgrade", upgrade="h2c") + data
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+        for _ in range(3):
+            line.sendall(whole)
+            answer = http.client.HTTPResponse(line, method="POST")
+            answer.begin()
+            answer.read()
+            assert answer.status == 200
+
+
+def test_another_protocol_is_refused_where_it_cannot_be_ignored(port):
+    assert talk(port, b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org\r\n\r\n").startswith(b"HTTP/1.1 501")
+    assert alive(port) < 2
+
+
 def test_a_large_answer_holds_its_place_until_it_is_read(port, served_app, photo):
     data = photo()
     with socket.socket() as line:

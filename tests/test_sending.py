@@ -38,7 +38,17 @@ def test_a_network_that_gives_no_number_is_a_bug_and_not_an_answer(tiny_captione
 
 @pytest.mark.parametrize(
     ("accepted", "taken"),
-    [("", False), ("gzip", True), ("br, gzip;q=0.5", True), ("gzip;q=0", False), ("*", True), ("identity", False), ("br", False)],
+    [
+        ("", False),
+        ("gzip", True),
+        ("br, gzip;q=0.5", True),
+        ("gzip;q=0", False),
+        ("*", True),
+        ("identity", False),
+        ("br", False),
+        ("*, gzip;q=0", False),
+        ("*;q=0, gzip", True),
+    ],
 )
 def test_compression_is_used_where_it_is_accepted(client, picture, accepted, taken):
     assert _takes_gzip(accepted) == taken
@@ -64,5 +74,5 @@ def test_decoding_captioning_and_writing_share_one_deadline(tiny_captioner, pict
     watched = Watched(tiny_captioner)
     watched.before = lambda _: time.sleep(0.4)
     with serving(watched, deadline_seconds=0.7) as client:
-        problem(client.post("/v1/captions", content=picture), "deadline_exceeded")
+        problem(client.post("/v1/captions?map_size=300x300", content=picture), "deadline_exceeded")
         assert client.app.state.engine.admission.used["pictures"] == 0
