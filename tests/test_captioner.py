@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from model import Captioner, GenerationOptions, ImageCaptions, TextError, Word
+from model import CaptionBatch, Captioner, GenerationOptions, ImageCaptions, TextError, Wanted, Word
+from model.decoding import Generation
 
 
 def test_a_caption_joins_text_words_and_figures(tiny_captioner, views):
@@ -145,3 +146,29 @@ def test_bfloat16_says_nearly_the_same(tiny_captioner, views, tokenizer, decoder
         for word, other in zip(one.captions[0].words, two.captions[0].words, strict=True):
             assert word.log_probability == pytest.approx(other.log_probability, abs=0.15)  # the random weights are large
             torch.testing.assert_close(word.map.values, other.map.values, atol=4e-2, rtol=0)
+
+
+def test_pictures_that_could_not_begin_leave_a_batch_as_it_was(tiny_captioner, views, monkeypatch):
+    batch = CaptionBatch(tiny_captioner)
+    batch.add(["before"], [Wanted(views[0], GenerationOptions())])
+    wanted = [Wanted(views[1], GenerationOptions(prompt="")), Wanted(views[2], GenerationOptions(prompt="a brown dog"))]
+    original, calls = Generation._add_equal, []
+
+    def second_fails(*given: object) -> None:
+        calls.append(given)
+        if len(calls) == 2:
+            raise MemoryError("of the second length of prompts")
+        original(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Generation, "_add_equal", second_fails)
+        with pytest.raises(MemoryError):
+            batch.add(["one", "two"], wanted)
+    assert batch.keys == ["before"]
+    batch.add(["one", "two"], wanted)
+    while len(found := batch.step()) < 3:
+        pass
+    for entry, captions in zip([Wanted(views[0], GenerationOptions()), *wanted], batch.read(found), strict=True):
+        (alone,) = tiny_captioner.caption([entry.view], entry.options)
+        assert [caption.text for caption in captions.captions] == [caption.text for caption in alone.captions]
+    assert batch.rows == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
 
 import pytest
 from fastapi.testclient import TestClient
@@ -127,3 +128,18 @@ def test_the_form_that_is_wanted_most_is_given(client, picture):
     accept = "text/html;q=0.8, image/png;q=0.9, application/json;q=0.1"
     assert client.post("/v1/captions", content=picture, headers={"accept": accept}).headers["content-type"] == "image/png"
     problem(client.post("/v1/captions", content=picture, headers={"accept": "image/jpeg"}), "not_acceptable")
+
+
+def test_events_end_at_the_deadline_whatever_they_have_told(tiny_captioner, picture, monkeypatch):
+    from service import stream
+
+    original = stream.word_json
+    monkeypatch.setattr(stream, "word_json", lambda *given: (time.sleep(0.4), original(*given))[1])
+    app = create_app({"tiny": tiny_captioner}, Settings(deadline_seconds=0.7))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        params = {"min_words": "6", "max_words": "6"}
+        events = read_events(client.post("/v1/captions", content=picture, params=params, headers=EVENTS).text)
+        assert [name for name, _ in events][-1] == "error"
+        assert events[-1][1]["code"] == "deadline_exceeded"
+        assert sum(name == "word" for name, _ in events) <= 3
+        assert client.app.state.engine.admission.used["pictures"] == 0
