@@ -137,7 +137,7 @@ def test_events_end_at_the_deadline_whatever_they_have_told(tiny_captioner, pict
     monkeypatch.setattr(stream, "word_json", lambda *given: (time.sleep(0.4), original(*given))[1])
     app = create_app({"tiny": tiny_captioner}, Settings(deadline_seconds=0.7))
     with TestClient(app, raise_server_exceptions=False) as client:
-        params = {"prompt": "a brown dog runs on the grass", "max_words": "9"}
+        params = {"prompt": "a brown dog runs on the grass", "strategy": "sample", "count": "2"}  # all told at the end
         events = read_events(client.post("/v1/captions", content=picture, params=params, headers=EVENTS).text)
         assert [name for name, _ in events][-1] == "error"
         assert events[-1][1]["code"] == "deadline_exceeded"
