@@ -180,5 +180,9 @@ def _methods(request: Request) -> list[str]:
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
-    _LOG.error("bug id=%s", request.scope.get("state", {}).get("request_id", ""), exc_info=error)
-    return problem_response(request, Problem("internal", "a bug of the service; the log has it under the request id"))
+    request_id = request.scope.get("state", {}).get("request_id", "")
+    _LOG.error("bug id=%s", request_id, exc_info=error)
+    # This is answered outside of the middleware that names requests and puts headers on answers: both are done here.
+    headers = {"x-request-id": request_id, "x-content-type-options": "nosniff"}
+    detail = "a bug of the service; the log has it under the request id"
+    return problem_response(request, Problem("internal", detail, headers=headers))

@@ -96,6 +96,5 @@ def problem_json(problem: Problem, request_id: str) -> dict[str, Any]:
 def problem_response(request: Request, problem: Problem) -> JSONResponse:
     """Return the answer to a request that met a problem."""
     request_id = request.scope.get("state", {}).get("request_id", "")
-    # A bug is answered outside of the middleware that names every request, so the name is set here as well.
-    headers = problem.headers | ({"x-request-id": request_id} if problem.code == "internal" else {})
-    return JSONResponse(problem_json(problem, request_id), PROBLEMS[problem.code].status, headers=headers, media_type=MEDIA_TYPE)
+    status = PROBLEMS[problem.code].status
+    return JSONResponse(problem_json(problem, request_id), status, headers=problem.headers, media_type=MEDIA_TYPE)

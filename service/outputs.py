@@ -1,4 +1,4 @@
-"""The forms of an answer beside JSON: text, words as events while they are found, a contact sheet, a report to keep."""
+"""What a request for captions asks for, checked, and the forms of its answer: JSON, a contact sheet, a report to keep."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from report import contact_sheet, overlay, page, picture_uri, word_figures
 from service.answers import answer_json
 from service.engine import Captioned
 from service.errors import option_problem
-from service.intake import Received
 from service.schemas import MOST_MAP_VALUES, CaptionOptions, MapOptions
 
 JSON, TEXT, EVENTS, PNG, HTML = "application/json", "text/plain", "text/event-stream", "image/png", "text/html"
@@ -30,7 +29,7 @@ class Asked:
     language: str
     options: CaptionOptions
     generation: GenerationOptions
-    received: Received
+    json: bool  # whether the options came typed, in JSON
     request_id: str
 
     def wanted(self, view: ImageView, form: str = JSON) -> Wanted:

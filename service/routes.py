@@ -16,7 +16,7 @@ from service.admission import Place
 from service.answers import answer_json, model_json
 from service.engine import Engine
 from service.errors import PROBLEMS, Problem, option_problem, problem_json
-from service.intake import Received, receive, receive_batch, receive_json
+from service.intake import Received, ReceivedBatch, receive, receive_batch, receive_json
 from service.metrics import MEDIA_TYPE as METRICS_TYPE
 from service.negotiation import negotiate
 from service.openapi import (
@@ -68,12 +68,13 @@ def build_router(engine: Engine) -> APIRouter:
         form = negotiate(", ".join(request.headers.getlist("accept")), FORMS)
         with contextlib.ExitStack() as stack:
             place = stack.enter_context(engine.enter())
-            asked = await _asked(engine, request, place)
-            deadline = engine.deadline()
+            received = await receive(request, engine.body_limits, place)
+            asked, deadline = _asked(engine, request, received), engine.deadline()
             if form == EVENTS:
-                prepared = await engine.in_time(request, engine.prepare(asked.captioner, asked.received, place), deadline)
+                prepared = await engine.in_time(request, engine.prepare(asked.captioner, received, place), deadline)
                 return held(events_response(engine, asked, prepared, deadline), stack)
-            return held(await engine.in_time(request, _captioned(engine, request, asked, place, form), deadline), stack)
+            work = _captioned(engine, request, asked, received, place, form)
+            return held(await engine.in_time(request, work, deadline), stack)
 
     @router.post("/v1/captions/batch", **batch_operation())
     async def captions_of_many(request: Request) -> Response:
@@ -82,11 +83,7 @@ def build_router(engine: Engine) -> APIRouter:
             place = stack.enter_context(engine.enter())
             received = await receive_batch(request, engine.body_limits, place)
             place.take("pictures", len(received.images) - 1)
-            options = parse_options(CaptionOptions, received.options, json=received.json)
-            name, captioner = engine.captioner(options.model)
-            language = _language(options, captioner, received.json)
-            generation = options.generation(captioner.config.generation, json=received.json)
-            request_id = request.scope["state"]["request_id"]
+            asked = _asked(engine, request, received)
 
             async def one(image: bytes | Problem) -> dict[str, Any]:
                 try:
@@ -94,18 +91,14 @@ def build_router(engine: Engine) -> APIRouter:
                         raise image
                     alone = Received(image, received.options, received.json)
                     with engine.admission.enter(0) as pixels:
-                        prepared = await engine.prepare(captioner, alone, pixels)
-                    wanted = Wanted(prepared.view, generation, maps=options.maps != "none", reliance=options.reliance)
-                    found = await engine.caption(captioner, prepared, wanted, request_id)
-                    map_values(found, options, json=received.json, pictures=len(received.images))
-                    target = options.target_grid()
-                    return await engine.in_writer(
-                        lambda: answer_json("caption", name, language, found.view, found.captions, target, found.timing)
-                    )
-                except TextError as error:
-                    raise option_problem("prompt", str(error), json=received.json) from error
+                        prepared = await engine.prepare(asked.captioner, alone, pixels)
+                    found = await engine.caption(asked.captioner, prepared, asked.wanted(prepared.view), asked.request_id)
+                    map_values(found, asked.options, json=asked.json, pictures=len(received.images))
+                    return await engine.in_writer(lambda: caption_json(asked, found))
+                except TextError as error:  # the prompt is all pictures' own
+                    raise option_problem("prompt", str(error), json=asked.json) from error
                 except Problem as problem:
-                    return problem_json(problem, request_id)
+                    return problem_json(problem, asked.request_id)
 
             async def all_of_them() -> Response:
                 data = await _gathered([one(image) for image in received.images])
@@ -190,23 +183,22 @@ def build_router(engine: Engine) -> APIRouter:
     return router
 
 
-async def _asked(engine: Engine, request: Request, place: Place) -> Asked:
-    """Read a request for captions and check what it asks for. Raises Problem."""
-    received = await receive(request, engine.body_limits, place)
+def _asked(engine: Engine, request: Request, received: Received | ReceivedBatch) -> Asked:
+    """Check what a request for captions asks for. Raises Problem."""
     options = parse_options(CaptionOptions, received.options, json=received.json)
     name, captioner = engine.captioner(options.model)
     language = _language(options, captioner, received.json)
     generation = options.generation(captioner.config.generation, json=received.json)
-    return Asked(name, captioner, language, options, generation, received, request.scope["state"]["request_id"])
+    return Asked(name, captioner, language, options, generation, received.json, request.scope["state"]["request_id"])
 
 
-async def _captioned(engine: Engine, request: Request, asked: Asked, place: Place, form: str) -> Response:
+async def _captioned(engine: Engine, request: Request, asked: Asked, received: Received, place: Place, form: str) -> Response:
     """Decode a picture, caption it, and return the captions in the form that was asked for. Raises Problem."""
-    prepared = await engine.prepare(asked.captioner, asked.received, place, EDGE if form in (PNG, HTML) else 0)
+    prepared = await engine.prepare(asked.captioner, received, place, EDGE if form in (PNG, HTML) else 0)
     try:
         found = await engine.caption(asked.captioner, prepared, asked.wanted(prepared.view, form), asked.request_id)
     except TextError as error:
-        raise option_problem("prompt", str(error), json=asked.received.json) from error
+        raise option_problem("prompt", str(error), json=asked.json) from error
     timing = timing_header(found.timing)
     if form == TEXT:
         return PlainTextResponse(found.captions.captions[0].text + "\n", headers=timing)
@@ -214,7 +206,7 @@ async def _captioned(engine: Engine, request: Request, asked: Asked, place: Plac
         return Response(await engine.in_writer(lambda: contact_sheet_png(found)), media_type=PNG, headers=timing)
     if form == HTML:
         return HTMLResponse(await engine.in_writer(lambda: report_html(found, asked.model, asked.language)), headers=timing)
-    values = map_values(found, asked.options, json=asked.received.json)
+    values = map_values(found, asked.options, json=asked.json)
     return await json_response(engine, request, values, lambda: caption_json(asked, found), timing)
 
 

@@ -261,7 +261,8 @@ class Scheduler:
                 if job.progress is not None and (words := batch.fresh_words(job)):
                     job.progress(words)
             if len(found) >= _READ_TOGETHER or not batch.rows or not self._groups:
-                finished = list(zip(found, batch.read(found[:_READ_TOGETHER]), strict=False))
+                read = found[:_READ_TOGETHER]
+                finished = list(zip(read, batch.read(read), strict=True))
         except Exception as error:
             _LOG.error("a step failed; its %d pictures are tried one by one", len(running.jobs), exc_info=error)
             return self._retry(captioner)

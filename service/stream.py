@@ -46,7 +46,7 @@ async def _events(engine: Engine, asked: Asked, prepared: Prepared, deadline: fl
             raise engine.too_late()
         if target is not None and asked.options.maps != "none" and (index + 1) * target.cells > MOST_MAP_VALUES:
             detail = f"map_size is {asked.options.map_size!r}: its maps are more than {MOST_MAP_VALUES} values"
-            raise option_problem("map_size", detail, json=asked.received.json)
+            raise option_problem("map_size", detail, json=asked.json)
         return await engine.in_writer(lambda: _event("word", {"index": index, **word_json(word, view, grid, target)}))
 
     try:
@@ -68,10 +68,10 @@ async def _events(engine: Engine, asked: Asked, prepared: Prepared, deadline: fl
         for word in found.captions.captions[0].words[index:]:
             yield await word_event(word)
             index += 1
-        map_values(found, asked.options, json=asked.received.json)
+        map_values(found, asked.options, json=asked.json)
         yield await engine.in_writer(lambda: _event("caption", caption_json(asked, found, identity)))
     except TextError as error:
-        yield _event("error", problem_json(option_problem("prompt", str(error), json=asked.received.json), asked.request_id))
+        yield _event("error", problem_json(option_problem("prompt", str(error), json=asked.json), asked.request_id))
     except Problem as problem:
         yield _event("error", problem_json(problem, asked.request_id))
     except Exception as error:

@@ -85,6 +85,18 @@ def tiny_captioner(tokenizer: CaptionTokenizer) -> Captioner:
     return Captioner(Checkpoint(network, tokenizer, "# A tiny card"))
 
 
+def failing(captioner: Captioner, error: BaseException) -> Captioner:
+    """Return a captioner that finds captions and raises `error` when they are read."""
+
+    class Failing(Captioner):
+        def read_out(self, *arguments: object, **options: object):
+            raise error
+
+    found = Failing.__new__(Failing)
+    found.__dict__ = captioner.__dict__
+    return found
+
+
 @pytest.fixture(scope="session")
 def pixels() -> torch.Tensor:
     return torch.rand(3, 3, 24, 32, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 2 - 1

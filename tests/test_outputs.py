@@ -11,9 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from model import Captioner
 from service import Settings, create_app
-from tests.conftest import problem
+from tests.conftest import failing, problem
 
 EVENTS, PNG, HTML = ({"accept": kind} for kind in ("text/event-stream", "image/png", "text/html"))
 
@@ -67,13 +66,9 @@ def test_what_is_wrong_before_the_first_event_has_its_status(client, picture):
 
 
 def test_a_failure_while_words_are_told_is_an_event(tiny_captioner, picture):
-    class Failing(Captioner):
-        def read_out(self, *arguments: object, **options: object):
-            raise SystemExit("killed")
-
-    failing = Failing.__new__(Failing)
-    failing.__dict__ = tiny_captioner.__dict__
-    with TestClient(create_app({"tiny": failing}, Settings()), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app({"tiny": failing(tiny_captioner, SystemExit("killed"))}, Settings()), raise_server_exceptions=False
+    ) as client:
         events = read_events(client.post("/v1/captions", content=picture, headers=EVENTS).text)
         assert [name for name, _ in events] == ["start", "error"]
         assert events[-1][1]["code"] == "not_ready"
@@ -81,13 +76,9 @@ def test_a_failure_while_words_are_told_is_an_event(tiny_captioner, picture):
 
 
 def test_a_bug_while_words_are_told_is_an_event_and_gives_nothing_away(tiny_captioner, picture):
-    class Failing(Captioner):
-        def read_out(self, *arguments: object, **options: object):
-            raise RuntimeError("secret")
-
-    failing = Failing.__new__(Failing)
-    failing.__dict__ = tiny_captioner.__dict__
-    with TestClient(create_app({"tiny": failing}, Settings()), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app({"tiny": failing(tiny_captioner, RuntimeError("secret"))}, Settings()), raise_server_exceptions=False
+    ) as client:
         text = client.post("/v1/captions", content=picture, headers=EVENTS).text
         assert [name for name, _ in read_events(text)] == ["start", "error"]
         assert read_events(text)[-1][1]["code"] == "internal"

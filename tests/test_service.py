@@ -8,11 +8,10 @@ import math
 import pytest
 from fastapi.testclient import TestClient
 
-from model import Captioner
 from service import Settings, create_app
 from service.errors import PROBLEMS
 from service.schemas import CaptionOptions, CaptionsAnswer, ModelsAnswer
-from tests.conftest import problem
+from tests.conftest import failing, problem
 
 
 def test_a_caption_has_words_with_offsets_probabilities_and_maps(client, picture):
@@ -272,14 +271,13 @@ def test_the_openapi_document_holds_every_error_option_and_schema(client):
 
 
 def test_a_bug_is_told_as_one_and_gives_nothing_away(tiny_captioner, picture, caplog):
-    class Failing(Captioner):
-        def read_out(self, *arguments: object, **options: object):
-            raise RuntimeError("secret")
-
-    failing = Failing.__new__(Failing)
-    failing.__dict__ = tiny_captioner.__dict__
-    with TestClient(create_app({"tiny": failing}, Settings()), raise_server_exceptions=False) as client:
-        body = problem(client.post("/v1/captions", content=picture), "internal")
+    with TestClient(
+        create_app({"tiny": failing(tiny_captioner, RuntimeError("secret"))}, Settings()), raise_server_exceptions=False
+    ) as client:
+        answer = client.post("/v1/captions", content=picture)
+    body = problem(answer, "internal")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers.get_list("x-request-id") == [body["request_id"]]
     assert "secret" not in str(body)
     assert body["request_id"] in caplog.text
 
