@@ -1,10 +1,18 @@
-"""Captioned pictures, on disk or drawn, as examples."""
+"""CaptionedImage pictures, on disk or drawn, as examples."""
 
 from corpus.augment import augmented, is_mirrored, mirrored_caption
 from corpus.check import check_data
-from corpus.dataset import OWN_DATA, SCENE_SPLITS, Captioned, Source, is_drawn, open_source, plain_caption
-from corpus.errors import DataError, Faults
-from corpus.example import Example, Member, NamedBox, speaks
+from corpus.dataset import (
+    LOCAL_IMAGE_LIMITS,
+    SCENE_SPLITS,
+    CaptionDataset,
+    CaptionedImage,
+    is_synthetic,
+    open_dataset,
+    plain_caption,
+)
+from corpus.errors import DataError, ErrorLog
+from corpus.example import Example, Member, NamedBox, matches_language
 from corpus.findings import Report
 from corpus.formats import FORMATS, Format, convert, read_data, stream_data
 from corpus.scene_captions import SceneCaption, SceneWord, Verdict, captions_of, judge
@@ -13,14 +21,15 @@ from corpus.scenes import COLOURS, SHAPES, UNSEEN_PAIRS, Scene, SceneObject, dra
 __all__ = [
     "COLOURS",
     "FORMATS",
-    "OWN_DATA",
+    "LOCAL_IMAGE_LIMITS",
     "SCENE_SPLITS",
     "SHAPES",
     "UNSEEN_PAIRS",
-    "Captioned",
+    "CaptionDataset",
+    "CaptionedImage",
     "DataError",
+    "ErrorLog",
     "Example",
-    "Faults",
     "Format",
     "Member",
     "NamedBox",
@@ -29,20 +38,19 @@ __all__ = [
     "SceneCaption",
     "SceneObject",
     "SceneWord",
-    "Source",
     "Verdict",
     "augmented",
     "captions_of",
     "check_data",
     "convert",
     "draw_scene",
-    "is_drawn",
     "is_mirrored",
+    "is_synthetic",
     "judge",
+    "matches_language",
     "mirrored_caption",
-    "open_source",
+    "open_dataset",
     "plain_caption",
     "read_data",
-    "speaks",
     "stream_data",
 ]

@@ -1,4 +1,4 @@
-"""Captioned pictures: `python -m corpus check | show | convert | scenes`."""
+"""CaptionedImage pictures: `python -m corpus check | show | convert | scenes`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from corpus.check import check_data
-from corpus.errors import DataError, Faults
+from corpus.errors import DataError, ErrorLog
 from corpus.formats import FORMATS, convert, stream_data
-from corpus.pages import check_page, drawn_at_random, examples_page
+from corpus.pages import check_page, examples_page, sample_examples
 from corpus.scene_files import write_scenes
 
 
@@ -93,9 +93,9 @@ def _make_room(page: Path) -> None:
 
 def _show(options: argparse.Namespace) -> int:
     _make_room(options.page)
-    faults = Faults(keep=True)
+    faults = ErrorLog(keep=True)
     stream = stream_data(options.data, faults=faults, need_images=False)
-    examples = drawn_at_random((one for one in stream if options.split in (None, one.split)), options.count, options.seed)
+    examples = sample_examples((one for one in stream if options.split in (None, one.split)), options.count, options.seed)
     for message in faults.found[:3]:
         print(f"corpus: {message}", file=sys.stderr)
     if not examples:

@@ -7,14 +7,14 @@ import re
 
 from PIL import Image, ImageOps
 
-LEAST_CROP = 0.75  # share of each edge that a crop keeps at least: what captions name is seldom nearer to the border
+MIN_CROP = 0.75  # share of each edge that a crop keeps at least: what captions name is seldom nearer to the border
 
 
 def augmented(image: Image.Image, view: int, dice: random.Random) -> Image.Image:
     """Return view number `view`: 0 the picture itself, 1 its mirror image, then crops, every other one mirrored."""
     if view >= 2:
         width, height = image.size
-        across, down = (dice.uniform(LEAST_CROP, 1.0) for _ in range(2))
+        across, down = (dice.uniform(MIN_CROP, 1.0) for _ in range(2))
         left, top = dice.uniform(0, 1 - across) * width, dice.uniform(0, 1 - down) * height
         image = image.crop((int(left), int(top), int(left + across * width), int(top + down * height)))
     return ImageOps.mirror(image) if is_mirrored(view) else image

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from corpus.check_captions import check_captions
 from corpus.check_pictures import check_pictures, look_at
-from corpus.errors import Faults
+from corpus.errors import ErrorLog
 from corpus.example import Example
 from corpus.findings import Case, Finding, Report, finding
 from corpus.formats import stream_data, unique
@@ -27,7 +27,7 @@ def check_data(data: str, *, language: str = "", lists: Mapping[str, Path] | Non
     `lists` are official lists of a split, a picture's name a line: who is missing and who is there besides is told.
     """
     started = time.perf_counter()
-    faults = Faults(keep=True)
+    faults = ErrorLog(keep=True)
     report = Report(data)
     examples, looks = [], []
     stream = unique(stream_data(data, faults=faults, need_images=False), data, faults)

@@ -14,11 +14,11 @@ from typing import Literal
 import imagehash
 import numpy as np
 
-from corpus.dataset import OWN_DATA
+from corpus.dataset import LOCAL_IMAGE_LIMITS
 from corpus.duplicates import groups, near_links
 from corpus.example import Example, Member
 from corpus.findings import Case, Finding, finding
-from model import ImageError, read_picture
+from model import ImageError, decode_image
 
 TINY = 64  # pixels of the shorter edge
 HUGE = 50_000_000  # pixels
@@ -93,7 +93,7 @@ def _look(example: Example) -> Look:
             told = f"{example.place} is not there, nor in images/ or a folder named like the split beside it"
         return Look(state="missing", error=told)
     try:
-        picture = read_picture(data, OWN_DATA, least=(64, 64))  # a JPEG is decoded small
+        picture = decode_image(data, LOCAL_IMAGE_LIMITS, min_size=(64, 64))  # a JPEG is decoded small
         grey = picture.upright().convert("L")
     except ImageError as error:
         return Look(state="broken", error=f"{example.place}: {error}")

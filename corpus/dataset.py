@@ -1,4 +1,4 @@
-"""Captioned pictures as training reads them: splits, drawn scenes, and one spelling for captions."""
+"""CaptionedImage pictures as training reads them: splits, drawn scenes, and one spelling for captions."""
 
 from __future__ import annotations
 
@@ -12,63 +12,65 @@ from pathlib import Path
 from PIL import Image
 
 from corpus.errors import DataError
-from corpus.example import Member, speaks
+from corpus.example import Member, matches_language
 from corpus.formats import read_data
 from corpus.scene_captions import captions_of
 from corpus.scenes import draw_scene
-from model import ALL_FORMATS, ImageLimits, read_picture
+from model import ALL_FORMATS, ImageLimits, decode_image
 
 SCENE_SPLITS = {"train": 1, "val": 2, "test": 3}  # series of seeds that never meet: a scene is in one split
-OWN_DATA = ImageLimits(pixels=200_000_000, edge=65_536, formats=ALL_FORMATS)  # its owner is trusted further than a client
+LOCAL_IMAGE_LIMITS = ImageLimits(
+    pixels=200_000_000, edge=65_536, formats=ALL_FORMATS
+)  # its owner is trusted further than a client
 _SCENE_COUNTS = {"train": 12_000, "val": 200}  # the test series is drawn where it is judged, in evaluation/
 
 
 @dataclass(frozen=True, slots=True)
-class Captioned:
+class CaptionedImage:
     """One picture with its captions; `load` decodes or draws it."""
 
     image_id: str
     captions: tuple[str, ...]
     load: Callable[[], Image.Image]
-    may_flip: bool  # whether mirroring keeps its captions true once left and right are exchanged in the words
+    can_mirror: bool  # whether mirroring keeps its captions true once left and right are exchanged in the words
     fingerprint: str  # changes when the picture does
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CaptionDataset:
     """What one --data names: a name and its pictures by split."""
 
     name: str
-    splits: dict[str, list[Captioned]]
+    splits: dict[str, list[CaptionedImage]]
 
-    def split(self, name: str) -> list[Captioned]:
+    def split(self, name: str) -> list[CaptionedImage]:
         return self.splits.get(name, [])
 
 
-def open_source(data: str, *, language: str = "en", seed: int = 0) -> Source:
+def open_dataset(data: str, *, language: str = "en", seed: int = 0) -> CaptionDataset:
     """Open drawn scenes or any data that corpus.formats reads.
 
     `scenes` and `scenes:COUNT` are drawn as they are needed; `places:COUNT` are the same with captions that also say where
     things lie. Raises DataError where nothing to train on is found.
     """
     kind, _, count = data.partition(":")
-    if is_drawn(data):
+    if is_synthetic(data):
         return _scenes(kind, count, seed)
-    splits: dict[str, list[Captioned]] = {}
+    splits: dict[str, list[CaptionedImage]] = {}
     for example in read_data(data, language=language):
         captions = tuple(filter(None, map(plain_caption, example.references)))
         if captions:
             # Left and right can be exchanged in English words only (augment.py).
-            entry = Captioned(
-                example.image_id, captions, _Loader(example.read), speaks(language, "en"), _fingerprint(example.image)
+            entry = CaptionedImage(
+                example.image_id, captions, _Loader(example.read), matches_language(language, "en"), _fingerprint(example.image)
             )
             splits.setdefault(example.split, []).append(entry)
     if not splits.get("train"):
         raise DataError(f"{data!r} has no captioned picture in its train split; it has {sorted(splits) or 'none at all'}")
-    return Source(data, splits)
+    return CaptionDataset(data, splits)
 
 
-def is_drawn(data: str) -> bool:
+def is_synthetic(data: str) -> bool:
     """Return whether data are scenes that are drawn as they are needed."""
     return data.partition(":")[0] in ("scenes", "places")
 
@@ -85,10 +87,10 @@ class _Loader:
     read: Callable[[], bytes]
 
     def __call__(self) -> Image.Image:
-        return read_picture(self.read(), OWN_DATA).upright()
+        return decode_image(self.read(), LOCAL_IMAGE_LIMITS).upright()
 
 
-def _scenes(kind: str, count: str, seed: int) -> Source:
+def _scenes(kind: str, count: str, seed: int) -> CaptionDataset:
     if count and not count.isdigit():
         raise DataError(f"'{kind}:{count}' must say a number of scenes, such as {kind}:12000")
     counts = _SCENE_COUNTS | ({"train": int(count)} if count else {})
@@ -99,13 +101,13 @@ def _scenes(kind: str, count: str, seed: int) -> Source:
         for split, series in SCENE_SPLITS.items()
         if split in counts
     }
-    return Source("scenes", splits)  # one name for the same pictures: their features are cached once
+    return CaptionDataset("scenes", splits)  # one name for the same pictures: their features are cached once
 
 
-def _scene(series: int, number: int, *, places: bool) -> Captioned:
+def _scene(series: int, number: int, *, places: bool) -> CaptionedImage:
     scene = draw_scene(series, number)
     captions = captions_of(scene, random.Random(f"captions {series} {number}"), places=places)
-    return Captioned(
+    return CaptionedImage(
         f"{series}-{number}",
         tuple(caption.text for caption in captions),
         _SceneLoader(series, number),

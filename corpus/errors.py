@@ -6,10 +6,10 @@ from model import CaptionerError
 
 
 class DataError(CaptionerError):
-    """Captioned photographs that cannot be read as told."""
+    """CaptionedImage photographs that cannot be read as told."""
 
 
-class Faults:
+class ErrorLog:
     """What readers find wrong: `with faults:` around a record or a file.
 
     The first fault goes through as the DataError that it is; with `keep` their messages are gathered, and reading goes on.
@@ -19,7 +19,7 @@ class Faults:
         self.keep = keep
         self.found: list[str] = []
 
-    def __enter__(self) -> Faults:
+    def __enter__(self) -> ErrorLog:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:

@@ -71,7 +71,7 @@ class Example:
 
     def in_language(self, language: str) -> Example:
         """Return the example with the references in a language alone, and those whose language is not told."""
-        kept = [place for place, told in enumerate(self.languages) if not told or speaks(told, language)]
+        kept = [place for place, told in enumerate(self.languages) if not told or matches_language(told, language)]
         return replace(
             self,
             references=tuple(self.references[place] for place in kept),
@@ -80,6 +80,6 @@ class Example:
         )
 
 
-def speaks(told: str, wanted: str) -> bool:
+def matches_language(told: str, wanted: str) -> bool:
     """Return whether a language tag is the one that is wanted or a kind of it: en-GB speaks en."""
     return f"{told.lower()}-".startswith(f"{wanted.lower()}-")

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 
 from PIL import Image, ImageDraw
 
-from corpus.dataset import OWN_DATA
+from corpus.dataset import LOCAL_IMAGE_LIMITS
 from corpus.example import Example
 from corpus.findings import Report
-from model import ImageError, read_picture
-from report import page, picture_uri
+from model import ImageError, decode_image
+from report import image_uri, page
 
 _CASES = 12  # of a finding that are shown
 _EDGE = 320  # pixels of the longer edge
@@ -61,7 +61,7 @@ def examples_page(data: str, examples: Sequence[Example]) -> str:
     return page("examples.html", title=f"Examples of {data}", summary=f"{len(cards)} drawn at random", examples=cards)
 
 
-def drawn_at_random(examples: Iterable[Example], count: int, seed: int) -> list[Example]:
+def sample_examples(examples: Iterable[Example], count: int, seed: int) -> list[Example]:
     """Return `count` examples of a stream, each with equal probability (Vitter 1985, algorithm R)."""
     dice = random.Random(seed)
     kept: list[Example] = []
@@ -75,13 +75,13 @@ def drawn_at_random(examples: Iterable[Example], count: int, seed: int) -> list[
 def _shown(example: Example) -> tuple[str, tuple[int, int] | None, str]:
     """Return a picture as a data URI, its size, and why it cannot be shown."""
     try:
-        picture = read_picture(example.read(), OWN_DATA)
+        picture = decode_image(example.read(), LOCAL_IMAGE_LIMITS)
         image = picture.upright()
     except (OSError, ValueError, ImageError) as error:
         return "", None, f"{example.place}: {error}"
     image.thumbnail((_EDGE, _EDGE))
     _draw_boxes(image, example, image.width / picture.upright_size[0])
-    return picture_uri(image, _EDGE), picture.upright_size, ""
+    return image_uri(image, _EDGE), picture.upright_size, ""
 
 
 def _draw_boxes(image: Image.Image, example: Example, scale: float) -> None:

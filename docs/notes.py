@@ -76,7 +76,7 @@ def attention_of(example: Example, embeddings: Tensor) -> tuple[Tensor, Tensor]:
     outputs, inputs = weights.shape
     width = embeddings.size(1)
     assert width >= inputs, "a key for each input word needs a dimension of its own"
-    attention = MultiHeadAttention(width, heads=1).double().eval()
+    attention = MultiHeadAttention(width, num_heads=1).double().eval()
     with torch.no_grad():
         for part in (attention.query, attention.key, attention.value, attention.out):
             part.weight.copy_(torch.eye(width))

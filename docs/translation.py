@@ -70,9 +70,9 @@ class Translator(nn.Module):
         self.embedding = nn.Embedding(len(self.english), _WIDTH)
         self.positions = nn.Parameter(torch.randn(8, _WIDTH) * 0.02)
         self.norm = nn.LayerNorm(_WIDTH)
-        self.attention = MultiHeadAttention(_WIDTH, heads=2)
+        self.attention = MultiHeadAttention(_WIDTH, num_heads=2)
         config = DecoderConfig(
-            vocabulary=len(self.hindi), width=_WIDTH, depth=1, heads=1, mlp_width=96, positions=8, image_width=_WIDTH,
+            vocab_size=len(self.hindi), hidden_size=_WIDTH, num_layers=1, num_heads=1, intermediate_size=96, max_positions=8, encoder_hidden_size=_WIDTH,
             null_key=False,
         )  # fmt: skip
         self.decoder = TextDecoder(config)

@@ -1,9 +1,9 @@
 """Every number that is published is made here."""
 
-from evaluation.baselines import best_constant, human_captions, leave_one_out, nearest_captions, wrong_pictures
+from evaluation.baselines import best_constant, human_captions, leave_one_out, nearest_captions, shuffled_images
 from evaluation.captions import CaptionScores, score_captions
 from evaluation.compare import Comparison, Row, compare, mean_features
-from evaluation.generate import caption_pictures, explain_pictures, png_bytes, prepared_batches
+from evaluation.generate import caption_images, explain_images, png_bytes, prepared_batches
 from evaluation.golden import coco_captions, golden_figures, kendall_tau_c, tokens_in_order
 from evaluation.hallucination import (
     Hallucination,
@@ -13,8 +13,8 @@ from evaluation.hallucination import (
     own_synonyms,
     read_synonyms,
 )
-from evaluation.heads import SELECTION_SERIES, choose_heads, objects_of_photographs, objects_of_scenes, read_heads
-from evaluation.maps import Pointing, photograph_pointing, scene_pointing
+from evaluation.heads import SELECTION_SERIES, choose_heads, objects_of_images, objects_of_scenes, read_heads
+from evaluation.maps import Pointing, image_pointing, scene_pointing
 from evaluation.measures import Bleu, bleu, bleu_of, cider, common_length, rouge_l
 from evaluation.meteor import meteor
 from evaluation.pages import captions_page
@@ -40,7 +40,7 @@ __all__ = [
     "best_constant",
     "bleu",
     "bleu_of",
-    "caption_pictures",
+    "caption_images",
     "captions_page",
     "checkpoint_speed",
     "choose_heads",
@@ -51,10 +51,11 @@ __all__ = [
     "cost_beside_peer",
     "cost_of_many",
     "distinct",
-    "explain_pictures",
+    "explain_images",
     "golden_figures",
     "held_out_scenes",
     "human_captions",
+    "image_pointing",
     "invented_in_scenes",
     "invented_objects",
     "judge_captions",
@@ -63,10 +64,9 @@ __all__ = [
     "mean_features",
     "meteor",
     "nearest_captions",
-    "objects_of_photographs",
+    "objects_of_images",
     "objects_of_scenes",
     "own_synonyms",
-    "photograph_pointing",
     "png_bytes",
     "prepared_batches",
     "ptb_tokens",
@@ -79,11 +79,11 @@ __all__ = [
     "scene_pointing",
     "score_captions",
     "scored_tokens",
+    "shuffled_images",
     "speed_beside_peer",
     "streaming_figures",
     "tokens_in_order",
     "tokens_of",
     "told_tokens",
     "write_results",
-    "wrong_pictures",
 ]

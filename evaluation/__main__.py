@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     captions.add_argument("--data", required=True, help="data with references, or `scenes`; docs/data.md has the formats")
     captions.add_argument("--checkpoint", type=Path, action="append", default=[], help="may be repeated; the embedded one")
     captions.add_argument("--results", type=Path, action="append", default=[], help="COCO results to score; may be repeated")
-    captions.add_argument("--beams", type=_beams, action="append", help="1 is greedy; may be repeated; 3 if none")
+    captions.add_argument("--num-beams", type=_beams, action="append", help="1 is greedy; may be repeated; 3 if none")
     captions.add_argument("--length-penalty", type=float)
     captions.add_argument("--split", help="test, or for --results alone every image that they name")
     captions.add_argument("--language", default="en")

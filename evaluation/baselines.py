@@ -48,7 +48,7 @@ def best_constant(candidates: Iterable[str], references: References, *, language
     return best, score_captions(dict.fromkeys(references, best), references, language=language)
 
 
-def wrong_pictures(captions: dict[str, str], seed: int = 0) -> dict[str, str]:
+def shuffled_images(captions: dict[str, str], seed: int = 0) -> dict[str, str]:
     """Return the same captions on other images: what they score is what is left when the picture does not matter."""
     if len(captions) < 2:
         raise ValueError("there is one picture; its caption cannot be on a wrong one")

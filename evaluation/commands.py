@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from corpus import DataError, Example, draw_scene, read_data, speaks
+from corpus import DataError, Example, draw_scene, matches_language, read_data
 from evaluation.compare import Comparison, compare
-from evaluation.generate import caption_pictures, png_bytes
+from evaluation.generate import caption_images, png_bytes
 from evaluation.golden import golden_figures
 from evaluation.hallucination import invented_in_scenes, read_synonyms
-from evaluation.heads import SELECTION_SERIES, choose_heads, objects_of_photographs, objects_of_scenes, read_heads
-from evaluation.maps import photograph_pointing, scene_pointing
+from evaluation.heads import SELECTION_SERIES, choose_heads, objects_of_images, objects_of_scenes, read_heads
+from evaluation.maps import image_pointing, scene_pointing
 from evaluation.pages import captions_page
 from evaluation.scenes import held_out_scenes, judge_captions
 from evaluation.speed import cost_beside_peer, cost_of_many
@@ -30,9 +30,9 @@ from model import (
     GenerationOptions,
     Strategy,
     checkpoint_folder,
+    choose_policy,
     load_checkpoint,
-    rewrite_config,
-    use_threads,
+    write_config,
 )
 
 
@@ -42,7 +42,7 @@ def captions(options: argparse.Namespace) -> dict[str, Any]:
         if options.results or options.out or options.meteor:
             raise DataError("scenes are drawn and judged exactly; --results, --out and --meteor need data with references")
         return _captions_of_scenes(options)
-    if options.meteor and not speaks(options.language, "en"):
+    if options.meteor and not matches_language(options.language, "en"):
         raise DataError(f"METEOR here is that of English; leave --meteor out for --language {options.language}")
     if options.out and options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise DataError(f"--out {options.out} exists and is not empty; name a new folder")
@@ -57,11 +57,11 @@ def captions(options: argparse.Namespace) -> dict[str, Any]:
     results = [read_results(path) for path in options.results]
     examples = _chosen(everything, options.split or ("test" if folders else None), options.data, results)
     captioners = [(folder, _loaded(folder, options.dtype)) for folder in folders]
-    asked = [(folder, captioner, beams) for folder, captioner in captioners for beams in options.beams or [3]]
-    names = distinct([_name(folder, beams, options) for folder, _, beams in asked] + [system.name for system in results])
+    asked = [(folder, captioner, num_beams) for folder, captioner in captioners for num_beams in options.num_beams or [3]]
+    names = distinct([_name(folder, num_beams, options) for folder, _, num_beams in asked] + [system.name for system in results])
     systems = [
-        run_checkpoint(name, captioner, _generation(captioner, beams, options), examples)
-        for name, (_, captioner, beams) in zip(names, asked, strict=False)
+        run_checkpoint(name, captioner, _generation(captioner, num_beams, options), examples)
+        for name, (_, captioner, num_beams) in zip(names, asked, strict=False)
     ]
     results = [dataclasses.replace(system, name=name) for name, system in zip(names[len(asked) :], results, strict=True)]
     if options.baselines == "all" and not (captioners and any(example.split == "train" for example in learnt)):
@@ -90,12 +90,12 @@ def maps(options: argparse.Namespace) -> dict[str, Any]:
     examples = [example for example in read_data(options.data) if options.split in (None, example.split)]
     if not any(example.objects for example in examples):
         raise DataError(f"{options.data!r} has no boxes; maps are judged by photographs with boxes, or by `scenes`")
-    return photograph_pointing(captioner, examples).as_json()
+    return image_pointing(captioner, examples).as_json()
 
 
 def heads(options: argparse.Namespace) -> dict[str, Any]:
     """Choose the heads whose mean points best, and write them into the checkpoint where that is asked for."""
-    use_threads()
+    choose_policy("cpu").apply()
     folder = checkpoint_folder(options.checkpoint)
     if options.write and folder != options.checkpoint:
         raise DataError(f"{options.checkpoint} is on a hub; `python -m model convert` or `pull` it to a folder to write to")
@@ -106,20 +106,23 @@ def heads(options: argparse.Namespace) -> dict[str, Any]:
             scenes = [draw_scene(SELECTION_SERIES, number) for number in range(options.scenes)]
             named = objects_of_scenes(scenes)
         else:
-            named = objects_of_photographs([example for example in read_data(data) if example.split == options.split])
+            named = objects_of_images([example for example in read_data(data) if example.split == options.split])
         if not named:
             raise DataError(f"{data!r} has no boxed object that a caption of its split {options.split!r} names")
         reads[data] = read_heads(checkpoint, named)
-    config = dataclasses.replace(checkpoint.config.maps, mean=options.mean, pointing=None)
+    config = dataclasses.replace(checkpoint.config.maps, head_mean=options.mean, pointing=None)
     chosen, scores = choose_heads(list(reads.values()), config)
     if options.write:
         maps = dataclasses.replace(config, heads=tuple(chosen))
-        rewrite_config(folder, dataclasses.replace(checkpoint.config, maps=maps))
+        write_config(folder, dataclasses.replace(checkpoint.config, maps=maps))
     figures: dict[str, Any] = {"heads": chosen, "mean": options.mean}
     for (data, read), score in zip(reads.items(), scores, strict=True):
-        every = range(len(read.rows))
-        alone = {f"layer {head // read.heads} head {head % read.heads}": read.pointing([head], config) for head in every}
-        figures[data] = {"words": read.rows.size(1), "chosen": score, "all heads": read.pointing(every, config), "alone": alone}
+        every = range(read.num_heads)
+        alone = {
+            f"layer {head // read.heads_per_layer} head {head % read.heads_per_layer}": read.pointing([head], config)
+            for head in every
+        }
+        figures[data] = {"words": read.num_words, "chosen": score, "all heads": read.pointing(every, config), "alone": alone}
     return figures
 
 
@@ -169,26 +172,26 @@ def _captions_of_scenes(options: argparse.Namespace) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     sets = {"seen pairs": held_out_scenes(options.scenes), "unseen pairs": held_out_scenes(options.scenes, unseen=True)}
     folders = options.checkpoint or [DEFAULT_CHECKPOINT]
-    asked = [(folder, beams) for folder in folders for beams in options.beams or [3]]
-    for name, (folder, beams) in zip(distinct([_name(*one, options) for one in asked]), asked, strict=True):
+    asked = [(folder, num_beams) for folder in folders for num_beams in options.num_beams or [3]]
+    for name, (folder, num_beams) in zip(distinct([_name(*one, options) for one in asked]), asked, strict=True):
         captioner = _loaded(folder, options.dtype)
         told = figures[name] = {}
         for kind, scenes in sets.items():
             pictures = [png_bytes(scene.paint()) for scene in scenes]
-            texts = caption_pictures(captioner, pictures, _generation(captioner, beams, options))
+            texts = caption_images(captioner, pictures, _generation(captioner, num_beams, options))
             told[kind] = judge_captions(texts, scenes) | invented_in_scenes(texts, scenes).as_json()
     return figures
 
 
-def _generation(captioner: Captioner, beams: int, options: argparse.Namespace) -> GenerationOptions:
+def _generation(captioner: Captioner, num_beams: int, options: argparse.Namespace) -> GenerationOptions:
     changed = {} if options.length_penalty is None else {"length_penalty": options.length_penalty}
-    strategy: Strategy = "greedy" if beams == 1 else "beam"
-    return dataclasses.replace(captioner.config.generation, strategy=strategy, beams=beams, **changed)
+    strategy: Strategy = "greedy" if num_beams == 1 else "beam"
+    return dataclasses.replace(captioner.config.generation, strategy=strategy, num_beams=num_beams, **changed)
 
 
-def _name(folder: Path, beams: int, options: argparse.Namespace) -> str:
+def _name(folder: Path, num_beams: int, options: argparse.Namespace) -> str:
     """Return what a system is called: its folder, unless there is only one, and how it decodes."""
-    told = "greedy" if beams == 1 else f"beam {beams}"
+    told = "greedy" if num_beams == 1 else f"beam {num_beams}"
     return told if len(options.checkpoint) < 2 else f"{folder} {told}"
 
 
@@ -205,15 +208,14 @@ def _write(folder: Path, comparison: Comparison, examples: Sequence[Example], op
 
 
 def _loaded(folder: Path, dtype: str) -> Captioner:
-    use_threads()
-    captioner = Captioner.load(folder, dtype)  # type: ignore[arg-type]  # argparse holds the choices
-    print(f"numeric type: {captioner.precision.reason}", file=sys.stderr)
+    captioner = Captioner.load(folder, dtype=dtype)
+    captioner.policy.apply()
+    print(f"device {captioner.policy.device}, {captioner.policy.reason}", file=sys.stderr)
     return captioner
 
 
 def speed(options: argparse.Namespace) -> dict[str, Any]:
     """Time a checkpoint, or public families beside transformers."""
-    use_threads()
     if options.peer:
         families = options.family or ["vit_gpt2", "blip"]
         figures: dict[str, Any] = {family: speed_beside_peer(family, options.dtype, options.turns) for family in families}

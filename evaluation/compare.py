@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corpus import Example, speaks
-from evaluation.baselines import References, best_constant, human_captions, leave_one_out, nearest_captions, wrong_pictures
+from corpus import Example, matches_language
+from evaluation.baselines import References, best_constant, human_captions, leave_one_out, nearest_captions, shuffled_images
 from evaluation.captions import CaptionScores, score_captions
 from evaluation.generate import prepared_batches
 from evaluation.hallucination import Hallucination, Synonyms, invented_objects, own_synonyms
@@ -99,7 +99,11 @@ def compare(
         }
         words = synonyms or own_synonyms()
         has_classes = any(words.named(name) for names in boxed.values() for name in names)  # of COCO, not of other data
-        invented = invented_objects(system.captions, boxed, references, words) if has_classes and speaks(language, "en") else None
+        invented = (
+            invented_objects(system.captions, boxed, references, words)
+            if has_classes and matches_language(language, "en")
+            else None
+        )
         row = Row(system, scores, invented, None, told)
         if with_meteor:
             known = [[tokens_of(text, language) for text in references[image]] for image in scores.images]
@@ -113,7 +117,7 @@ def compare(
         )
         found.baselines.append(scored(System(CONSTANT, dict.fromkeys(references, sentence)), sentence))
         for system in systems[:1] if len(references) > 1 else ():
-            found.baselines.append(scored(System(WRONG, wrong_pictures(system.captions)), f"those of {system.name}"))
+            found.baselines.append(scored(System(WRONG, shuffled_images(system.captions)), f"those of {system.name}"))
         if neighbours is not None and training:
             found.baselines.append(scored(_nearest(neighbours, examples, training, language)))
     if humans and any(len(texts) > 1 for texts in references.values()):
@@ -153,6 +157,6 @@ def mean_features(captioner: Captioner, examples: Sequence[Example]) -> Tensor:
     """Return the mean over each picture's cells of the encoder's features: (I, C)."""
     rows = []
     for views in prepared_batches(captioner, examples, "features"):
-        features = captioner.encode(views)
-        rows.append(features.tokens[:, features.prefix :].mean(dim=1))
+        features = captioner.runtime.encode(torch.stack([view.pixels for view in views]))
+        rows.append(features.tokens[:, features.num_prefix_tokens :].mean(dim=1).float().cpu())
     return torch.cat(rows)

@@ -8,29 +8,29 @@ from collections.abc import Iterator, Sequence
 from PIL import Image
 from tqdm import tqdm
 
-from corpus import OWN_DATA, DataError, Example
-from model import Captioner, GenerationOptions, ImageCaptions, ImageError, ImageView, prepare
+from corpus import LOCAL_IMAGE_LIMITS, DataError, Example
+from model import Captioner, CaptionResult, GenerationOptions, ImageError, ImageView, prepare
 
 BATCH = 32
 
 
-def caption_pictures(captioner: Captioner, pictures: Sequence[bytes | Example], options: GenerationOptions) -> list[str]:
+def caption_images(captioner: Captioner, pictures: Sequence[bytes | Example], options: GenerationOptions) -> list[str]:
     """Return the best caption of each picture; maps and reliance are not computed.
 
     Here and below pictures are read and decoded a batch at a time. Raises DataError that names one that cannot be.
     """
     captions: list[str] = []
     for views in prepared_batches(captioner, pictures, "captions"):
-        answers = captioner.caption(views, options, maps=False, reliance=False)
+        answers = captioner.caption(views, options, maps="none", reliance=False)
         captions += [answer.captions[0].text for answer in answers]
     return captions
 
 
-def explain_pictures(
+def explain_images(
     captioner: Captioner, pictures: Sequence[bytes | Example], texts: Sequence[Sequence[str]]
-) -> list[ImageCaptions]:
+) -> list[CaptionResult]:
     """Return every picture's texts explained: maps and probabilities."""
-    answers: list[ImageCaptions] = []
+    answers: list[CaptionResult] = []
     for views in prepared_batches(captioner, pictures, "explanations"):
         done = len(answers)
         answers += captioner.explain(views, texts[done : done + len(views)], reliance=False)
@@ -52,8 +52,8 @@ def prepared_batches(captioner: Captioner, pictures: Sequence[bytes | Example], 
 
 def _prepared(captioner: Captioner, picture: bytes | Example) -> ImageView:
     if isinstance(picture, bytes):
-        return prepare(picture, captioner.image_config, OWN_DATA)
+        return prepare(picture, captioner.image_config, LOCAL_IMAGE_LIMITS)
     try:
-        return prepare(picture.read(), captioner.image_config, OWN_DATA)
+        return prepare(picture.read(), captioner.image_config, LOCAL_IMAGE_LIMITS)
     except (OSError, ValueError, ImageError) as error:
         raise DataError(f"{picture.where}: {picture.place} cannot be used ({error}); mend it, or take it out") from error

@@ -1,9 +1,10 @@
-"""Which attention heads point: chosen on objects whose place is known, before any figure is published from them.
+"""Selection of the attention heads whose map points best, on objects whose position is known.
 
-Heads are added one by one, each time the one that lets the mean of the chosen heads point best, until none helps
-(few heads of a decoder localise; Kang et al. 2025, "Your large vision-language model only needs a few attention heads").
+Heads are added one by one, each time the one with which the map points best, until none improves it (few heads of a decoder
+localize; Kang et al. 2025, "Your large vision-language model only needs a few attention heads"). A selection is judged on
+exactly the map that is served: the method `attention` (model/maps) merges the heads of each token, `word_map` the tokens.
 
-Shapes: D heads of all layers, N words, P cells.
+Shapes: D heads of all layers, N words, T tokens of all words, P patches.
 """
 
 from __future__ import annotations
@@ -17,30 +18,45 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from corpus import OWN_DATA, Example, Scene, captions_of
+from corpus import LOCAL_IMAGE_LIMITS, Example, Scene, captions_of
 from evaluation.generate import png_bytes
 from evaluation.maps import class_masks
 from evaluation.synonyms import named_at
-from model import Checkpoint, MapConfig, merge_heads, prepare, read_picture
+from model import Checkpoint, MapConfig, decode_image, merge_heads, prefix_ids, prepare, word_map
 
 SELECTION_SERIES = 4  # scenes that are neither trained, validated nor tested on
 
 
 @dataclass(frozen=True, slots=True)
 class HeadRows:
-    """rows (D, N, P): every head's attention for every word; touched (N, P) bool: the cells that its object touches.
+    """rows (D, T, P): every head's attention for every token of the words; tokens_of[n] the tokens of word n.
 
-    weights (N,): every object of a picture counts once, however many words name it.
+    touched (N, P) bool: the patches that the word's object touches. weights (N,): every object of an image counts once,
+    however many words name it.
     """
 
     rows: Tensor
+    tokens_of: tuple[tuple[int, ...], ...]
     touched: Tensor
     weights: Tensor
-    heads: int  # a layer
+    heads_per_layer: int
 
-    def pointing(self, chosen: Sequence[int], config: MapConfig) -> float:
-        """Return the share of objects that the peak of the chosen heads' mean touches."""
-        peaks = merge_heads(self.rows[list(chosen)], config).argmax(-1)  # (N,)
+    @property
+    def num_heads(self) -> int:
+        return self.rows.size(0)
+
+    @property
+    def num_words(self) -> int:
+        return len(self.tokens_of)
+
+    def word_maps(self, heads: Sequence[int], config: MapConfig) -> Tensor:
+        """Return the served map of every word for a selection of heads, (N, P)."""
+        merged = merge_heads(self.rows[list(heads)], config)  # (T, P)
+        return torch.stack([word_map(merged[list(tokens)]).values for tokens in self.tokens_of])
+
+    def pointing(self, heads: Sequence[int], config: MapConfig) -> float:
+        """Return the share of objects that the peak of the map of these heads touches."""
+        peaks = self.word_maps(heads, config).argmax(-1)  # (N,)
         hits = self.touched[torch.arange(len(peaks)), peaks].float()
         return ((hits * self.weights).sum() / self.weights.sum()).item()
 
@@ -64,11 +80,11 @@ def objects_of_scenes(scenes: Sequence[Scene]) -> list[NamedObjects]:
     return found
 
 
-def objects_of_photographs(examples: Sequence[Example]) -> list[NamedObjects]:
+def objects_of_images(examples: Sequence[Example]) -> list[NamedObjects]:
     """Return the words of human captions that name a boxed class, with the class's boxes."""
     found = []
     for example in examples:
-        masks = class_masks(example, read_picture(example.read(), OWN_DATA).upright_size)
+        masks = class_masks(example, decode_image(example.read(), LOCAL_IMAGE_LIMITS).upright_size)
         words = tuple(
             (number, place, mask)
             for number, text in enumerate(example.references)
@@ -82,42 +98,52 @@ def objects_of_photographs(examples: Sequence[Example]) -> list[NamedObjects]:
 
 @torch.inference_mode()
 def read_heads(checkpoint: Checkpoint, named: Sequence[NamedObjects]) -> HeadRows:
-    """Read every head's attention row for every word that names an object."""
+    """Compute every head's attention row for every token of the words that name an object."""
     network, tokenizer, config = checkpoint.network, checkpoint.tokenizer, checkpoint.config
-    start, pad = config.decoder.start_id, config.decoder.pad_id
-    rows, touched, weights = [], [], []
+    special, pad = prefix_ids(config, tokenizer).special, config.decoder.pad_token_id
+    rows: list[Tensor] = []
+    tokens_of, touched, weights = [], [], []
     for entry in tqdm(named, desc="heads", leave=False):
-        features = network.encode(prepare(entry.picture, config.image, OWN_DATA).pixels[None])
+        features = network.encode(prepare(entry.picture, config.image, LOCAL_IMAGE_LIMITS).pixels[None])
         ids = [tokenizer.encode(text) for text in entry.captions]
         longest = max(map(len, ids))
-        tokens = torch.tensor([[start, *row, *[pad] * (longest - len(row))] for row in ids])
-        _, seen, _ = network.decode(tokens, network.start(features, (0,) * len(ids)), weights=True)
-        cells = torch.cat(seen, dim=1)[..., features.prefix : features.prefix + features.grid.cells]  # (R, D, T, P)
+        inputs = torch.tensor([[*special, *row, *[pad] * (longest - len(row))] for row in ids])
+        _, attention, _ = network.decode(inputs, network.start(features, (0,) * len(ids)), weights=True)
+        first = features.num_prefix_tokens
+        patches = torch.cat(attention, dim=1)[..., first : first + features.grid.num_patches]  # (R, D, T, P)
         size = (features.grid.rows, features.grid.columns)
         named_by = Counter(id(mask) for _, _, mask in entry.words)
-        for number, place, mask in entry.words:
-            spans = [span for span in tokenizer.words(ids[number]) if span.start <= place < span.end]
+        for number, offset, mask in entry.words:
+            spans = [span for span in tokenizer.words(ids[number]) if span.start <= offset < span.end]
             if spans:
-                rows.append(cells[number, :, list(spans[0].tokens)].mean(1))
+                positions = [len(special) - 1 + token for token in spans[0].tokens]
+                done = sum(row.size(1) for row in rows)
+                rows.append(patches[number, :, positions])  # (D, tokens, P)
+                tokens_of.append(tuple(range(done, done + len(positions))))
                 shares = torch.nn.functional.adaptive_avg_pool2d(mask[None, None].float(), size).flatten()
                 touched.append(shares > 0)
                 weights.append(1 / named_by[id(mask)])
-    return HeadRows(torch.stack(rows, dim=1), torch.stack(touched), torch.tensor(weights), config.decoder.heads)
+    return HeadRows(
+        torch.cat(rows, dim=1), tuple(tokens_of), torch.stack(touched), torch.tensor(weights), config.decoder.num_heads
+    )
 
 
-def choose_heads(reads: Sequence[HeadRows], config: MapConfig, most: int = 8) -> tuple[list[tuple[int, int]], list[float]]:
-    """Return the chosen (layer, head) pairs, and how well their mean, as `config` makes it, points on each of the sets."""
+def choose_heads(reads: Sequence[HeadRows], config: MapConfig, max_heads: int = 8) -> tuple[list[tuple[int, int]], list[float]]:
+    """Return the selected (layer, head) pairs, and how well their map, as `config` computes it, points on each set."""
 
     def score(heads: Sequence[int]) -> float:
         return sum(read.pointing(heads, config) for read in reads) / len(reads)
 
-    chosen: list[int] = []
+    selected: list[int] = []
     best = 0.0
-    while len(chosen) < most:
-        rest = [head for head in range(len(reads[0].rows)) if head not in chosen]
-        scored, head = max((score([*chosen, head]), -head) for head in rest)
-        if scored <= best + 1e-4:
+    while len(selected) < max_heads:
+        rest = [head for head in range(reads[0].num_heads) if head not in selected]
+        top, head = max((score([*selected, head]), -head) for head in rest)
+        if top <= best + 1e-4:
             break
-        best = scored
-        chosen.append(-head)
-    return sorted(divmod(head, reads[0].heads) for head in chosen), [read.pointing(chosen, config) for read in reads]
+        best = top
+        selected.append(-head)
+    # In the order that config.json holds them: a mean's rounding depends on it.
+    selected.sort()
+    pairs = [divmod(head, reads[0].heads_per_layer) for head in selected]
+    return pairs, [read.pointing(selected, config) for read in reads]

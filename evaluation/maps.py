@@ -17,10 +17,10 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from corpus import OWN_DATA, Example, Scene, captions_of
-from evaluation.generate import explain_pictures, png_bytes
+from corpus import LOCAL_IMAGE_LIMITS, Example, Scene, captions_of
+from evaluation.generate import explain_images, png_bytes
 from evaluation.synonyms import named_at
-from model import Box, Caption, Captioner, ImageCaptions, Word, read_picture
+from model import Box, Caption, Captioner, CaptionResult, Word, decode_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def scene_pointing(captioner: Captioner, scenes: Sequence[Scene]) -> Pointing:
     """Explain the exact caption of each scene and judge the map of every shape's name by the shape's mask."""
     captions = [captions_of(scene, random.Random(0))[0] for scene in scenes]
     pictures = [png_bytes(scene.paint()) for scene in scenes]
-    answers = explain_pictures(captioner, pictures, [[caption.text] for caption in captions])
+    answers = explain_images(captioner, pictures, [[caption.text] for caption in captions])
     hits, centres, areas, others, swaps = [], [], [], [], []
     for scene, caption, answer in zip(scenes, captions, answers, strict=True):
         found = {word.start: word for word in answer.captions[0].words}
@@ -66,7 +66,7 @@ def scene_pointing(captioner: Captioner, scenes: Sequence[Scene]) -> Pointing:
     return _summary(hits, centres, areas, others, swaps)
 
 
-def photograph_pointing(
+def image_pointing(
     captioner: Captioner, examples: Sequence[Example], *, cases: list[dict[str, object]] | None = None
 ) -> Pointing:
     """Explain human captions of photographs with boxes and judge the maps of the words that name a boxed class.
@@ -76,10 +76,10 @@ def photograph_pointing(
     A peak counts where its cell touches any box of the class; so does the cell at the centre of the picture.
     """
     chosen = [example for example in examples if example.objects and example.references]
-    answers = explain_pictures(captioner, chosen, [e.references for e in chosen])
+    answers = explain_images(captioner, chosen, [e.references for e in chosen])
     hits, centres, areas, others, swaps, strict, strict_centres = [], [], [], [], [], [], []
     for example, answer in zip(chosen, answers, strict=True):
-        size = read_picture(example.read(), OWN_DATA).upright_size
+        size = decode_image(example.read(), LOCAL_IMAGE_LIMITS).upright_size
         masks = class_masks(example, size)
         named = {name: [_values(word) for word in _naming(name, answer.captions)] for name in masks}
         named = {name: maps for name, maps in named.items() if maps}
@@ -131,13 +131,13 @@ def _values(word: Word) -> Tensor:
     return word.map.values
 
 
-def _peak(values: Tensor, answer: ImageCaptions, covers: Box) -> tuple[float, float]:
+def _peak(values: Tensor, answer: CaptionResult, covers: Box) -> tuple[float, float]:
     """Return the centre, in pixels, of the cell with the largest value."""
     cell = covers.cell(answer.grid, int(values.argmax()))
     return (cell.x0 + cell.x1) / 2, (cell.y0 + cell.y1) / 2
 
 
-def _cell_shares(mask: Tensor, answer: ImageCaptions) -> Tensor:
+def _cell_shares(mask: Tensor, answer: CaptionResult) -> Tensor:
     """Return the share of every cell that a mask (height, width) covers: (cells,)."""
     size = (answer.grid.rows, answer.grid.columns)
     return torch.nn.functional.adaptive_avg_pool2d(mask[None, None].double(), size).flatten()

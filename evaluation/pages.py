@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from corpus import OWN_DATA, Example
+from corpus import LOCAL_IMAGE_LIMITS, Example
 from evaluation.compare import Comparison, Row
-from model import CaptionerError, ImageCaptions, prepare, read_picture
-from report import overlay, page, picture_uri
+from model import CaptionerError, CaptionResult, decode_image, prepare
+from report import image_uri, overlay, page
 
 _SHOWN = 6  # captions of each kind
 _WIDTH, _TILE = 300, 130  # pixels of a photograph and of a word's map
@@ -66,23 +66,23 @@ def _shown(row: Row, place: int, by_id: Mapping[str, Example]) -> dict[str, Any]
         "words": [],
     }
     try:
-        photograph = read_picture(example.read(), OWN_DATA).upright()
+        photograph = decode_image(example.read(), LOCAL_IMAGE_LIMITS).upright()
     except (OSError, CaptionerError):
         return shown  # the references of captions made elsewhere need no pictures
-    shown["picture"] = picture_uri(photograph, _WIDTH)
+    shown["picture"] = image_uri(photograph, _WIDTH)
     answer = _explained(row, example)
     if answer is not None:
         photograph.thumbnail((_WIDTH, _WIDTH))
         for word in answer.captions[0].words:
             reliance = "" if word.image_reliance is None else f", reliance {word.image_reliance:+.1f}"
-            heat = picture_uri(overlay(photograph, word, answer.grid), _TILE)
+            heat = image_uri(overlay(photograph, word, answer.grid), _TILE)
             shown["words"].append({"map": heat, "text": word.text, "figures": f"p {word.probability:.2f}{reliance}"})
     return shown
 
 
-def _explained(row: Row, example: Example) -> ImageCaptions | None:
+def _explained(row: Row, example: Example) -> CaptionResult | None:
     """Return the maps of the caption that was scored, where it is the work of a checkpoint."""
     captioner, text = row.system.captioner, row.system.captions[example.image_id]
     if captioner is None or not text:
         return None
-    return captioner.explain([prepare(example.read(), captioner.image_config, OWN_DATA)], [[text]])[0]
+    return captioner.explain([prepare(example.read(), captioner.image_config, LOCAL_IMAGE_LIMITS)], [[text]])[0]

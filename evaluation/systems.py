@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpus import DataError, Example
-from evaluation.generate import caption_pictures
+from evaluation.generate import caption_images
 from model import Captioner, GenerationOptions
 
 HUMAN, CONSTANT, WRONG, NEAREST = "human", "best constant caption", "on wrong pictures", "of the nearest pictures"
@@ -27,7 +27,7 @@ class System:
 
 def run_checkpoint(name: str, captioner: Captioner, options: GenerationOptions, examples: Sequence[Example]) -> System:
     """Caption the examples' pictures."""
-    texts = caption_pictures(captioner, examples, options)
+    texts = caption_images(captioner, examples, options)
     captions = {example.image_id: text for example, text in zip(examples, texts, strict=True)}
     return System(name, captions, captioner, options)
 

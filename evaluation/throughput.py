@@ -29,13 +29,13 @@ def checkpoint_speed(captioner: Captioner, turns: int) -> dict[str, Any]:
     """Time a checkpoint with and without maps."""
     views = _views(captioner, max(BATCHES))
 
-    def ours(maps: bool, reliance: bool) -> Call:
-        return lambda batch, beams: captioner.caption(views[:batch], _options(beams), maps=maps, reliance=reliance)
+    def ours(maps: str | None, reliance: bool) -> Call:
+        return lambda batch, num_beams: captioner.caption(views[:batch], _options(num_beams), maps=maps, reliance=reliance)
 
-    calls = {"maps and reliance": ours(True, True), "maps": ours(True, False), "neither": ours(False, False)}
-    figures: dict[str, Any] = {"numeric type": captioner.precision.reason, "threads": torch.get_num_threads()}
-    for (batch, beams), seconds in _timed(calls, turns).items():
-        figures[_setting(batch, beams)] = {
+    calls = {"maps and reliance": ours(None, True), "maps": ours(None, False), "neither": ours("none", False)}
+    figures: dict[str, Any] = {"numeric type": captioner.policy.reason, "threads": torch.get_num_threads()}
+    for (batch, num_beams), seconds in _timed(calls, turns).items():
+        figures[_setting(batch, num_beams)] = {
             f"{kind}, images a second: median, least, most": [batch / at for at in (statistics.median(v), max(v), min(v))]
             for kind, v in seconds.items()
         }
@@ -49,58 +49,58 @@ def speed_beside_peer(family: str, dtype: DtypeName, turns: int) -> dict[str, An
         source, folder = Path(place) / "source", Path(place) / "ours"
         save_peer(peer, source)
         convert_source(source, folder)
-        exact = Captioner.load(folder, "float32")
+        exact = Captioner.load(folder, device="cpu", dtype="float32")
         views = _views(exact, max(BATCHES))
         pixels = torch.stack([view.pixels for view in views])
-        found = exact.caption(views[:2], _options(1), maps=False, reliance=False)
-        wanted = [exact.decode(row) for row in _generate(peer, pixels[:2], 1).tolist()]
+        found = exact.caption(views[:2], _options(1), maps="none", reliance=False)
+        wanted = [exact.tokenizer.decode(row) for row in _generate(peer, pixels[:2], 1).tolist()]
         equal = [answer.captions[0].text for answer in found] == wanted
         del exact
-        ours = Captioner.load(folder, dtype)
+        ours = Captioner.load(folder, device="cpu", dtype=dtype)
     halved = random_peer(family, torch.bfloat16)
     calls: dict[str, Call] = {
-        "ours": lambda batch, beams: ours.caption(views[:batch], _options(beams)),
-        "float32": lambda batch, beams: _generate(peer, pixels[:batch], beams),
-        "bfloat16": lambda batch, beams: _generate(halved, pixels[:batch].bfloat16(), beams),
+        "ours": lambda batch, num_beams: ours.caption(views[:batch], _options(num_beams)),
+        "float32": lambda batch, num_beams: _generate(peer, pixels[:batch], num_beams),
+        "bfloat16": lambda batch, num_beams: _generate(halved, pixels[:batch].bfloat16(), num_beams),
     }
-    figures: dict[str, Any] = {"numeric type": ours.precision.reason, "equal captions in float32": equal}
-    for (batch, beams), seconds in _timed(calls, turns).items():
+    figures: dict[str, Any] = {"numeric type": ours.policy.reason, "equal captions in float32": equal}
+    for (batch, num_beams), seconds in _timed(calls, turns).items():
         row: dict[str, Any] = {f"{kind}, images a second": batch / statistics.median(values) for kind, values in seconds.items()}
         for kind in ("float32", "bfloat16"):
             ratios = [theirs / mine for theirs, mine in zip(seconds[kind], seconds["ours"], strict=True)]
             row[f"times generate in {kind}: median, least, most"] = [statistics.median(ratios), min(ratios), max(ratios)]
-        figures[_setting(batch, beams)] = row
+        figures[_setting(batch, num_beams)] = row
     return figures
 
 
-def _setting(batch: int, beams: int) -> str:
-    return f"batch {batch}, " + (f"beam {beams}" if beams > 1 else "greedy")
+def _setting(batch: int, num_beams: int) -> str:
+    return f"batch {batch}, " + (f"beam {num_beams}" if num_beams > 1 else "greedy")
 
 
 def _timed(calls: dict[str, Call], turns: int) -> dict[tuple[int, int], dict[str, list[float]]]:
     """Return the seconds of every call by batch and beams; a turn makes each once, and the first one is not counted."""
     seconds: dict[tuple[int, int], dict[str, list[float]]] = {
-        (batch, beams): {kind: [] for kind in calls} for batch in BATCHES for beams in BEAMS
+        (batch, num_beams): {kind: [] for kind in calls} for batch in BATCHES for num_beams in BEAMS
     }
     for turn in tqdm(range(turns + 1), desc="turns", leave=False):
-        for (batch, beams), kinds in seconds.items():
+        for (batch, num_beams), kinds in seconds.items():
             for kind, call in calls.items():
                 started = time.perf_counter()
-                call(batch, beams)
+                call(batch, num_beams)
                 if turn:
                     kinds[kind].append(time.perf_counter() - started)
     return seconds
 
 
-def _options(beams: int) -> GenerationOptions:
-    told: dict[str, Any] = {"strategy": "beam", "beams": beams} if beams > 1 else {"strategy": "greedy"}
-    return GenerationOptions(**told, max_words=60, max_tokens=TOKENS, min_tokens=TOKENS)
+def _options(num_beams: int) -> GenerationOptions:
+    told: dict[str, Any] = {"strategy": "beam", "num_beams": num_beams} if num_beams > 1 else {"strategy": "greedy"}
+    return GenerationOptions(**told, max_words=60, max_new_tokens=TOKENS, min_new_tokens=TOKENS)
 
 
-def _generate(peer: Any, pixels: torch.Tensor, beams: int) -> torch.Tensor:
+def _generate(peer: Any, pixels: torch.Tensor, num_beams: int) -> torch.Tensor:
     with torch.inference_mode():
         found: torch.Tensor = peer.generate(
-            pixel_values=pixels, num_beams=beams, do_sample=False, max_new_tokens=TOKENS, min_new_tokens=TOKENS
+            pixel_values=pixels, num_beams=num_beams, do_sample=False, max_new_tokens=TOKENS, min_new_tokens=TOKENS
         )
     return found
 

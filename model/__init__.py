@@ -1,30 +1,34 @@
-"""An image in, a caption with maps out."""
+"""An image in, a caption with attention maps out."""
+
+import model._compat  # isort: skip  # noqa: F401  it acts before torch and timm are imported
 
 from model.attention import MultiHeadAttention, attention_weights
-from model.batch import CaptionBatch, Wanted
-from model.captioner import Caption, Captioner, ImageCaptions, Timing, Word
+from model.batch import CaptionBatch, CaptionRequest
+from model.captioner import Captioner
+from model.captions import Caption, CaptionResult, Timing, Word
 from model.checkpoint import (
     DEFAULT_CHECKPOINT,
     SHARD_BYTES,
     Checkpoint,
     load_checkpoint,
     read_config,
-    rewrite_config,
     save_checkpoint,
+    write_config,
 )
-from model.config import (
-    DecoderConfig,
-    EncoderConfig,
-    GenerationOptions,
-    ImageConfig,
-    MapConfig,
-    ModelConfig,
-    Strategy,
-    from_json,
-    to_json,
-)
+from model.config import DecoderConfig, EncoderConfig, ImageConfig, MapConfig, ModelConfig
+from model.cpu import available_threads
 from model.decoder import TextDecoder
-from model.decoding import Generation
+from model.device import (
+    DevicePolicy,
+    DtypeName,
+    choose_device,
+    choose_policy,
+    device_memory,
+    is_out_of_memory,
+    num_parameters,
+    release_memory,
+    to_device,
+)
 from model.encoder import ImageFeatures, PatchEncoder, timm_configs
 from model.errors import (
     CaptionerError,
@@ -36,54 +40,64 @@ from model.errors import (
     TextError,
     UnsupportedImageError,
 )
+from model.fields import FieldInfo, add_flags, check_fields, declared, fields_of, flag_values, from_json, markdown_table, to_json
 from model.geometry import Box, ImageView, PatchGrid
-from model.hub import checkpoint_folder, pinned
+from model.hub import checkpoint_folder, pin_revision
 from model.image import (
     ALL_FORMATS,
     DEFAULT_FORMATS,
+    DecodedImage,
     ImageLimits,
-    Picture,
-    picture_size,
+    decode_image,
+    make_view,
+    num_pixels,
     prepare,
-    read_picture,
+    prepare_regions,
+    resize_and_normalize,
     sniff_format,
-    squash,
-    view,
 )
-from model.machine import DtypeName, Precision, available_threads, choose_precision, use_threads
-from model.maps import WordMap, peak_box, resample, word_map
+from model.maps import MAP_METHODS, MapMethod, ScoredRows, WordMap, find_map_method, merge_heads, peak_box, resample_map, word_map
 from model.network import CaptionNetwork
+from model.options import GenerationOptions, Strategy
+from model.prefix import PrefixIds, prefix_ids
 from model.pretrained import convert_source
-from model.replay import ReplayedCaption, merge_heads, replay
+from model.runtime import Runtime, prepare_network
+from model.scoring import ScoredCaption, scoring_pass
 from model.search import Hypothesis
-from model.tokenizer import END_ID, PAD_ID, START_ID, CaptionTokenizer, WordSpan
+from model.state import DecoderState
+from model.tokenizer import BOS_ID, EOS_ID, PAD_ID, CaptionTokenizer, WordSpan
 
 __all__ = [
     "ALL_FORMATS",
+    "BOS_ID",
     "DEFAULT_CHECKPOINT",
     "DEFAULT_FORMATS",
-    "END_ID",
+    "EOS_ID",
+    "MAP_METHODS",
     "PAD_ID",
     "SHARD_BYTES",
-    "START_ID",
     "Box",
     "Caption",
     "CaptionBatch",
     "CaptionNetwork",
+    "CaptionRequest",
+    "CaptionResult",
     "CaptionTokenizer",
     "Captioner",
     "CaptionerError",
     "Checkpoint",
     "CheckpointError",
     "ConfigError",
+    "DecodedImage",
     "DecoderConfig",
+    "DecoderState",
+    "DevicePolicy",
     "DtypeName",
     "EmptyImageError",
     "EncoderConfig",
-    "Generation",
+    "FieldInfo",
     "GenerationOptions",
     "Hypothesis",
-    "ImageCaptions",
     "ImageConfig",
     "ImageError",
     "ImageFeatures",
@@ -91,45 +105,61 @@ __all__ = [
     "ImageTooLargeError",
     "ImageView",
     "MapConfig",
+    "MapMethod",
     "ModelConfig",
     "MultiHeadAttention",
     "PatchEncoder",
     "PatchGrid",
-    "Picture",
-    "Precision",
-    "ReplayedCaption",
+    "PrefixIds",
+    "Runtime",
+    "ScoredCaption",
+    "ScoredRows",
     "Strategy",
     "TextDecoder",
     "TextError",
     "Timing",
     "UnsupportedImageError",
-    "Wanted",
     "Word",
     "WordMap",
     "WordSpan",
+    "add_flags",
     "attention_weights",
     "available_threads",
+    "check_fields",
     "checkpoint_folder",
-    "choose_precision",
+    "choose_device",
+    "choose_policy",
     "convert_source",
+    "declared",
+    "decode_image",
+    "device_memory",
+    "fields_of",
+    "find_map_method",
+    "flag_values",
     "from_json",
+    "is_out_of_memory",
     "load_checkpoint",
+    "make_view",
+    "markdown_table",
     "merge_heads",
+    "num_parameters",
+    "num_pixels",
     "peak_box",
-    "picture_size",
-    "pinned",
+    "pin_revision",
+    "prefix_ids",
     "prepare",
+    "prepare_network",
+    "prepare_regions",
     "read_config",
-    "read_picture",
-    "replay",
-    "resample",
-    "rewrite_config",
+    "release_memory",
+    "resample_map",
+    "resize_and_normalize",
     "save_checkpoint",
+    "scoring_pass",
     "sniff_format",
-    "squash",
     "timm_configs",
+    "to_device",
     "to_json",
-    "use_threads",
-    "view",
     "word_map",
+    "write_config",
 ]

@@ -1,6 +1,7 @@
-"""Captions in the making: pictures join, step together and leave, whatever options each of them has.
+"""CaptionBatch: the one driver that encodes images, steps rows and scores captions, whatever options each request has.
 
-What a service's scheduler drives; Captioner.caption is the same for one call. Not shared between threads.
+Captioner (one call), the service's scheduler (continuous batching), validation and evaluation are loops over it.
+Not thread-safe.
 """
 
 from __future__ import annotations
@@ -8,148 +9,240 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from itertools import groupby
 
 import torch
 
-from model.captioner import Caption, Captioner, ImageCaptions, Timing, Word
-from model.config import GenerationOptions
-from model.decoding import Generation
+from model.captions import Caption, CaptionResult, Timing, Word, build_caption
 from model.encoder import ImageFeatures
+from model.errors import TextError
+from model.generation import Generation
 from model.geometry import ImageView
+from model.maps import MapMethod, find_map_method
+from model.options import GenerationOptions
+from model.prefix import prefix_ids
+from model.runtime import Runtime
+from model.scoring import scoring_pass
 from model.search import Hypothesis
 from model.state import DecoderState
+from model.tokenizer import CaptionTokenizer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaptionRequest:
+    """One image to caption by `options`, or to score `texts` for that somebody else wrote (options None)."""
+
+    view: ImageView | None  # None: the batch is given the image's features, and no maps are requested
+    options: GenerationOptions | None = None
+    texts: tuple[str, ...] = ()
+    maps: str | None = None  # a name of MAP_METHODS, "none", or None for the checkpoint's own method
+    reliance: bool = True
+    language: str = ""  # BCP 47; "" is the checkpoint's default
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of a step that it takes."""
+        return 0 if self.options is None else self.options.num_rows
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is asked of a picture: a caption by `options`, or the reading of `text` that somebody else wrote."""
+class _Encoded:
+    """Images that were encoded by one call."""
 
-    view: ImageView
-    options: GenerationOptions | None = None
-    text: str = ""
-    maps: bool = True
-    reliance: bool = True
-
-    @property
-    def rows(self) -> int:
-        """Rows that it takes of a step."""
-        return 0 if self.options is None else self.options.rows
+    features: ImageFeatures
+    state: DecoderState  # before the first token, one row per image
 
 
 @dataclass(slots=True)
-class _Begun:
-    wanted: Wanted
-    features: ImageFeatures  # of this picture alone
-    state: DecoderState  # its cross keys and values
+class InFlight:
+    """A request between `add` and `pop_results`."""
+
+    request: CaptionRequest
+    encoded: _Encoded
+    index: int  # of its image in `encoded`
     encode_ms: float
-    began: float
-    found: list[Hypothesis] | None = None
-    told: int = 0  # words that fresh_words has returned
+    started: float
+    hypotheses: list[Hypothesis] | None = None  # None while it is being decoded
+    num_streamed: int = 0  # words that new_words has returned
 
 
 class CaptionBatch:
-    """The pictures of one captioner whose captions are being made, each under a key of the caller's."""
+    """Requests that are being captioned, each under a key that the caller chooses."""
 
-    def __init__(self, captioner: Captioner) -> None:
-        self._captioner = captioner
-        self._generation: Generation = captioner.generation()
-        self._begun: dict[Hashable, _Begun] = {}
+    def __init__(self, runtime: Runtime, tokenizer: CaptionTokenizer, unconditional_state: DecoderState | None = None) -> None:
+        """`unconditional_state` is the state of "no image" if the caller keeps it between batches."""
+        self._runtime = runtime
+        self._tokenizer = tokenizer
+        self._unconditional_state = unconditional_state
+        self._generation = Generation(runtime, tokenizer)
+        self._in_flight: dict[Hashable, InFlight] = {}
 
     @property
-    def rows(self) -> int:
+    def num_rows(self) -> int:
         """Rows that step."""
-        return self._generation.rows
+        return self._generation.num_rows
 
     @property
     def keys(self) -> list[Hashable]:
-        return list(self._begun)
+        return list(self._in_flight)
 
-    def add(self, keys: Sequence[Hashable], wanted: Sequence[Wanted]) -> None:
-        """Encode pictures together and begin their captions. Raises TextError for a text too long; nothing is added then."""
-        hypotheses = [None if entry.options else [self._captioner.written(entry.text)] for entry in wanted]
+    def add(self, keys: Sequence[Hashable], requests: Sequence[CaptionRequest], features: ImageFeatures | None = None) -> None:
+        """Encode the images of requests together, or take their `features`, and start their captions.
+
+        Raises TextError for a text that is too long and ConfigError for an unknown language or map method; nothing is
+        added then.
+        """
+        for request in requests:
+            self._method(request)
+            prefix_ids(self._runtime.config, self._tokenizer, request.language)
+        hypotheses = [None if request.options else [self._written(text) for text in request.texts] for request in requests]
         started = time.perf_counter()
-        features = self._captioner.encode([entry.view for entry in wanted])
-        state = self._captioner.start(features)
-        took = 1e3 * (time.perf_counter() - started)
-        searched = [place for place, entry in enumerate(wanted) if entry.options is not None]
-        if searched:
-            options = [entry.options for entry in wanted if entry.options is not None]
-            chosen = [keys[place] for place in searched]
-            try:
-                with torch.inference_mode():
-                    self._generation.add(features.select(searched), chosen, options, state.select(searched))
-            except BaseException:
-                for key in set(chosen) & set(self._generation.keys):  # those whose prompts are shorter have begun
-                    self._generation.remove(key)
-                raise
+        with torch.inference_mode():
+            if features is None:
+                pixels = torch.stack([_view(request).pixels for request in requests])  # (B, 3, height, width)
+                features = self._runtime.encode(pixels)
+            encoded = _Encoded(features, self._runtime.start(features))
+            encode_ms = 1e3 * (time.perf_counter() - started)
+            decoded = [index for index, request in enumerate(requests) if request.options is not None]
+            if decoded:
+                self._start(keys, requests, encoded, decoded)
         now = time.perf_counter()
-        for place, (key, entry) in enumerate(zip(keys, wanted, strict=True)):
-            alone = (features.select([place]), state.select([place])) if len(wanted) > 1 else (features, state)
-            self._begun[key] = _Begun(entry, *alone, took, now, hypotheses[place])
+        for index, (key, request) in enumerate(zip(keys, requests, strict=True)):
+            self._in_flight[key] = InFlight(request, encoded, index, encode_ms, now, hypotheses[index])
 
     def remove(self, key: Hashable) -> None:
-        """Drop a picture that nobody waits for; its rows are gone before the next step."""
-        begun = self._begun.pop(key)
-        if begun.found is None:
+        """Drop a request; its rows are gone before the next step."""
+        if self._in_flight.pop(key).hypotheses is None:
             self._generation.remove(key)
 
     def step(self) -> list[Hashable]:
-        """Score the newest token of every row; returns the keys whose captions are found and can be read."""
-        if self._generation.rows:
+        """Decode the next token of every row; returns the keys of all requests whose captions can be scored."""
+        if self._generation.num_rows:
             with torch.inference_mode():
-                for key, found in self._generation.step().items():
-                    self._begun[key].found = found
-        return [key for key, begun in self._begun.items() if begun.found is not None]
+                for key, hypotheses in self._generation.step().items():
+                    self._in_flight[key].hypotheses = hypotheses
+        return [key for key, entry in self._in_flight.items() if entry.hypotheses is not None]
 
-    def fresh_words(self, key: Hashable) -> tuple[Word, ...]:
-        """Return the words of a running caption that became final since this was last asked, none where several are sampled."""
-        begun = self._begun[key]
-        options = begun.wanted.options
-        if begun.found is not None or options is None or (options.strategy == "sample" and options.count > 1):
+    def new_words(self, key: Hashable) -> tuple[Word, ...]:
+        """Return the words of a running caption that became final since the last call; () if several are sampled.
+
+        A word is final when all live beams agree on it and on the start of what follows.
+        """
+        entry = self._in_flight[key]
+        options = entry.request.options
+        if entry.hypotheses is not None or options is None:
             return ()
-        words = self._captioner.final_words(
-            self._generation.agreed(key), begun.told, lambda found: self._captions([begun], [found])[0]
-        )
-        begun.told += len(words)
+        if options.strategy == "sample" and options.num_return_sequences > 1:
+            return ()
+        tokens = self._generation.final_tokens(key)
+        if self._tokenizer.count_words(tokens) - 1 <= entry.num_streamed:  # the last word may still grow
+            return ()
+        [[caption]] = self._score([entry], [[Hypothesis(tokens, 0.0, False)]])
+        words = caption.words[entry.num_streamed : -1]
+        entry.num_streamed += len(words)
         return words
 
-    def read(self, keys: Sequence[Hashable]) -> list[ImageCaptions]:
-        """Return the captions of pictures with their maps, of each in turn; they leave the batch.
+    def pop_results(self, keys: Sequence[Hashable]) -> list[CaptionResult]:
+        """Score the captions of requests and return them, in order; the requests leave the batch.
 
-        Four that are read together take little more time than two that are read one after the other.
+        Four that are scored together take little more time than two that are scored one after the other.
         """
-        alike: dict[tuple[bool, bool], list[Hashable]] = {}
+        same: dict[tuple[str | None, bool], list[Hashable]] = {}
         for key in keys:
-            wanted = self._begun[key].wanted
-            alike.setdefault((wanted.maps, wanted.reliance), []).append(key)
-        found: dict[Hashable, ImageCaptions] = {}
-        for group in alike.values():
-            found |= self._read_alike(group)
+            request = self._in_flight[key].request
+            same.setdefault((request.maps, request.reliance), []).append(key)
+        results: dict[Hashable, CaptionResult] = {}
+        for group in same.values():
+            entries, started = [self._in_flight[key] for key in group], time.perf_counter()
+            captions = self._score(entries, [entry.hypotheses or [] for entry in entries])
+            maps_ms = 1e3 * (time.perf_counter() - started)
+            for key, entry, texts in zip(group, entries, captions, strict=True):
+                decode_ms = 1e3 * (started - entry.started) if entry.request.options is not None else 0.0
+                timing = Timing(encode_ms=entry.encode_ms, decode_ms=decode_ms, maps_ms=maps_ms)
+                results[key] = CaptionResult(tuple(texts), entry.encoded.features.grid, timing)
         for key in keys:
-            del self._begun[key]
-        return [found[key] for key in keys]
+            del self._in_flight[key]
+        return [results[key] for key in keys]
 
-    def _read_alike(self, keys: list[Hashable]) -> dict[Hashable, ImageCaptions]:
-        group, started = [self._begun[key] for key in keys], time.perf_counter()
-        captions = self._captions(group, [begun.found for begun in group if begun.found is not None])
-        took = 1e3 * (time.perf_counter() - started)
-        read: dict[Hashable, ImageCaptions] = {}
-        for key, begun, texts in zip(keys, group, captions, strict=True):
-            decoding = 1e3 * (started - begun.began) if begun.wanted.options is not None else 0.0
-            read[key] = ImageCaptions(tuple(texts), begun.features.grid, Timing(begun.encode_ms, decoding, took))
-        return read
+    def run(self) -> None:
+        """Step until no row is left: every request can be scored."""
+        while self._generation.num_rows:
+            self.step()
 
-    def _captions(self, group: Sequence[_Begun], found: Sequence[list[Hypothesis]]) -> list[list[Caption]]:
-        """Return the captions of pictures that want the same of them."""
-        wanted = [begun.wanted for begun in group]
-        given = [[entry.text] if entry.options is None else entry.options.prompt for entry in wanted]
-        return self._captioner.read_out(
-            reduce(ImageFeatures.append, [begun.features for begun in group]),
-            [entry.view for entry in wanted],
-            found,
-            given,
-            reduce(DecoderState.append, [begun.state for begun in group]),
-            maps=wanted[0].maps,
-            reliance=wanted[0].reliance,
+    def _start(self, keys: Sequence[Hashable], requests: Sequence[CaptionRequest], encoded: _Encoded, decoded: list[int]) -> None:
+        options = [option for request in requests if (option := request.options) is not None]
+        prefixes = [
+            prefix_ids(self._runtime.config, self._tokenizer, requests[index].language, option.prompt)
+            for index, option in zip(decoded, options, strict=True)
+        ]
+        state = encoded.state if len(decoded) == len(requests) else encoded.state.select(decoded)
+        self._generation.add(state, [keys[index] for index in decoded], options, prefixes)
+
+    def _score(self, entries: Sequence[InFlight], hypotheses: Sequence[list[Hypothesis]]) -> list[list[Caption]]:
+        """Return the captions of requests with the same maps and reliance."""
+        request = entries[0].request
+        method = self._method(request)
+        features, state = _gathered(entries)
+        eos = self._runtime.config.decoder.eos_token_id
+        rows = [(image, hypothesis) for image, group in enumerate(hypotheses) for hypothesis in group]
+        special = [prefix_ids(self._runtime.config, self._tokenizer, entry.request.language).special for entry in entries]
+        scored = scoring_pass(
+            self._runtime,
+            features,
+            [image for image, _ in rows],
+            [(*hypothesis.tokens, eos) if hypothesis.is_finished else hypothesis.tokens for _, hypothesis in rows],
+            method=method,
+            reliance=request.reliance,
+            prefixes=[special[image] for image, _ in rows],
+            state=state,
+            unconditional_state=self._unconditional_state,
         )
+        captions: list[list[Caption]] = [[] for _ in entries]
+        for (image, hypothesis), scores in zip(rows, scored, strict=True):
+            one = entries[image].request
+            written = one.texts[len(captions[image])] if one.options is None else one.options.prompt
+            captions[image].append(
+                build_caption(
+                    self._tokenizer,
+                    hypothesis,
+                    scores,
+                    written=written,
+                    is_whole=one.options is None,
+                    view=one.view,
+                    grid=features.grid,
+                    method=method,
+                )  # fmt: skip
+            )
+        return captions
+
+    def _method(self, request: CaptionRequest) -> MapMethod | None:
+        return find_map_method(request.maps or self._runtime.config.maps.method)
+
+    def _written(self, text: str) -> Hypothesis:
+        """Return a text as a finished hypothesis. Raises TextError if it is too long."""
+        tokens = tuple(self._tokenizer.encode(text))
+        special = len(prefix_ids(self._runtime.config, self._tokenizer).special)
+        if special + 1 + len(tokens) > self._runtime.config.decoder.max_positions:
+            raise TextError(
+                f"the caption has {len(tokens)} tokens; with start and end they must fit into "
+                f"{self._runtime.config.decoder.max_positions} positions: send a shorter one"
+            )
+        return Hypothesis(tokens, 0.0, True)
+
+
+def _view(request: CaptionRequest) -> ImageView:
+    assert request.view is not None, "a request without features needs a view"
+    return request.view
+
+
+def _gathered(entries: Sequence[InFlight]) -> tuple[ImageFeatures, DecoderState]:
+    """Return features and start state of the entries' images, in order; nothing is copied if they are one encoder call."""
+    features, states = [], []
+    for _, run in groupby(entries, key=lambda entry: id(entry.encoded)):
+        part = list(run)
+        encoded, indices = part[0].encoded, [entry.index for entry in part]
+        is_whole = indices == list(range(encoded.features.num_images))
+        features.append(encoded.features if is_whole else encoded.features.select(indices))
+        states.append(encoded.state if is_whole else encoded.state.select(indices))
+    with torch.inference_mode():
+        return ImageFeatures.concat(features), DecoderState.concat(states)

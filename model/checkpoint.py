@@ -1,7 +1,7 @@
 """Checkpoint folders: config.json, tokenizer.json, weights (one file or shards with an index) and a card, README.md.
 
 Writing is atomic: a folder is complete or as it was before. Reading is strict: a tensor that is missing, unknown or of
-another shape is an error that names it. Shards and their index are named as the Hugging Face hub names them.
+another shape is an error that names it. Shards and their index have the names that the Hugging Face hub uses.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from model.config import ModelConfig, from_json, to_json
+from model.config import ModelConfig
 from model.errors import CheckpointError, ConfigError
+from model.fields import from_json, to_json
 from model.network import CaptionNetwork
 from model.tokenizer import CaptionTokenizer
 
-FORMAT = "sightline-1"
+FORMAT = "sightline-2"
 DEFAULT_CHECKPOINT = Path(__file__).parent / "default"
 SHARD_BYTES = 15_000_000
 
-_LATER = {"encoder": {"timm": ""}}  # fields that were added to the format, and what checkpoints from before them mean
 _CONFIG, _TOKENIZER, _CARD = "config.json", "tokenizer.json", "README.md"
 _WEIGHTS, _INDEX = "weights.safetensors", "weights.safetensors.index.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a folder holds."""
+    """The content of a checkpoint folder."""
 
-    network: CaptionNetwork  # float32, in evaluation mode
+    network: CaptionNetwork  # float32 on the CPU, in evaluation mode
     tokenizer: CaptionTokenizer
     card: str
 
@@ -55,12 +55,12 @@ def save_checkpoint(
     dtype: torch.dtype = torch.float32,
     shard_bytes: int | None = None,
 ) -> None:
-    """Write a checkpoint folder, replacing what was there in one move."""
+    """Write a checkpoint folder, replacing an existing one atomically."""
     folder = Path(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    rewrite_config(partial, config)
+    write_config(partial, config)
     (partial / _TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
     (partial / _CARD).write_text(card, encoding="utf-8")
     tensors = {
@@ -75,8 +75,8 @@ def save_checkpoint(
     replace_folder(partial, folder)
 
 
-def rewrite_config(folder: Path, config: ModelConfig) -> None:
-    """Replace a checkpoint's config.json in one move: for what is chosen after training, such as its map heads."""
+def write_config(folder: Path, config: ModelConfig) -> None:
+    """Replace a checkpoint's config.json atomically: for fields chosen after training, such as the map heads."""
     path = Path(folder) / _CONFIG
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps({"format": FORMAT, **to_json(config)}, indent=2) + "\n", encoding="utf-8")
@@ -84,8 +84,8 @@ def rewrite_config(folder: Path, config: ModelConfig) -> None:
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Move `new` to `folder`; a crash between the two renames leaves the previous one, which `recover_folder` finds."""
-    previous = folder.with_name(f".{folder.name}.previous")
+    """Move `new` to `folder`. After a crash between the two renames, readers and the next writer use the previous folder."""
+    previous = _previous(folder)
     recover_folder(folder)
     shutil.rmtree(previous, ignore_errors=True)
     if folder.exists():
@@ -95,8 +95,8 @@ def replace_folder(new: Path, folder: Path) -> None:
 
 
 def recover_folder(folder: Path) -> None:
-    """Bring back a folder whose replacement was cut off between its two renames."""
-    previous = folder.with_name(f".{folder.name}.previous")
+    """Restore a folder whose replacement was interrupted between its two renames. For the folder's only writer."""
+    previous = _previous(folder)
     if not folder.exists() and previous.exists():
         previous.rename(folder)
 
@@ -104,24 +104,34 @@ def recover_folder(folder: Path) -> None:
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint folder. Raises CheckpointError that names the file, field or tensor that is wrong."""
     folder = Path(folder)
+    readable = _readable_folder(folder)
+    try:
+        return _load(readable)
+    except CheckpointError:
+        if readable == folder or not folder.is_dir():
+            raise
+        return _load(folder)  # its writer has finished in the meantime
+
+
+def _load(folder: Path) -> Checkpoint:
     if not os.path.isdir(folder):  # pathlib's own raises for names that are too long
-        raise CheckpointError(f"{str(folder)[:200]!r} is no folder; name a checkpoint folder such as {str(DEFAULT_CHECKPOINT)!r}")
+        raise CheckpointError(
+            f"{str(folder)[:200]!r} is not a folder; use a checkpoint folder such as {str(DEFAULT_CHECKPOINT)!r}"
+        )
     config = read_config(folder)
     tokenizer = CaptionTokenizer.from_json(_read(folder / _TOKENIZER))
-    if tokenizer.size > config.decoder.vocabulary or (
-        tokenizer.size < config.decoder.vocabulary and config.no_image == "learned"
-    ):
+    if tokenizer.size > config.decoder.vocab_size or (tokenizer.size < config.decoder.vocab_size and not config.is_converted):
         # A converted head may have rows that no token uses.
         raise CheckpointError(
-            f"{folder} was trained with a vocabulary of {config.decoder.vocabulary} but its tokenizer has "
-            f"{tokenizer.size}; use the tokenizer saved beside the checkpoint"
+            f"{folder} was trained with a vocab_size of {config.decoder.vocab_size} but its tokenizer has "
+            f"{tokenizer.size} tokens; use the tokenizer saved with the checkpoint"
         )
-    for name in ("start_id", "end_id", "pad_id"):
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         index = getattr(config.decoder, name)
         if index not in tokenizer.special_ids:
             raise CheckpointError(
-                f"{folder}: {name} is {index}, which is no special token of its tokenizer; "
-                "use the tokenizer saved beside the checkpoint"
+                f"{folder}: {name} is {index}, which is not a special token of its tokenizer; "
+                "use the tokenizer saved with the checkpoint"
             )
     network = CaptionNetwork(config)
     index = folder / _INDEX
@@ -131,47 +141,44 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file, or an index of shards that lie beside it. Raises CheckpointError that names what is wrong."""
+    """Read a safetensors file, or the shards of an index in the same folder. Raises CheckpointError that names the fault."""
     if path.suffix != ".json":
         return _read_tensors(path)
     folder = path.parent
     try:
-        place = json.loads(_read(path))["weight_map"]
-        files = sorted(set(place.values()))
+        weight_map = json.loads(_read(path))["weight_map"]
+        files = sorted(set(weight_map.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is no index of shards ({error}); copy it again from its source") from error
+        raise CheckpointError(f"{path} is not an index of shards ({error}); copy it again from its source") from error
     tensors: dict[str, Tensor] = {}
     for file in files:
         if Path(file).name != file:
-            raise CheckpointError(f"{path} names {file!r}; shards must lie in the folder itself")
+            raise CheckpointError(f"{path} names {file!r}; shards must be in the same folder")
         tensors |= _read_tensors(folder / file)
-    if place.keys() != tensors.keys():
+    if weight_map.keys() != tensors.keys():
         raise CheckpointError(
-            f"{folder}: shards and index differ in {_some(sorted(place.keys() ^ tensors.keys()))}; copy them again"
+            f"{folder}: shards and index differ in {_first_names(sorted(weight_map.keys() ^ tensors.keys()))}; copy them again"
         )
     return tensors
 
 
 def read_config(folder: Path) -> ModelConfig:
     """Read and check config.json alone."""
-    path = Path(folder) / _CONFIG
+    path = _readable_folder(Path(folder)) / _CONFIG
     try:
         document: dict[str, Any] = json.loads(_read(path))
-        found = document.pop("format", None)
+        file_format = document.pop("format", None)
     except (ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path} is not a JSON object ({error}); copy it again from its source") from error
-    if found is None and "model_type" in document:
+    if file_format is None and "model_type" in document:
         raise CheckpointError(
-            f"{path} is of a {document['model_type']} of transformers; `python -m model convert {folder} FOLDER` makes a "
-            "checkpoint of it, where it is of a known family"
+            f"{path} is a {document['model_type']} of transformers; `python -m model convert {folder} FOLDER` converts it if its "
+            "family is known"
         )
-    if found != FORMAT:
+    if file_format != FORMAT:
         raise CheckpointError(
-            f"{path} says format {found!r}; this version reads {FORMAT!r}: it is another program's file, or a newer one"
+            f"{path} has format {file_format!r}; this version reads {FORMAT!r}: it belongs to another program or version"
         )
-    for part, fields in _LATER.items():
-        if isinstance(document.get(part), dict):
-            document[part] = fields | document[part]
     try:
         return from_json(ModelConfig, document, str(path))
     except ConfigError as error:
@@ -179,18 +186,18 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def _fill(network: CaptionNetwork, weights: dict[str, Tensor], folder: Path) -> None:
-    wanted = network.state_dict()
-    if missing := sorted(wanted.keys() - weights.keys()):
-        raise CheckpointError(f"{folder} lacks {_some(missing)}; its weights are incomplete, copy them again")
-    if extra := sorted(weights.keys() - wanted.keys()):
-        raise CheckpointError(f"{folder} has tensors that its config does not know: {_some(extra)}; config and weights differ")
-    for name, value in wanted.items():
+    expected = network.state_dict()
+    if missing := sorted(expected.keys() - weights.keys()):
+        raise CheckpointError(f"{folder} lacks {_first_names(missing)}; its weights are incomplete, copy them again")
+    if extra := sorted(weights.keys() - expected.keys()):
+        raise CheckpointError(f"{folder} has tensors unknown to its config: {_first_names(extra)}; config and weights differ")
+    for name, value in expected.items():
         if value.shape != weights[name].shape:
             raise CheckpointError(
-                f"{folder}: {name} is {list(weights[name].shape)}, its config makes it {list(value.shape)}; "
+                f"{folder}: {name} is {list(weights[name].shape)}, its config requires {list(value.shape)}; "
                 "config and weights belong to different checkpoints"
             )
-    network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in weights.items()})
+    network.load_state_dict({name: value.to(expected[name].dtype) for name, value in weights.items()})
 
 
 def _write_weights(folder: Path, tensors: dict[str, Tensor], shard_bytes: int | None) -> None:
@@ -200,19 +207,19 @@ def _write_weights(folder: Path, tensors: dict[str, Tensor], shard_bytes: int | 
         safetensors.torch.save_file(tensors, folder / _WEIGHTS)
         return
     shards: list[list[str]] = [[]]
-    filled = 0
+    last_size = 0
     for name, size in sizes.items():
-        if shards[-1] and filled + size > shard_bytes:
+        if shards[-1] and last_size + size > shard_bytes:
             shards.append([])
-            filled = 0
+            last_size = 0
         shards[-1].append(name)
-        filled += size
-    place: dict[str, str] = {}
+        last_size += size
+    weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = f"weights-{number:05d}-of-{len(shards):05d}.safetensors"
         safetensors.torch.save_file({name: tensors[name] for name in names}, folder / file)
-        place.update(dict.fromkeys(names, file))
-    index = {"metadata": {"total_size": total}, "weight_map": place}
+        weight_map.update(dict.fromkeys(names, file))
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / _INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
@@ -222,7 +229,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; a checkpoint needs its weights, copy the whole folder") from error
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); it is damaged or cut off, copy it again") from error
+        raise CheckpointError(f"{path} cannot be read ({error}); it is damaged or truncated, copy it again") from error
 
 
 def _read(path: Path) -> str:
@@ -232,5 +239,17 @@ def _read(path: Path) -> str:
         raise CheckpointError(f"{path} cannot be read ({error}); a checkpoint needs it, copy the whole folder") from error
 
 
-def _some(names: list[str]) -> str:
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _readable_folder(folder: Path) -> Path:
+    """Return the folder to read: the previous one while, or since, a writer stopped between its two renames."""
+    if os.path.isdir(folder) or not folder.name or len(folder.name) > 200:
+        return folder
+    previous = _previous(folder)
+    return previous if previous.is_dir() else folder
+
+
+def _first_names(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

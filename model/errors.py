@@ -1,19 +1,19 @@
-"""What can go wrong between pixels and words: one base class and its few children.
+"""Errors that data from outside can cause: one base class and its children.
 
-Every message has three parts: what came, what is needed, what to do next.
+Every message says what was received, what is expected and what to do next.
 """
 
 
 class CaptionerError(Exception):
-    """Base of every error that outside data can raise in this room."""
+    """Base of every error that data from outside can cause in this package."""
 
 
 class ConfigError(CaptionerError, ValueError):
-    """A configuration or an option has a value that it cannot have."""
+    """A configuration or an option has an invalid value. The message begins with the name of the field."""
 
 
 class CheckpointError(CaptionerError):
-    """A checkpoint folder is missing, incomplete or does not fit its own configuration."""
+    """A checkpoint folder is missing, incomplete or does not match its own configuration."""
 
 
 class ImageError(CaptionerError):
@@ -29,16 +29,16 @@ class EmptyImageError(ImageError):
 
 
 class UnsupportedImageError(ImageError):
-    """The first bytes are those of no format that is switched on."""
+    """The first bytes are not those of an enabled format."""
 
     code = "unsupported_image_format"
 
 
 class ImageTooLargeError(ImageError):
-    """The header promises more pixels than the limit allows; nothing was decoded."""
+    """The header announces more pixels than the limit; nothing was decoded."""
 
     code = "too_many_pixels"
 
 
 class TextError(CaptionerError, ValueError):
-    """A caption or prompt that the tokenizer or the decoder cannot take."""
+    """A caption or prompt that the tokenizer or the decoder cannot accept."""

@@ -1,6 +1,6 @@
-"""Where things are: the patch grid, rectangles of the photograph, the prepared picture.
+"""Coordinates: the patch grid, rectangles of an image, the prepared view of an image.
 
-Coordinates are pixels of the upright photograph, origin top left, `[x0, y0, x1, y1)`.
+All are pixels of the upright image (EXIF orientation applied), origin top left, `[x0, y0, x1, y1)`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class PatchGrid:
-    """Rows and columns of cells, row-major; row 0 is the top."""
+    """Rows and columns of patches, row-major; row 0 is the top."""
 
     rows: int
     columns: int
 
     @property
-    def cells(self) -> int:
+    def num_patches(self) -> int:
         return self.rows * self.columns
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle in pixels of the upright photograph."""
+    """A rectangle in pixels of the upright image."""
 
     x0: float
     y0: float
@@ -36,7 +36,7 @@ class Box:
         return max(self.x1 - self.x0, 0.0) * max(self.y1 - self.y0, 0.0)
 
     def cell(self, grid: PatchGrid, index: int) -> Box:
-        """Return the part of this rectangle that cell `index` of `grid` covers, when the grid tiles it evenly."""
+        """Return the part of this rectangle that patch `index` covers, when `grid` tiles it evenly."""
         row, column = divmod(index, grid.columns)
         width, height = (self.x1 - self.x0) / grid.columns, (self.y1 - self.y0) / grid.rows
         left, top = self.x0 + column * width, self.y0 + row * height
@@ -45,10 +45,10 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class ImageView:
-    """A photograph as the encoder sees it.
+    """An image, or a region of it, as the encoder reads it.
 
-    pixels (3, height, width) float32, normalised. `source_size` is (width, height) of the upright photograph,
-    `covers` the rectangle of it that the cells tile, `orientation` the EXIF value that was applied.
+    pixels (3, height, width) float32, normalized. `source_size` is (width, height) of the whole upright image,
+    `covers` the rectangle of it that the patches tile, `orientation` the EXIF value that was applied.
     """
 
     pixels: Tensor

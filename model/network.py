@@ -1,6 +1,6 @@
-"""The captioning network: pixels and tokens in, logits out. Decoding, replay and the training loss all go through here.
+"""The captioning network: pixels and tokens in, logits out. Decoding, scoring pass and training loss all use it.
 
-Shapes: B images, R rows, T caption tokens, S image tokens, C width, V vocabulary.
+Shapes: B images, R rows, T caption tokens, S image tokens, C hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -10,21 +10,24 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig
 from model.decoder import TextDecoder
+from model.device import to_device
 from model.encoder import ImageFeatures, PatchEncoder
+from model.geometry import PatchGrid
 from model.state import DecoderState
 
 
 class CaptionNetwork(nn.Module):
-    """PatchEncoder and TextDecoder, and the learned embedding that stands for "no image"."""
+    """PatchEncoder and TextDecoder, and the embedding that stands for "no image". A Runtime (model/runtime.py)."""
 
     def __init__(self, config: ModelConfig, *, dropout: float = 0.0, drop_path: float = 0.0, pretrained: bool = False) -> None:
         super().__init__()
         self.config = config
         self.encoder = PatchEncoder(config.encoder, config.image, drop_path=drop_path, pretrained=pretrained)
         self.decoder = TextDecoder(config.decoder, dropout=dropout)
-        tokens = config.encoder.prefix + self.encoder.grid.cells
-        size = [config.encoder.width] if config.no_image == "learned" else [tokens, config.encoder.width]
-        self.no_image = nn.Parameter(torch.randn(size) * 0.02)  # (C,) or (S, C)
+        num_tokens = config.encoder.num_prefix_tokens + self.encoder.grid.num_patches
+        size = config.encoder.hidden_size
+        shape = [size] if config.unconditional == "learned" else [num_tokens, size]
+        self.no_image = nn.Parameter(torch.randn(shape) * 0.02)  # (C,) or (S, C)
 
     @property
     def device(self) -> torch.device:
@@ -32,25 +35,35 @@ class CaptionNetwork(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
+        """The type of image tokens between encoder and decoder; the two may compute in others."""
         return self.no_image.dtype
 
+    @property
+    def grid(self) -> PatchGrid:
+        return self.encoder.grid
+
+    @property
+    def supports_gradients(self) -> bool:
+        return self.decoder.packed_head is None
+
     def encode(self, pixels: Tensor) -> ImageFeatures:
-        """pixels (B, 3, height, width), normalised -> ImageFeatures of tokens (B, S, C)."""
-        return self.encoder(pixels.to(self.device, self.dtype))
+        """pixels (B, 3, height, width), normalized -> ImageFeatures of tokens (B, S, C)."""
+        features = self.encoder(to_device(pixels, self.device, self.encoder.dtype))
+        return ImageFeatures(features.tokens.to(self.dtype), features.grid, features.num_prefix_tokens)
 
-    def blank(self) -> ImageFeatures:
-        """Return the features of no image, one that any row can share: the no-image embedding stands for every token."""
-        grid, prefix = self.encoder.grid, self.config.encoder.prefix
-        return ImageFeatures(self.no_image.expand(1, prefix + grid.cells, -1), grid, prefix)
+    def unconditional(self) -> ImageFeatures:
+        """Return the features of "no image", one that all rows can share: its embedding replaces every image token."""
+        grid, prefix = self.encoder.grid, self.config.encoder.num_prefix_tokens
+        return ImageFeatures(self.no_image.expand(1, prefix + grid.num_patches, -1), grid, prefix)
 
-    def without_image(self, features: ImageFeatures, dropped: Tensor) -> ImageFeatures:
-        """Return features in which the no-image embedding stands for every token of the dropped images, dropped (B,) bool."""
+    def drop_images(self, features: ImageFeatures, dropped: Tensor) -> ImageFeatures:
+        """Return features in which "no image" replaces every token of the dropped images, dropped (B,) bool."""
         mixed = torch.where(dropped[:, None, None], self.no_image.to(features.tokens.dtype), features.tokens)  # (B, S, C)
-        return ImageFeatures(mixed, features.grid, features.prefix)
+        return ImageFeatures(mixed, features.grid, features.num_prefix_tokens)
 
     def start(self, features: ImageFeatures, image_of: tuple[int, ...] | None = None) -> DecoderState:
-        """Return the state before the first token: one row an image, or the rows that `image_of` names."""
-        tokens = features.tokens.to(self.decoder.token_embedding.weight.dtype)
+        """Return the state before the first token: one row per image, or the rows of `image_of`."""
+        tokens = features.tokens.to(self.decoder.dtype)
         return self.decoder.start(tokens, image_of or tuple(range(tokens.size(0))))
 
     def decode(

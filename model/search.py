@@ -1,8 +1,8 @@
-"""The search of one image: which rows go on, which hypotheses are finished, when to stop.
+"""The search of one image: which rows continue, which hypotheses are finished, when to stop.
 
-A search is told the best candidates of its rows and answers which rows come next. It knows ids, scores and a word
-counter. Does not know tensors of the network, other images, or attention. Beam search follows transformers' generate
-(a pool of K finished hypotheses, 2K candidates a step); ending on words instead of tokens is our own.
+A search receives the best candidates of its rows and returns the next rows. It knows ids, scores and a word counter, not
+tensors, other images, or attention. Beam search follows transformers' generate (a pool of K finished hypotheses, 2K
+candidates per step); ending on words instead of tokens is our own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from model.config import GenerationOptions
+from model.options import GenerationOptions
 
 WordCounter = Callable[[Sequence[int]], int]
 
@@ -21,12 +21,12 @@ class Hypothesis:
 
     tokens: tuple[int, ...]
     log_probability: float
-    finished: bool  # the end token was chosen; else a limit of words or tokens ended it
+    is_finished: bool  # the end token was chosen; else a limit of words or tokens ended it
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way to go on: `token` behind the search's row `row`; `total` is the sum of log-probabilities with it."""
+    """One continuation: `token` after the search's row `row`; `total` is the sum of log-probabilities with it."""
 
     total: float
     row: int
@@ -38,99 +38,99 @@ class WordLimits:
     """Counts the words of a caption, and only where the limits could matter."""
 
     count: WordCounter
-    least: int
-    most: int
-    most_a_token: int
+    min_words: int
+    max_words: int
+    max_words_per_token: int
 
-    def begins_too_many(self, tokens: Sequence[int]) -> bool:
-        """Return whether the last of `tokens` began a word beyond the limit."""
-        return len(tokens) * self.most_a_token > self.most and self.count(tokens) > self.most
+    def exceeds(self, tokens: Sequence[int]) -> bool:
+        """Return whether the last of `tokens` started a word beyond the limit."""
+        return len(tokens) * self.max_words_per_token > self.max_words and self.count(tokens) > self.max_words
 
-    def too_few(self, tokens: Sequence[int]) -> bool:
-        return self.least > 0 and self.count(tokens) < self.least
+    def is_too_short(self, tokens: Sequence[int]) -> bool:
+        return self.min_words > 0 and self.count(tokens) < self.min_words
 
 
 @dataclass(slots=True)
 class Search:
-    """What every strategy shares: the rows alive, what they hold, what is finished."""
+    """What every strategy shares: the live rows, their tokens, the finished hypotheses."""
 
     options: GenerationOptions
     limits: WordLimits
     prompt: tuple[int, ...]
-    end_id: int
+    eos_token_id: int
     rows: list[tuple[int, ...]] = field(default_factory=list)  # tokens generated, prompt included
-    totals: list[float] = field(default_factory=list)  # sum of log-probabilities a row
+    totals: list[float] = field(default_factory=list)  # sum of log-probabilities per row
     pool: list[tuple[float, Hypothesis]] = field(default_factory=list)  # score, finished hypothesis
     done: bool = False
 
     def __post_init__(self) -> None:
-        self.rows = [self.prompt] * self.first_rows
-        self.totals = [0.0] * self.first_rows
+        self.rows = [self.prompt] * self.num_first_rows
+        self.totals = [0.0] * self.num_first_rows
 
     @property
-    def first_rows(self) -> int:
+    def num_first_rows(self) -> int:
         """Rows before the first step."""
         return 1
 
     @property
-    def width(self) -> int:
-        """Candidates wanted a step, over all rows together; 0: the caller draws one for each row."""
+    def num_candidates(self) -> int:
+        """Candidates per step, over all rows together; 0: the caller samples one for each row."""
         return 1
 
     @property
     def is_beam(self) -> bool:
         return False
 
-    def generated(self, row: int) -> int:
+    def num_generated(self, row: int) -> int:
         return len(self.rows[row]) - len(self.prompt)
 
     @property
     def changes_scores(self) -> bool:
-        """Return whether any option bans or penalises tokens."""
+        """Return whether any option bans or penalizes tokens."""
         options = self.options
-        limits = options.min_words > 0 or options.min_tokens > 0
-        return options.repetition_penalty != 1.0 or options.no_repeat > 0 or limits
+        has_minimum = options.min_words > 0 or options.min_new_tokens > 0
+        return options.repetition_penalty != 1.0 or options.no_repeat_ngram_size > 0 or has_minimum
 
     def bans_end(self, row: int) -> bool:
-        return self.generated(row) < self.options.min_tokens or self.limits.too_few(self.rows[row])
+        return self.num_generated(row) < self.options.min_new_tokens or self.limits.is_too_short(self.rows[row])
 
     def advance(self, candidates: list[Candidate]) -> list[Candidate]:
-        """Take the candidates of a step, best first; return the rows that go on."""
-        kept = [candidate for candidate in candidates if not self._ends(candidate)]
+        """Take the candidates of a step, best first; return those whose rows continue."""
+        kept = [candidate for candidate in candidates if not self._finish_if_ended(candidate)]
         self.done = not kept
         if kept:
-            self._go_on(kept)
+            self._continue(kept)
         return kept
 
     def results(self) -> list[Hypothesis]:
-        """Return the captions asked for, best first; ties are broken by tokens, so that results repeat.
+        """Return num_return_sequences captions, best first; ties are broken by tokens, so that results are reproducible.
 
-        Where fewer are finished than were asked for, live rows follow them as they stand.
+        Where fewer are finished, live rows follow as they are.
         """
-        ranked = [found for _, found in sorted(self.pool, key=lambda entry: (-entry[0], entry[1].tokens))]
+        ranked = [hypothesis for _, hypothesis in sorted(self.pool, key=lambda entry: (-entry[0], entry[1].tokens))]
         alive = [Hypothesis(row, total, False) for row, total in zip(self.rows, self.totals, strict=True)]
-        alive.sort(key=lambda found: (-found.log_probability, found.tokens))
-        known = {found.tokens for found in ranked}
-        ranked += [found for found in alive if found.tokens not in known]
-        return ranked[: self.options.count]
+        alive.sort(key=lambda hypothesis: (-hypothesis.log_probability, hypothesis.tokens))
+        known = {hypothesis.tokens for hypothesis in ranked}
+        ranked += [hypothesis for hypothesis in alive if hypothesis.tokens not in known]
+        return ranked[: self.options.num_return_sequences]
 
-    def agreed(self) -> tuple[int, ...]:
-        """Return the tokens that every live row and every finished hypothesis begins with."""
+    def common_prefix(self) -> tuple[int, ...]:
+        """Return the tokens that every live row and every finished hypothesis starts with: they can no longer change."""
         sequences = [*self.rows, *(hypothesis.tokens for _, hypothesis in self.pool)]
         shortest = min(map(len, sequences))
         first = sequences[0]
         same = (at for at in range(shortest) if any(other[at] != first[at] for other in sequences))
         return first[: next(same, shortest)]
 
-    def _ends(self, candidate: Candidate) -> bool:
+    def _finish_if_ended(self, candidate: Candidate) -> bool:
         """Put a candidate that ends its caption into the pool; return whether it did."""
         tokens = self.rows[candidate.row]
-        length = self.generated(candidate.row) + 1
-        if candidate.token == self.end_id:
+        length = self.num_generated(candidate.row) + 1
+        if candidate.token == self.eos_token_id:
             self._finish(Hypothesis(tokens, candidate.total, True), candidate.total, length)
-        elif self.limits.begins_too_many((*tokens, candidate.token)):
+        elif self.limits.exceeds((*tokens, candidate.token)):
             self._finish(Hypothesis(tokens, self.totals[candidate.row], False), candidate.total, length)
-        elif length >= self.options.max_tokens:
+        elif length >= self.options.max_new_tokens:
             self._finish(Hypothesis((*tokens, candidate.token), candidate.total, False), candidate.total, length)
         else:
             return False
@@ -139,7 +139,7 @@ class Search:
     def _finish(self, hypothesis: Hypothesis, total: float, length: int) -> None:
         self.pool.append((total, hypothesis))
 
-    def _go_on(self, kept: list[Candidate]) -> None:
+    def _continue(self, kept: list[Candidate]) -> None:
         self.rows = [(*self.rows[candidate.row], candidate.token) for candidate in kept]
         self.totals = [candidate.total for candidate in kept]
 
@@ -149,26 +149,26 @@ class GreedySearch(Search):
 
 
 class SampleSearch(Search):
-    """One drawn token a row and step; `count` rows that know nothing of each other."""
+    """One sampled token per row and step; num_return_sequences independent rows."""
 
-    order: list[int]  # which of the `count` drawings each live row is: its generator stays with it
+    order: list[int]  # which of the samples each live row is: its random generator stays with it
 
     def __post_init__(self) -> None:
         Search.__post_init__(self)
-        self.order = list(range(self.first_rows))
+        self.order = list(range(self.num_first_rows))
 
     @property
-    def first_rows(self) -> int:
-        return self.options.count
+    def num_first_rows(self) -> int:
+        return self.options.num_return_sequences
 
     @property
-    def width(self) -> int:
+    def num_candidates(self) -> int:
         return 0
 
     def advance(self, candidates: list[Candidate]) -> list[Candidate]:
         alive = {candidate.row for candidate in candidates}
         for row, (tokens, total) in enumerate(zip(self.rows, self.totals, strict=True)):
-            if row not in alive:  # everything was banned
+            if row not in alive:  # every token was banned
                 self._finish(Hypothesis(tokens, total, False), total, 1)
         kept = Search.advance(self, candidates)
         self.order = [self.order[candidate.row] for candidate in kept]
@@ -178,13 +178,13 @@ class SampleSearch(Search):
 class BeamSearch(Search):
     """K rows; a pool of the K best finished hypotheses; stops when no live row can beat the worst of them.
 
-    What a live row can reach is told by its score as if it ended now. early_stopping "true" stops as soon as the pool is
-    full; "never" scores it, where longer captions are favoured, as if it were as long as a caption can be.
+    A live row's best possible score is estimated as if it ended now. early_stopping True stops as soon as the pool is
+    full; "never" estimates, if longer captions are favored, as if it were as long as a caption can be.
     """
 
     @property
-    def width(self) -> int:
-        return 2 * self.options.beams
+    def num_candidates(self) -> int:
+        return 2 * self.options.num_beams
 
     @property
     def is_beam(self) -> bool:
@@ -193,48 +193,48 @@ class BeamSearch(Search):
     def advance(self, candidates: list[Candidate]) -> list[Candidate]:
         kept: list[Candidate] = []
         for rank, candidate in enumerate(candidates):
-            if rank < self.options.beams:
-                if not self._ends(candidate):
+            if rank < self.options.num_beams:
+                if not self._finish_if_ended(candidate):
                     kept.append(candidate)
             elif not self._would_end(candidate):
                 kept.append(candidate)
-        kept = kept[: self.options.beams]
-        if not kept or self._hopeless(kept[0]):
+        kept = kept[: self.options.num_beams]
+        if not kept or self._cannot_improve(kept[0]):
             self.done = True
             return []
-        self._go_on(kept)
+        self._continue(kept)
         return kept
 
     def _would_end(self, candidate: Candidate) -> bool:
-        """An ending ranked below the first K is neither finished nor continued: it is lost, as in transformers."""
+        """An ending ranked below the first K is neither finished nor continued: it is dropped, as in transformers."""
         tokens = (*self.rows[candidate.row], candidate.token)
         return (
-            candidate.token == self.end_id
-            or self.generated(candidate.row) + 1 >= self.options.max_tokens
-            or self.limits.begins_too_many(tokens)
+            candidate.token == self.eos_token_id
+            or self.num_generated(candidate.row) + 1 >= self.options.max_new_tokens
+            or self.limits.exceeds(tokens)
         )
 
-    def _hopeless(self, best: Candidate) -> bool:
-        if len(self.pool) < self.options.beams:
+    def _cannot_improve(self, best: Candidate) -> bool:
+        if len(self.pool) < self.options.num_beams:
             return False
-        if self.options.early_stopping == "true":
+        if self.options.early_stopping is True:
             return True
-        length = self.generated(best.row) + 1
+        length = self.num_generated(best.row) + 1
         if self.options.early_stopping == "never" and self.options.length_penalty > 0:
-            length = self.options.max_tokens
+            length = self.options.max_new_tokens
         return best.total / length**self.options.length_penalty <= min(score for score, _ in self.pool)
 
     def _finish(self, hypothesis: Hypothesis, total: float, length: int) -> None:
         if any(known == hypothesis for _, known in self.pool):
-            return  # the same caption, ended by another word too many: candidates come best first
+            return  # the same caption, ended by another excess word: candidates come best first
         entry = (total / length**self.options.length_penalty, hypothesis)
         ranked = sorted([*self.pool, entry], key=lambda scored: (-scored[0], scored[1].tokens))
-        self.pool = ranked[: self.options.beams]
+        self.pool = ranked[: self.options.num_beams]
 
 
-def search_for(options: GenerationOptions, limits: WordLimits, prompt: tuple[int, ...], end_id: int) -> Search:
-    """Return the search that `options.strategy` names; a beam of one is greedy."""
+def make_search(options: GenerationOptions, limits: WordLimits, prompt: tuple[int, ...], eos_token_id: int) -> Search:
+    """Return the search of `options.strategy`; one beam is greedy."""
     if options.strategy == "sample":
-        return SampleSearch(options, limits, prompt, end_id)
-    kind = BeamSearch if options.strategy == "beam" and options.beams > 1 else GreedySearch
-    return kind(options, limits, prompt, end_id)
+        return SampleSearch(options, limits, prompt, eos_token_id)
+    kind = BeamSearch if options.strategy == "beam" and options.num_beams > 1 else GreedySearch
+    return kind(options, limits, prompt, eos_token_id)

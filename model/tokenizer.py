@@ -1,9 +1,10 @@
-"""Text to ids and back, and which tokens make which word.
+"""Text to ids and back, and which tokens form which word.
 
-Our own is byte-level BPE (the `tokenizers` library; Sennrich et al. 2016; bytes as in GPT-2, Radford et al. 2019): every
-text has ids. Converted checkpoints bring GPT-2's or RoBERTa's, which are the same kind, or BERT's WordPiece (Schuster and
-Nakajima 2012). Words are what docs/service.md calls words: maximal runs of letters, marks, digits and the apostrophes or
-hyphens inside them; in scripts written without spaces, the shortest group of tokens whose bytes end on a code point.
+Our own tokenizer is byte-level BPE (the `tokenizers` library; Sennrich et al. 2016; bytes as in GPT-2, Radford et al. 2019):
+every text has ids. Converted checkpoints have GPT-2's or RoBERTa's, which are of the same type, or BERT's WordPiece
+(Schuster and Nakajima 2012). Words are as docs/service.md defines them: maximal runs of letters, marks, digits and the
+apostrophes or hyphens inside them; in scripts written without spaces, the shortest group of tokens whose bytes end on a
+code point.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import tokenizers
 from model.errors import CheckpointError, TextError
 
 PAD, START, END = "<pad>", "<start>", "<end>"
-PAD_ID, START_ID, END_ID = 0, 1, 2  # the trainer gives special tokens their ids in this order
+PAD_ID, BOS_ID, EOS_ID = 0, 1, 2  # the trainer gives special tokens their ids in this order
 
 _UNSPACED_MARKS = (b".", b"?", b"!", b",", b"n't", b"'m", b"'s", b"'ve", b"'re")
 
 _JOINERS = "'’-‐‑"  # apostrophes and hyphens: part of a word only between its characters
-_SPACELESS = (  # beginnings of Unicode names of scripts that are written without spaces
+_SPACELESS = (  # prefixes of Unicode names of scripts that are written without spaces
     "CJK ", "IDEOGRAPHIC ", "HIRAGANA ", "KATAKANA", "HALFWIDTH KATAKANA", "THAI ", "LAO ", "KHMER ", "MYANMAR ",
 )  # fmt: skip
 
@@ -40,17 +41,17 @@ class WordSpan:
 
 
 class CaptionTokenizer:
-    """A byte-level BPE or a WordPiece, and the ids that it treats specially: they stand for no text."""
+    """A byte-level BPE or a WordPiece, and its special ids, which stand for no text."""
 
     def __init__(self, inner: tokenizers.Tokenizer) -> None:
         self._inner = inner
         self._special = {index: token.content for index, token in inner.get_added_tokens_decoder().items() if token.special}
         self._is_wordpiece = isinstance(inner.model, tokenizers.models.WordPiece)
         if not self._is_wordpiece and not isinstance(inner.model, tokenizers.models.BPE):
-            raise CheckpointError(f"the tokenizer is a {type(inner.model).__name__}; known are byte-level BPE and WordPiece")
+            raise CheckpointError(f"the tokenizer is a {type(inner.model).__name__}; supported are byte-level BPE and WordPiece")
         pieces = sorted(inner.get_vocab(with_added_tokens=True).items(), key=lambda entry: entry[1])
         if [index for _, index in pieces] != list(range(len(pieces))):
-            raise CheckpointError("the tokenizer's ids are not 0, 1, 2, …; use the tokenizer.json saved beside the checkpoint")
+            raise CheckpointError("the tokenizer's ids are not 0, 1, 2, …; use the tokenizer.json saved with the checkpoint")
         encode = str.encode if self._is_wordpiece else _bytes_of
         self._bytes = [b"" if index in self._special else encode(piece) for piece, index in pieces]
 
@@ -65,20 +66,20 @@ class CaptionTokenizer:
         return index
 
     @classmethod
-    def train(cls, captions: Iterable[str], vocabulary: int, *, lowercase: bool = True) -> CaptionTokenizer:
-        """Learn at most `vocabulary` tokens, special ones and the 256 bytes counted, from captions.
+    def train(cls, captions: Iterable[str], vocab_size: int, *, lowercase: bool = True) -> CaptionTokenizer:
+        """Learn at most `vocab_size` tokens from captions, special tokens and the 256 bytes included.
 
-        With `lowercase` every text is encoded in lower case, whatever case it is given in.
+        With `lowercase` every text is lower-cased before it is encoded.
         """
-        if vocabulary < 256 + 3:
-            raise TextError(f"vocabulary is {vocabulary}; it must hold 256 bytes and 3 special tokens: at least 259")
+        if vocab_size < 256 + 3:
+            raise TextError(f"vocab_size is {vocab_size}; it must hold 256 bytes and 3 special tokens: at least 259")
         inner = tokenizers.Tokenizer(tokenizers.models.BPE())
         inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
         if lowercase:
             inner.normalizer = tokenizers.normalizers.Lowercase()
         inner.decoder = tokenizers.decoders.ByteLevel()
         trainer = tokenizers.trainers.BpeTrainer(
-            vocab_size=vocabulary,
+            vocab_size=vocab_size,
             special_tokens=[PAD, START, END],
             initial_alphabet=sorted(_byte_alphabet()),
             show_progress=False,
@@ -96,7 +97,7 @@ class CaptionTokenizer:
         return cls(inner)
 
     def extended(self, special: Sequence[str]) -> CaptionTokenizer:
-        """Return this tokenizer with more special tokens behind its own."""
+        """Return this tokenizer with more special tokens after its own."""
         inner = tokenizers.Tokenizer.from_str(self.to_json())
         inner.add_special_tokens(list(special))
         return CaptionTokenizer(inner)
@@ -117,26 +118,26 @@ class CaptionTokenizer:
         return b"".join(self._parts(ids)).decode("utf-8", errors="ignore")
 
     def align(self, text: str) -> list[int]:
-        """Return, for every code point of `decode(encode(text))`, its place in `text`.
+        """Return, for every code point of `decode(encode(text))`, its offset in `text`.
 
-        Lower case can be longer than the text; WordPiece also drops spaces, or puts some in.
+        Lower case can be longer than the text; WordPiece also removes spaces, or adds some.
         """
         if self._is_wordpiece:
             encoded = self._inner.encode(text, add_special_tokens=False)
-            places: list[int] = []
+            offsets: list[int] = []
             for part, (begin, end) in zip(self._parts(encoded.ids), encoded.offsets, strict=True):
                 letters = part.decode()
-                first = begin - letters.startswith(" ")  # a space that is put before a word belongs to its first letter
-                places += [min(max(begin, first + place), end - 1) for place in range(len(letters))]
-            return places
+                first = begin - letters.startswith(" ")  # a space added before a word belongs to its first letter
+                offsets += [min(max(begin, first + index), end - 1) for index in range(len(letters))]
+            return offsets
         if self._inner.normalizer is None:
             return list(range(len(text)))
-        return [place for place, character in enumerate(text) for _ in character.lower()]
+        return [offset for offset, character in enumerate(text) for _ in character.lower()]
 
     def words(self, ids: Sequence[int]) -> list[WordSpan]:
-        """Return the words of `decode(ids)`, in order, with the tokens that touch each; punctuation is in none.
+        """Return the words of `decode(ids)`, in order, with the tokens that touch each; punctuation belongs to none.
 
-        A token whose bytes cross two words counts with each.
+        A token whose bytes cross two words belongs to both.
         """
         text, touched = self._characters(ids)
         spans: list[tuple[int, int]] = []
@@ -145,46 +146,46 @@ class CaptionTokenizer:
                 spans.append((start, end))
                 continue
             begin = start
-            for place in range(start, end):
-                token_ends_here = touched[place][1] != (touched[place + 1][0] if place + 1 < len(touched) else -1)
-                if token_ends_here or place == end - 1:
-                    spans.append((begin, place + 1))
-                    begin = place + 1
+            for index in range(start, end):
+                token_ends_here = touched[index][1] != (touched[index + 1][0] if index + 1 < len(touched) else -1)
+                if token_ends_here or index == end - 1:
+                    spans.append((begin, index + 1))
+                    begin = index + 1
         return [WordSpan(start, end, _tokens_of(touched[start:end])) for start, end in spans]
 
     def count_words(self, ids: Sequence[int]) -> int:
-        """Return how many words `ids` have begun."""
+        """Return the number of words that `ids` have started."""
         return len(self.words(ids))
 
     @functools.cached_property
-    def most_words_a_token(self) -> int:
-        """Return how many words one token can begin at most: a bound that spares counting short rows."""
+    def max_words_per_token(self) -> int:
+        """Return how many words one token can start at most: with this bound short rows need no counting."""
         return max(1, *(len(self.words([index])) for index in range(self.size)))
 
     def _parts(self, ids: Sequence[int]) -> list[bytes]:
-        """Return the bytes that each token adds to the text."""
+        """Return the bytes of text that each token adds."""
         if not self._is_wordpiece:
             return [self._bytes[index] for index in ids]
         parts: list[bytes] = []
         is_first = True
         for index in ids:
             piece = self._bytes[index]
-            if piece and not is_first:  # as the library's decoder: spaces between words, none before these marks
+            if piece and not is_first:  # like the library's decoder: spaces between words, none before these marks
                 piece = piece[2:] if piece.startswith(b"##") else piece if piece in _UNSPACED_MARKS else b" " + piece
             is_first = is_first and index in self._special
             parts.append(piece)
         return parts
 
     def _without_special(self, text: str) -> list[str]:
-        """Cut a text inside every special token that it spells out, so that none is taken for the real one."""
+        """Split a text inside every special token that it spells out, so that none is encoded as the real one."""
         spelled = "|".join(re.escape(token) for token in self._special.values() if token in text)
         if not spelled:
             return [text]
-        places = [0, *(found.start() + 1 for found in re.finditer(spelled, text)), len(text)]
-        return [text[begin:end] for begin, end in pairwise(places)]
+        cuts = [0, *(match.start() + 1 for match in re.finditer(spelled, text)), len(text)]
+        return [text[begin:end] for begin, end in pairwise(cuts)]
 
     def _characters(self, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
-        """Return the text, and for each of its code points the first and last index of the tokens that hold its bytes."""
+        """Return the text, and for each code point the first and last index of the tokens that hold its bytes."""
         parts = self._parts(ids)
         owner = [index for index, part in enumerate(parts) for _ in part]
         data = b"".join(parts)
@@ -196,7 +197,7 @@ class CaptionTokenizer:
             try:
                 character = data[position : position + max(size, 1)].decode("utf-8")
             except UnicodeDecodeError:
-                position += 1  # a stray byte: `decode` drops it as well
+                position += 1  # a stray byte: `decode` drops it too
                 continue
             text.append(character)
             touched.append((owner[position], owner[position + size - 1]))
@@ -215,33 +216,33 @@ def is_spaceless(character: str) -> bool:
 
 
 def _runs(text: str) -> list[tuple[int, int, bool]]:
-    """Return (start, end, spaceless) of every maximal run of one kind of word characters."""
+    """Return (start, end, spaceless) of every maximal run of word characters of one kind."""
     runs: list[tuple[int, int, bool]] = []
     start, kind = -1, False
-    for place, character in enumerate(text):
+    for index, character in enumerate(text):
         if is_word_character(character):
             spaceless = is_spaceless(character)
             if start >= 0 and spaceless != kind and unicodedata.category(character)[0] == "M":
-                spaceless = kind  # a mark belongs to what it stands on
+                spaceless = kind  # a mark belongs to the character before it
             if start >= 0 and spaceless != kind:
-                runs.append((start, place, kind))
+                runs.append((start, index, kind))
                 start = -1
             if start < 0:
-                start, kind = place, spaceless
-        elif start >= 0 and not _joins(text, place, kind):
-            runs.append((start, place, kind))
+                start, kind = index, spaceless
+        elif start >= 0 and not _joins(text, index, kind):
+            runs.append((start, index, kind))
             start = -1
     if start >= 0:
         runs.append((start, len(text), kind))
     return runs
 
 
-def _joins(text: str, place: int, spaceless: bool) -> bool:
-    """Return whether the character at `place` is an apostrophe or hyphen inside a word of a spaced script."""
-    if spaceless or text[place] not in _JOINERS or place + 1 >= len(text):
+def _joins(text: str, index: int, spaceless: bool) -> bool:
+    """Return whether the character at `index` is an apostrophe or hyphen inside a word of a script with spaces."""
+    if spaceless or text[index] not in _JOINERS or index + 1 >= len(text):
         return False
-    following = text[place + 1]
-    return is_word_character(text[place - 1]) and is_word_character(following) and not is_spaceless(following)
+    following = text[index + 1]
+    return is_word_character(text[index - 1]) and is_word_character(following) and not is_spaceless(following)
 
 
 def _tokens_of(touched: list[tuple[int, int]]) -> tuple[int, ...]:
@@ -249,7 +250,7 @@ def _tokens_of(touched: list[tuple[int, int]]) -> tuple[int, ...]:
 
 
 def _utf8_length(lead: int) -> int:
-    """Return how many bytes a code point has by its first byte; 0 for a byte that can start none."""
+    """Return the number of bytes of a code point from its first byte; 0 if no code point starts with it."""
     if lead < 0x80:
         return 1
     return 2 if 0xC2 <= lead < 0xE0 else 3 if 0xE0 <= lead < 0xF0 else 4 if 0xF0 <= lead < 0xF5 else 0
@@ -261,7 +262,7 @@ def _bytes_of(piece: str) -> bytes:
         return bytes(alphabet[symbol] for symbol in piece)
     except KeyError as error:
         raise CheckpointError(
-            f"the tokenizer's piece {piece!r} is not of bytes; known are byte-level BPE and WordPiece"
+            f"the tokenizer's piece {piece!r} is not made of bytes; supported are byte-level BPE and WordPiece"
         ) from error
 
 

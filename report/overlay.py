@@ -58,7 +58,7 @@ def contact_sheet(photograph: Image.Image, caption: Caption, grid: PatchGrid, se
     size = (max(1, round(photograph.width * scale)), max(1, round(photograph.height * scale)))
     small = photograph.resize(size, Image.Resampling.LANCZOS)
     tiles = [(small, "the photograph", "")]
-    tiles += [(overlay(small, word, grid, seen), word.text, word_figures(word)) for word in caption.words if word.map is not None]
+    tiles += [(overlay(small, word, grid, seen), word.text, word_summary(word)) for word in caption.words if word.map is not None]
     columns = min(_COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)
     title = textwrap.wrap(caption.text, max(12, columns * _TILE // 9)) or [""]
@@ -76,7 +76,7 @@ def contact_sheet(photograph: Image.Image, caption: Caption, grid: PatchGrid, se
     return sheet
 
 
-def word_figures(word: Word) -> str:
+def word_summary(word: Word) -> str:
     """Return a word's probability, image reliance and focus in words."""
     text = f"p {word.probability:.2f}"
     if word.image_reliance is not None:

@@ -22,7 +22,7 @@ def page(template: str, **values: object) -> str:
     return environment.get_template(template).render(**values)
 
 
-def picture_uri(image: Image.Image, edge: int = 260) -> str:
+def image_uri(image: Image.Image, edge: int = 260) -> str:
     """Return an RGB picture as a data URI, made smaller so that its longer edge is at most `edge` pixels."""
     small = image.copy()
     small.thumbnail((edge, edge))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from model import CaptionerError, use_threads
+from model import CaptionerError
 from service import Settings, create_app
 from service.checkpoints import load_captioners
 from service.logs import start_logging
@@ -32,14 +32,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = Settings(**{name: value for name, value in vars(options).items() if value is not None})
         start_logging(settings.log_format)
         start_decoder_server()
-        threads = use_threads(settings.threads or None)
         captioners = load_captioners(settings)
         app = create_app(captioners, settings)
     except (CaptionerError, ValidationError) as error:
         print(f"service: {error}", file=sys.stderr)
         return 1
     for name, captioner in captioners.items():
-        _LOG.info("ready model=%s threads=%d precision=%r", name, threads, captioner.precision.reason)
+        _LOG.info(
+            "ready model=%s device=%s dtype=%r threads=%d",
+            name,
+            captioner.policy.device,
+            captioner.policy.reason,
+            captioner.policy.num_threads,
+        )
     settle()
     server = DrainingServer(app, settings)
     server.run()

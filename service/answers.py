@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic_core import to_json as json_bytes
 from torch import Tensor
 
-from model import Captioner, ImageCaptions, ImageView, PatchGrid, Word, resample, to_json
+from model import Captioner, CaptionResult, ImageView, PatchGrid, Word, resample_map, to_json
 
 _DIGITS = 6  # significant ones of a map's values
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -23,7 +23,7 @@ def answer_json(
     model: str,
     language: str,
     view: ImageView,
-    answer: ImageCaptions,
+    answer: CaptionResult,
     target: PatchGrid | None,
     timing: dict[str, float],
     identity: str = "",
@@ -115,9 +115,9 @@ def model_json(name: str, captioner: Captioner) -> dict[str, Any]:
             "columns": captioner.grid.columns,
         },
         "languages": list(config.languages),
-        "maps": {"method": config.maps.method, "mean": config.maps.mean, "pointing": config.maps.pointing},
+        "maps": {"method": config.maps.method, "mean": config.maps.head_mean, "pointing": config.maps.pointing},
         "defaults": to_json(config.generation),
-        "licence": config.licence,
+        "license": config.license,
         "card": captioner.card,
     }
 
@@ -147,6 +147,6 @@ def word_json(word: Word, view: ImageView, grid: PatchGrid, target: PatchGrid | 
         return body
     values, shape = found.values, grid
     if target is not None:
-        values, shape = resample(found.values, grid, view.covers, view.source_size, target), target
+        values, shape = resample_map(found.values, grid, view.covers, view.source_size, target), target
     body["map"] = {"rows": shape.rows, "columns": shape.columns, "values": _rounded(values)}
     return body | {"image_mass": found.image_mass, "focus": found.focus, "box": list(word.box or ())}

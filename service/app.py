@@ -75,7 +75,7 @@ def create_app(captioners: dict[str, Captioner], settings: Settings) -> FastAPI:
     app.add_exception_handler(Exception, _on_bug)
     app.add_middleware(
         Guard, keys=read_keys(settings.keys_file), admin_keys=read_keys(settings.admin_keys_file, "admin_keys_file"),
-        requests_a_minute=settings.requests_a_minute, metrics=engine.metrics,
+        requests_per_minute=settings.requests_per_minute, metrics=engine.metrics,
     )  # fmt: skip
     if origins := [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]:
         app.add_middleware(

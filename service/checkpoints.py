@@ -11,10 +11,10 @@ from model import (
     Box,
     Captioner,
     ConfigError,
+    DevicePolicy,
     ImageView,
-    Precision,
     checkpoint_folder,
-    choose_precision,
+    choose_policy,
     load_checkpoint,
 )
 from service.settings import Settings
@@ -26,13 +26,14 @@ def load_captioners(settings: Settings) -> dict[str, Captioner]:
     folders = dict(map(_named, named)) if named else {"default": DEFAULT_CHECKPOINT}
     if len(folders) < len(named):
         raise ConfigError(f"checkpoint is {settings.checkpoint!r}; two folders have one name: write NAME=FOLDER")
-    precision = choose_precision(settings.dtype)
-    return {name: load_captioner(folder, precision) for name, folder in folders.items()}
+    policy = choose_policy(settings.device, settings.dtype, settings.threads)
+    policy.apply()
+    return {name: load_captioner(folder, policy) for name, folder in folders.items()}
 
 
-def load_captioner(source: str | Path, precision: Precision) -> Captioner:
+def load_captioner(source: str | Path, policy: DevicePolicy) -> Captioner:
     """Load a folder or hub:ID, and let it write one caption: the first client waits for none. Raises CaptionerError."""
-    captioner = Captioner(load_checkpoint(checkpoint_folder(source)), precision)
+    captioner = Captioner.from_checkpoint(load_checkpoint(checkpoint_folder(source)), policy, copy_weights=False)
     size = captioner.image_config
     captioner.caption([blank_view(size.width, size.height)])
     return captioner

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from model import ImageError, ImageLimits, picture_size, prepare, read_picture
+from model import ImageError, ImageLimits, decode_image, num_pixels, prepare
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
@@ -31,7 +31,7 @@ def decode_pictures(line: Connection, memory: int) -> None:
         except (EOFError, OSError):
             return
         try:
-            line.send(picture_size(data, limits))
+            line.send(num_pixels(data, limits))
             if not line.recv():
                 continue
             view = prepare(data, config, limits)
@@ -46,7 +46,7 @@ def decode_pictures(line: Connection, memory: int) -> None:
 
 def _photograph(data: bytes, limits: ImageLimits, edge: int) -> tuple[tuple[int, int], bytes]:
     """Return the upright photograph as RGB, its longer edge at most `edge`: size and bytes."""
-    image = read_picture(data, limits, least=(edge, edge)).upright()
+    image = decode_image(data, limits, min_size=(edge, edge)).upright()
     image.thumbnail((edge, edge))
     return image.size, image.tobytes()
 

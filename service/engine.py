@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from PIL import Image
 from starlette.requests import Request
 
-from model import Captioner, CaptionerError, ImageCaptions, ImageError, ImageLimits, ImageView, Precision, Wanted, Word
+from model import Captioner, CaptionerError, CaptionRequest, CaptionResult, ImageError, ImageLimits, ImageView, Word
 from service.admission import Admission, AdmissionLimits, Place
 from service.checkpoints import load_captioner
 from service.errors import Problem, option_problem
@@ -52,11 +52,11 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Captioned:
+class CaptionedImage:
     """A prepared picture, its captions, and the milliseconds that they took by part."""
 
     view: ImageView
-    captions: ImageCaptions
+    captions: CaptionResult
     timing: dict[str, float]
     photograph: Image.Image | None  # upright and small, where it was asked for
 
@@ -70,14 +70,15 @@ class Engine:
         self.limits = limits
         self.body_limits = BodyLimits(settings.max_body_bytes, settings.body_seconds)
         self.metrics = Metrics()
-        self.scheduler = Scheduler(SchedulerLimits(settings.batch_rows, settings.encoder_images), self.metrics)
+        self.scheduler = Scheduler(SchedulerLimits(settings.max_batch_rows, settings.encode_batch_size), self.metrics)
         self.metrics.watch_queue(lambda: self.scheduler.waiting)
         for name, captioner in captioners.items():
             self.metrics.tell_model(name, captioner)
         self.admission = Admission(
-            AdmissionLimits(settings.queue_images, settings.queue_bytes, settings.queue_pixels), self.scheduler.rate.retry_after
+            AdmissionLimits(settings.max_queue_images, settings.max_queue_bytes, settings.max_queue_pixels),
+            self.scheduler.rate.retry_after,
         )
-        self.decoders = DecoderPool(DecoderLimits(settings.decoders, settings.decode_seconds, settings.decode_memory))
+        self.decoders = DecoderPool(DecoderLimits(settings.decoders, settings.image_decode_seconds, settings.image_decode_memory))
         self.fetcher = Fetcher(settings)
         self.writers = ThreadPoolExecutor(2, thread_name_prefix="write")  # of answers: large maps must not keep the loop
         self.draining = False
@@ -139,9 +140,8 @@ class Engine:
         if self._loading.locked():
             raise Problem("overloaded", "another checkpoint is being loaded; try again", headers={"Retry-After": "10"})
         async with self._loading:
-            precision = Precision(old.precision.dtype, "as at the start")
             try:
-                new = await _in_thread(lambda: load_captioner(source, precision))
+                new = await _in_thread(lambda: load_captioner(source, old.policy))
             except (CaptionerError, OSError, ValueError) as error:  # a file that cannot be read, or is no text
                 raise option_problem("checkpoint", str(error)[:1000], json=True) from error
         self.captioners[name] = new
@@ -161,8 +161,8 @@ class Engine:
         return Prepared(view, shown, 1e3 * (loop.time() - started))
 
     async def caption(
-        self, captioner: Captioner, prepared: Prepared, wanted: Wanted, group: object, progress: Progress | None = None
-    ) -> Captioned:
+        self, captioner: Captioner, prepared: Prepared, wanted: CaptionRequest, group: object, progress: Progress | None = None
+    ) -> CaptionedImage:
         """Have a picture captioned; `progress` is told words in the loop as they become final.
 
         Raises Problem; TextError where a text does not fit the checkpoint.
@@ -180,11 +180,11 @@ class Engine:
         timing = {
             "decode_image_ms": prepared.milliseconds,
             "queue_ms": job.waited_ms,
-            "encode_ms": found.timing.encode,
-            "decode_ms": found.timing.decode,
-            "maps_ms": found.timing.maps,
+            "encode_ms": found.timing.encode_ms,
+            "decode_ms": found.timing.decode_ms,
+            "maps_ms": found.timing.maps_ms,
         }
-        return Captioned(prepared.view, found, timing, prepared.photograph)
+        return CaptionedImage(prepared.view, found, timing, prepared.photograph)
 
     def deadline(self) -> float:
         """Return when a request whose body has come must have been answered, in the loop's time."""

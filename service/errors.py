@@ -47,7 +47,7 @@ PROBLEMS: dict[str, ProblemKind] = {
         415, "The picture's format is not taken", "Judged by the first bytes; the setting formats lists what is taken."
     ),
     "invalid_option": ProblemKind(422, "An option cannot be used", "`errors` names each option and what it can be."),
-    "rate_limited": ProblemKind(429, "Too many requests of one client", "Retry-After says when; setting requests_a_minute."),
+    "rate_limited": ProblemKind(429, "Too many requests of one client", "Retry-After says when; setting requests_per_minute."),
     "overloaded": ProblemKind(503, "Too much at once", "Retry-After says when there should be room, by the measured rate."),
     "not_ready": ProblemKind(503, "The service cannot answer yet", "It loads, or its model has failed and it restarts."),
     "draining": ProblemKind(503, "The service is stopping", "Readiness falls first, then the listener closes; others answer."),

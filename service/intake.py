@@ -24,7 +24,7 @@ from service.errors import Problem, option_problem
 _UNTOLD = {"", "application/octet-stream", "application/x-www-form-urlencoded"}  # what curl --data-binary sends
 _MOST_FIELDS = 40  # of a form: there are fewer options
 _PICTURES = ("image", "images", "url")
-MOST_IMAGES = 64  # of a batch
+MAX_BATCH_IMAGES = 64  # of a batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +64,20 @@ async def receive_batch(request: Request, limits: BodyLimits, place: Place) -> R
     body = await _body(request, limits, place)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        files, options = await _parsed_form(request, body, MOST_IMAGES)
+        files, options = await _parsed_form(request, body, MAX_BATCH_IMAGES)
         images: list[bytes | Problem] = list(files)
     elif kind in (*_UNTOLD, "application/json"):
         document, options = _parsed_json(request, body)
         listed = document.get("images")
         if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
             raise option_problem("images", "images must be a list of base64 texts or data: URLs", json=True)
-        images = [_decoded_or_problem(text) for text in listed[: MOST_IMAGES + 1]]
+        images = [_decoded_or_problem(text) for text in listed[: MAX_BATCH_IMAGES + 1]]
     else:
         detail = f"the content type is {kind!r}; send multipart/form-data with parts 'image', or application/json with 'images'"
         raise Problem("unsupported_media_type", detail)
-    if not 1 <= len(images) <= MOST_IMAGES:
-        came = f"more than {MOST_IMAGES}" if images else "no"
-        raise Problem("invalid_option", f"{came} pictures came; send 1 to {MOST_IMAGES} in a request")
+    if not 1 <= len(images) <= MAX_BATCH_IMAGES:
+        came = f"more than {MAX_BATCH_IMAGES}" if images else "no"
+        raise Problem("invalid_option", f"{came} pictures came; send 1 to {MAX_BATCH_IMAGES} in a request")
     return ReceivedBatch(images, options, kind != "multipart/form-data")
 
 

@@ -31,7 +31,7 @@ class Metrics:
         self.request_seconds = histogram("request_seconds", "From headers to answer", _SECONDS, ["endpoint"])
         self.queue_seconds = histogram("queue_seconds", "A picture's wait for its encoder call", _SECONDS)
         self.queue_rows = Gauge("sightline_queue_rows", "Pictures that are queued", registry=self.registry)
-        self.batch_rows = histogram("batch_rows", "Rows of a step", _ROWS)
+        self.max_batch_rows = histogram("max_batch_rows", "Rows of a step", _ROWS)
         self.step_seconds = histogram("step_seconds", "A step of all rows", _SECONDS)
         self.encode_seconds = histogram("encode_seconds", "An encoder call", _SECONDS)
         self.words = counter("words", "Words of captions that were found")
@@ -46,7 +46,7 @@ class Metrics:
 
     def tell_model(self, name: str, captioner: Captioner) -> None:
         """Say which checkpoint is served under a name."""
-        dtype = str(captioner.precision.dtype).removeprefix("torch.")
+        dtype = str(captioner.policy.dtype).removeprefix("torch.")
         self.model.labels(name).info({"parameters": str(captioner.parameters), "dtype": dtype})
 
     def text(self) -> bytes:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service.errors import MEDIA_TYPE, PROBLEMS
-from service.intake import MOST_IMAGES
+from service.intake import MAX_BATCH_IMAGES
 from service.schemas import (
     BatchAnswer,
     CaptionOptions,
@@ -58,9 +58,9 @@ def batch_operation() -> dict[str, Any]:
     form, document = content["multipart/form-data"]["schema"], content["application/json"]["schema"]
     form["properties"] = {
         **form["properties"],
-        "image": {"type": "array", "maxItems": MOST_IMAGES, "items": form["properties"]["image"]},
+        "image": {"type": "array", "maxItems": MAX_BATCH_IMAGES, "items": form["properties"]["image"]},
     }
-    listed = {"type": "array", "minItems": 1, "maxItems": MOST_IMAGES, "items": document["properties"]["image"]}
+    listed = {"type": "array", "minItems": 1, "maxItems": MAX_BATCH_IMAGES, "items": document["properties"]["image"]}
     properties = {name: value for name, value in document["properties"].items() if name not in ("image", "url")}
     document |= {"required": ["images"], "properties": {"images": listed, **properties}}
     return operation

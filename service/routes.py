@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
-from model import Captioner, TextError, Wanted
+from model import Captioner, CaptionRequest, TextError
 from service.admission import Place
 from service.answers import answer_json, model_json
 from service.engine import Engine
@@ -45,12 +45,13 @@ from service.outputs import (
     report_html,
 )
 from service.schemas import (
-    MOST_CAPTION_WORDS,
-    MOST_MAP_VALUES,
+    MAX_CAPTION_WORDS,
+    MAX_MAP_VALUES,
     CaptionOptions,
     ExplanationOptions,
     LoadOptions,
     MapOptions,
+    generation_options,
     parse_options,
 )
 from service.sending import held, json_response, timing_header
@@ -102,7 +103,7 @@ def build_router(engine: Engine) -> APIRouter:
 
             async def all_of_them() -> Response:
                 data = await _gathered([one(image) for image in received.images])
-                return await json_response(engine, request, MOST_MAP_VALUES, lambda: {"object": "list", "data": data})
+                return await json_response(engine, request, MAX_MAP_VALUES, lambda: {"object": "list", "data": data})
 
             return held(await engine.in_time(request, all_of_them(), engine.deadline()), stack)
 
@@ -115,14 +116,15 @@ def build_router(engine: Engine) -> APIRouter:
             options = parse_options(ExplanationOptions, received.options, json=received.json)
             name, captioner = engine.captioner(options.model)
             language = _language(options, captioner, received.json)
-            if (words := captioner.count_words(options.caption)) > MOST_CAPTION_WORDS:
-                detail = f"caption has {words} words; at most {MOST_CAPTION_WORDS} can be explained: send a shorter one"
+            if (words := captioner.count_words(options.caption)) > MAX_CAPTION_WORDS:
+                detail = f"caption has {words} words; at most {MAX_CAPTION_WORDS} can be explained: send a shorter one"
                 raise option_problem("caption", detail, json=received.json)
 
             async def work() -> Response:
                 prepared = await engine.prepare(captioner, received, place)
-                maps = options.maps != "none"
-                wanted = Wanted(prepared.view, text=options.caption, maps=maps, reliance=options.reliance)
+                wanted = CaptionRequest(
+                    view=prepared.view, texts=(options.caption,), maps=options.maps, reliance=options.reliance
+                )
                 try:
                     found = await engine.caption(captioner, prepared, wanted, request.scope["state"]["request_id"])
                 except TextError as error:
@@ -188,7 +190,7 @@ def _asked(engine: Engine, request: Request, received: Received | ReceivedBatch)
     options = parse_options(CaptionOptions, received.options, json=received.json)
     name, captioner = engine.captioner(options.model)
     language = _language(options, captioner, received.json)
-    generation = options.generation(captioner.config.generation, json=received.json)
+    generation = generation_options(options, captioner.config.generation, json=received.json)
     return Asked(name, captioner, language, options, generation, received.json, request.scope["state"]["request_id"])
 
 

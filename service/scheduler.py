@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
-from model import CaptionBatch, Captioner, ImageCaptions, Wanted, Word
+from model import CaptionBatch, Captioner, CaptionRequest, CaptionResult, Word
 from service.metrics import Metrics
 from service.rate import Rate
 
@@ -43,14 +43,14 @@ class Job:
     """One picture from its place in the queue to its captions. Cancelling `done` is how a client leaves."""
 
     captioner: Captioner
-    wanted: Wanted
+    wanted: CaptionRequest
     group: Hashable  # pictures of one request
     queued: float = field(default_factory=time.perf_counter)
     waited_ms: float = 0.0
-    done: Future[ImageCaptions] = field(default_factory=Future)
+    done: Future[CaptionResult] = field(default_factory=Future)
     progress: Callable[[tuple[Word, ...]], None] | None = None  # told each word as soon as it is final
 
-    def finish(self, captions: ImageCaptions) -> None:
+    def finish(self, captions: CaptionResult) -> None:
         if not self.done.cancelled():
             try:
                 self.done.set_result(captions)
@@ -81,7 +81,7 @@ class Scheduler:
         self._metrics = metrics or Metrics()
         self._groups: OrderedDict[Hashable, deque[Job]] = OrderedDict()
         self._running: dict[Captioner, _Running] = {}  # of the captioners that have pictures
-        self._open: set[Future[ImageCaptions]] = set()  # submitted, and not answered yet
+        self._open: set[Future[CaptionResult]] = set()  # submitted, and not answered yet
         self._wake = threading.Condition()
         self._stopping = False
         self._failed: BaseException | None = None
@@ -192,14 +192,14 @@ class Scheduler:
         While most rows run and more pictures wait than there is room for, they wait until a whole encoder call fits: one of
         two costs little more than one of one.
         """
-        rows = sum(running.batch.rows for running in self._running.values())
+        rows = sum(running.batch.num_rows for running in self._running.values())
         most = self._limits.encoded_busy if rows else self._limits.encoded_idle
         with self._wake:
             turns = self._next(most)
             free = self._limits.rows - rows
             fitting: list[Job] = []
             for job in turns:
-                needed = max(1, job.wanted.rows)
+                needed = max(1, job.wanted.num_rows)
                 if needed > free and (rows or fitting):
                     break
                 fitting.append(job)
@@ -232,7 +232,7 @@ class Scheduler:
     def _begin(self, captioner: Captioner, jobs: list[Job]) -> None:
         """Encode pictures together, and one by one where that fails: a failure is one picture's own."""
         if captioner not in self._running:
-            self._running[captioner] = _Running(CaptionBatch(captioner))
+            self._running[captioner] = _Running(captioner.batch())
         running = self._running[captioner]
         try:
             with self._metrics.encode_seconds.time():
@@ -249,20 +249,20 @@ class Scheduler:
     def _step(self, captioner: Captioner) -> int:
         """Score the next token of every row of a captioner; returns how many pictures are done."""
         running = self._running[captioner]
-        batch, finished = running.batch, list[tuple[Job, ImageCaptions]]()
+        batch, finished = running.batch, list[tuple[Job, CaptionResult]]()
         if not running.jobs:
             return 0
         try:
-            self._metrics.batch_rows.observe(batch.rows)
+            self._metrics.max_batch_rows.observe(batch.num_rows)
             with self._metrics.step_seconds.time():
                 found = [job for job in batch.step() if isinstance(job, Job)]
             self._beat = time.monotonic()
             for job in running.jobs:
-                if job.progress is not None and (words := batch.fresh_words(job)):
+                if job.progress is not None and (words := batch.new_words(job)):
                     job.progress(words)
-            if len(found) >= _READ_TOGETHER or not batch.rows or not self._groups:
+            if len(found) >= _READ_TOGETHER or not batch.num_rows or not self._groups:
                 read = found[:_READ_TOGETHER]
-                finished = list(zip(read, batch.read(read), strict=True))
+                finished = list(zip(read, batch.pop_results(read), strict=True))
         except Exception as error:
             _LOG.error("a step failed; its %d pictures are tried one by one", len(running.jobs), exc_info=error)
             return self._retry(captioner)
@@ -275,16 +275,16 @@ class Scheduler:
 
     def _retry(self, captioner: Captioner) -> int:
         """Caption the pictures of a step that failed one by one, each from its beginning."""
-        jobs, self._running[captioner] = self._running[captioner].jobs, _Running(CaptionBatch(captioner))
+        jobs, self._running[captioner] = self._running[captioner].jobs, _Running(captioner.batch())
         for job in jobs:
             if job.done.cancelled():
                 continue
-            alone = CaptionBatch(captioner)
+            alone = captioner.batch()
             try:
                 alone.add([job], [job.wanted])
                 while not (found := alone.step()):
                     self._beat = time.monotonic()
-                job.finish(alone.read(found)[0])
+                job.finish(alone.pop_results(found)[0])
             except Exception as error:
                 job.fail(error)
             self._beat = time.monotonic()

@@ -7,15 +7,15 @@ import re
 import reprlib
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from model import ConfigError, GenerationOptions, PatchGrid
+from model import ConfigError, GenerationOptions, PatchGrid, fields_of
 from service.errors import Problem, named_option, option_problem
 
-MOST_CAPTION_WORDS = 60
+MAX_CAPTION_WORDS = 60
 _MAP_SIZE = re.compile(r"^(\d{1,3})x(\d{1,3})$")
 _MOST_MAP_EDGE = 512
-MOST_MAP_VALUES = 4_000_000  # of an answer's maps together: some 50 MB of JSON, a few seconds of one thread
+MAX_MAP_VALUES = 4_000_000  # of an answer's maps together: some 50 MB of JSON, a few seconds of one thread
 
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
@@ -38,35 +38,29 @@ class MapOptions(BaseModel):
         return PatchGrid(int(found[2]), int(found[1])) if found else None
 
 
-class CaptionOptions(MapOptions):
-    """The options of POST /v1/captions; one that is missing takes the checkpoint's default."""
+def _caption_options() -> type[MapOptions]:
+    fields: dict[str, Any] = {
+        info.name: (
+            info.hint | None,
+            Field(None, ge=info.minimum, le=info.maximum, description=info.help, max_length=1000 if info.hint is str else None),
+        )
+        for info in fields_of(GenerationOptions)
+    }
+    return create_model("CaptionOptions", __base__=MapOptions, __doc__="The options of POST /v1/captions.", **fields)
 
-    strategy: Literal["greedy", "beam", "sample"] | None = Field(None, description="decoding; beam by default")
-    beams: int | None = Field(None, ge=1, le=8, description="width of `beam`")
-    count: int | None = Field(None, ge=1, le=8, description="captions returned, best first")
-    min_words: int | None = Field(None, ge=0, le=60)
-    max_words: int | None = Field(None, ge=0, le=60)
-    max_tokens: int | None = Field(None, ge=1, le=256, description="tokens generated, the end token counted")
-    min_tokens: int | None = Field(None, ge=0, le=256, description="tokens generated before the end token may be")
-    early_stopping: Literal["false", "true", "never"] | None = Field(None, description="for `beam`, as in transformers")
-    length_penalty: float | None = Field(None, ge=-2, le=4)
-    no_repeat: int | None = Field(None, ge=0, le=6, description="no n-gram of this many tokens twice; 0: off")
-    repetition_penalty: float | None = Field(None, ge=0.5, le=2)
-    temperature: float | None = Field(None, ge=0.05, le=5, description="for `sample`")
-    top_k: int | None = Field(None, ge=0, le=1000, description="for `sample`; 0: off")
-    top_p: float | None = Field(None, ge=0, le=1, description="for `sample`")
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="for `sample`: same seed, same caption")
-    prompt: str | None = Field(None, max_length=1000, description="the caption's first words, kept as given")
 
-    def generation(self, defaults: GenerationOptions, *, json: bool) -> GenerationOptions:
-        """Return the checkpoint's defaults with what was asked for. Raises Problem where options exclude each other."""
-        names = {field.name for field in dataclasses.fields(GenerationOptions)}
-        given = {name: value for name, value in self.model_dump(include=names).items() if value is not None}
-        try:
-            return dataclasses.replace(defaults, **given)
-        except ConfigError as error:
-            # A ConfigError begins with the name of the field.
-            raise option_problem(str(error).partition(" ")[0], str(error), json=json) from error
+CaptionOptions: type[MapOptions] = _caption_options()
+
+
+def generation_options(options: MapOptions, defaults: GenerationOptions, *, json: bool) -> GenerationOptions:
+    """Return the checkpoint's defaults with what was asked for. Raises Problem where options exclude each other."""
+    names = {info.name for info in fields_of(GenerationOptions)}
+    given = {name: value for name, value in options.model_dump(include=names).items() if value is not None}
+    try:
+        return dataclasses.replace(defaults, **given)
+    except ConfigError as error:
+        # A ConfigError begins with the name of the field.
+        raise option_problem(str(error).partition(" ")[0], str(error), json=json) from error
 
 
 class ExplanationOptions(MapOptions):
@@ -182,7 +176,7 @@ class ModelAnswer(BaseModel):
     languages: list[str]
     maps: dict[str, Any] = Field(description="method and its measured pointing score")
     defaults: dict[str, Any] = Field(description="the options' defaults")
-    licence: str
+    license: str
     card: str
 
 

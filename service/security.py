@@ -51,13 +51,13 @@ class Guard:
     """Lets in who has a key, as often as its rate allows, and puts headers on every answer that browsers obey."""
 
     def __init__(
-        self, app: ASGIApp, *, keys: frozenset[bytes], admin_keys: frozenset[bytes], requests_a_minute: int, metrics: Metrics
+        self, app: ASGIApp, *, keys: frozenset[bytes], admin_keys: frozenset[bytes], requests_per_minute: int, metrics: Metrics
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._keys = keys
         self._admin_keys = admin_keys  # nothing is loaded where there are none
-        self._rates = Rates(requests_a_minute) if requests_a_minute else None
+        self._rates = Rates(requests_per_minute) if requests_per_minute else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

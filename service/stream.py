@@ -14,7 +14,7 @@ from service.answers import encode, grid_json, image_json, sortable_id, word_jso
 from service.engine import Engine, Prepared
 from service.errors import Problem, option_problem, problem_json
 from service.outputs import EVENTS, Asked, caption_json, map_values
-from service.schemas import MOST_MAP_VALUES
+from service.schemas import MAX_MAP_VALUES
 
 _LOG = logging.getLogger(__name__)
 _COMMENT_SECONDS = 10.0  # proxies close what says nothing
@@ -44,8 +44,8 @@ async def _events(engine: Engine, asked: Asked, prepared: Prepared, deadline: fl
     async def word_event(word: Word) -> bytes:
         if loop.time() > deadline:
             raise engine.too_late()
-        if target is not None and asked.options.maps != "none" and (index + 1) * target.cells > MOST_MAP_VALUES:
-            detail = f"map_size is {asked.options.map_size!r}: its maps are more than {MOST_MAP_VALUES} values"
+        if target is not None and asked.options.maps != "none" and (index + 1) * target.num_patches > MAX_MAP_VALUES:
+            detail = f"map_size is {asked.options.map_size!r}: its maps are more than {MAX_MAP_VALUES} values"
             raise option_problem("map_size", detail, json=asked.json)
         return await engine.in_writer(lambda: _event("word", {"index": index, **word_json(word, view, grid, target)}))
 

@@ -45,13 +45,15 @@ def tokenizer() -> CaptionTokenizer:
     return CaptionTokenizer.train(SENTENCES * 3, 320)
 
 
-def tiny_config(vocabulary: int, **encoder: object) -> ModelConfig:
-    options: dict[str, object] = {"width": 24, "depth": 1, "heads": 2, "patch_size": 8, "stem_strides": (8,)}
+def tiny_config(vocab_size: int, **encoder: object) -> ModelConfig:
+    options: dict[str, object] = {"hidden_size": 24, "num_layers": 1, "num_heads": 2, "patch_size": 8, "stem_strides": (8,)}
     return ModelConfig(
         image=ImageConfig(height=24, width=32),
         encoder=EncoderConfig(**(options | encoder)),  # type: ignore[arg-type]
-        decoder=DecoderConfig(vocabulary=vocabulary, width=16, depth=2, heads=2, mlp_width=32, positions=96, image_width=24),
-        licence="none: random weights",
+        decoder=DecoderConfig(
+            vocab_size=vocab_size, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_positions=96, encoder_hidden_size=24
+        ),
+        license="none: random weights",
         created=1,
     )
 
@@ -68,10 +70,10 @@ def redraw(network: torch.nn.Module, seed: int, scale: float = 0.35) -> None:
 def tiny_network(tokenizer: CaptionTokenizer) -> CaptionNetwork:
     """Random weights in float64, with an end token that is likely enough for captions to end."""
     torch.manual_seed(0)
-    network = CaptionNetwork(tiny_config(tokenizer.size, registers=1)).double().eval()
+    network = CaptionNetwork(tiny_config(tokenizer.size, num_register_tokens=1)).double().eval()
     redraw(network, 1)
     with torch.no_grad():
-        network.decoder.token_embedding.weight[network.config.decoder.end_id] *= 2.5
+        network.decoder.token_embedding.weight[network.config.decoder.eos_token_id] *= 2.5
     return network.requires_grad_(False)
 
 
@@ -81,20 +83,8 @@ def tiny_captioner(tokenizer: CaptionTokenizer) -> Captioner:
     network = CaptionNetwork(tiny_config(tokenizer.size))
     redraw(network, 9)
     with torch.no_grad():  # captions of random weights hardly ever end
-        network.decoder.token_embedding.weight[network.config.decoder.end_id] *= 2.3
-    return Captioner(Checkpoint(network, tokenizer, "# A tiny card"))
-
-
-def failing(captioner: Captioner, error: BaseException) -> Captioner:
-    """Return a captioner that finds captions and raises `error` when they are read."""
-
-    class Failing(Captioner):
-        def read_out(self, *arguments: object, **options: object):
-            raise error
-
-    found = Failing.__new__(Failing)
-    found.__dict__ = captioner.__dict__
-    return found
+        network.decoder.token_embedding.weight[network.config.decoder.eos_token_id] *= 2.3
+    return Captioner.from_checkpoint(Checkpoint(network, tokenizer, "# A tiny card"))
 
 
 @pytest.fixture(scope="session")

@@ -90,7 +90,7 @@ def serving(slow, **settings):
 def test_requests_beyond_the_queue_are_answered_503_over_http(tiny_captioner, picture):
     slow = Slow(tiny_captioner)
     answers = []
-    with serving(slow, queue_images=2) as client:
+    with serving(slow, max_queue_images=2) as client:
         post = lambda: answers.append(client.post("/v1/captions", content=picture))  # noqa: E731
         threads = [threading.Thread(target=post) for _ in range(2)]
         for thread in threads:

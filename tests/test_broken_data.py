@@ -10,7 +10,7 @@ import tarfile
 
 import pytest
 
-from corpus import FORMATS, DataError, Example, Faults, NamedBox, read_data, stream_data
+from corpus import FORMATS, DataError, ErrorLog, Example, NamedBox, read_data, stream_data
 from corpus.formats import unique
 from corpus.formats.writing import NewFolder
 from model import Box
@@ -235,7 +235,7 @@ def test_a_broken_file_is_told_with_its_record(kind, break_it, message, tmp_path
         read_data(f"{kind}:{target}")
     assert re.search(message, str(error.value)), str(error.value)
 
-    faults = Faults(keep=True)
+    faults = ErrorLog(keep=True)
     try:
         found = list(unique(stream_data(f"{kind}:{target}", faults=faults), target, faults))
     except DataError as error:  # only data that nothing can be told of is not gone on with

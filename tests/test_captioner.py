@@ -6,25 +6,25 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from model.generation import Generation
 
-from model import CaptionBatch, Captioner, GenerationOptions, ImageCaptions, TextError, Wanted, Word
-from model.decoding import Generation
+from model import CaptionBatch, Captioner, CaptionRequest, CaptionResult, GenerationOptions, TextError, Word
 
 
 def test_a_caption_joins_text_words_and_figures(tiny_captioner, views):
-    for answer in tiny_captioner.caption(views, GenerationOptions(beams=3, count=2)):
+    for answer in tiny_captioner.caption(views, GenerationOptions(num_beams=3, num_return_sequences=2)):
         assert len(answer.captions) == 2
         for caption in answer.captions:
             for word in caption.words:
                 assert caption.text[word.start : word.end] == word.text
                 assert word.map.values.sum().item() == pytest.approx(1.0)
                 assert (word.map.values >= 0).all()
-                assert word.map.values.shape == (answer.grid.cells,)
+                assert word.map.values.shape == (answer.grid.num_patches,)
                 assert 0 < word.probability <= 1
 
 
 def test_maps_and_reliance_cost_nothing_where_they_are_not_asked_for(tiny_captioner, views):
-    bare = tiny_captioner.caption(views, maps=False, reliance=False)
+    bare = tiny_captioner.caption(views, maps="none", reliance=False)
     full = tiny_captioner.caption(views)
     for one, two in zip(bare, full, strict=True):
         assert one.captions[0].text == two.captions[0].text
@@ -34,12 +34,12 @@ def test_maps_and_reliance_cost_nothing_where_they_are_not_asked_for(tiny_captio
 
 @pytest.mark.parametrize(
     "options",
-    [GenerationOptions(), GenerationOptions(strategy="greedy"), GenerationOptions(beams=2, prompt="a dog", max_words=6),
+    [GenerationOptions(), GenerationOptions(strategy="greedy"), GenerationOptions(num_beams=2, prompt="a dog", max_words=6),
      GenerationOptions(strategy="sample", seed=3)],
 )  # fmt: skip
 def test_a_stream_tells_the_words_of_the_answer_in_order(tiny_captioner, views, options):
     events = list(tiny_captioner.stream(views[0], options))
-    (answer,) = [event for event in events if isinstance(event, ImageCaptions)]
+    (answer,) = [event for event in events if isinstance(event, CaptionResult)]
     words = [event for event in events if isinstance(event, Word)]
     (expected,) = tiny_captioner.caption(views[:1], options)
 
@@ -62,7 +62,7 @@ def test_a_word_is_told_before_the_caption_is_finished(tiny_captioner, views):
 def test_a_prompts_words_have_the_figures_that_an_explanation_gives_them(tiny_captioner, views):
     """What was forced and what was explained go through the same replay; nothing later has a part in it."""
     prompt = "A brown dog runs"
-    made = tiny_captioner.caption(views, GenerationOptions(prompt=prompt, beams=2))
+    made = tiny_captioner.caption(views, GenerationOptions(prompt=prompt, num_beams=2))
     explained = tiny_captioner.explain(views, [[f"{prompt} on the grass"]] * 3)
     for one, two in zip(made, explained, strict=True):
         assert one.captions[0].text.startswith(prompt)
@@ -105,13 +105,13 @@ def test_no_words_allowed_is_an_empty_caption(tiny_captioner, views, strategy):
 
 @pytest.mark.parametrize("words", [1, 2, 5])
 def test_as_many_captions_come_as_were_asked_for_and_none_twice(tiny_captioner, views, words):
-    for answer in tiny_captioner.caption(views, GenerationOptions(beams=4, count=4, max_words=words)):
+    for answer in tiny_captioner.caption(views, GenerationOptions(num_beams=4, num_return_sequences=4, max_words=words)):
         assert len(answer.captions) == 4
         assert all(len(caption.words) <= words for caption in answer.captions)
 
 
 def test_max_tokens_beyond_the_positions_end_where_they_do(tiny_captioner, views):
-    options = GenerationOptions(strategy="greedy", max_tokens=256, min_words=60, max_words=60, prompt="a dog")
+    options = GenerationOptions(strategy="greedy", max_new_tokens=256, min_words=60, max_words=60, prompt="a dog")
     (answer,) = tiny_captioner.caption(views[:1], options)
     assert answer.captions[0].text.startswith("a dog")
 
@@ -139,7 +139,7 @@ def test_bfloat16_says_nearly_the_same(tiny_captioner, views, tokenizer, decoder
     if decoder_too:
         monkeypatch.setattr("model.captioner.choose_decoder_precision", lambda *_: halved)
     network = copy.deepcopy(tiny_captioner._network)
-    quick = Captioner(Checkpoint(network, tokenizer, ""), halved)
+    quick = Captioner.from_checkpoint(Checkpoint(network, tokenizer, ""), halved)
     assert quick._network.decoder.token_embedding.weight.dtype == (torch.bfloat16 if decoder_too else torch.float32)
     text = "a brown dog runs"
     for one, two in zip(tiny_captioner.explain(views, [[text]] * 3), quick.explain(views, [[text]] * 3), strict=True):
@@ -150,8 +150,11 @@ def test_bfloat16_says_nearly_the_same(tiny_captioner, views, tokenizer, decoder
 
 def test_pictures_that_could_not_begin_leave_a_batch_as_it_was(tiny_captioner, views, monkeypatch):
     batch = CaptionBatch(tiny_captioner)
-    batch.add(["before"], [Wanted(views[0], GenerationOptions())])
-    wanted = [Wanted(views[1], GenerationOptions(prompt="")), Wanted(views[2], GenerationOptions(prompt="a brown dog"))]
+    batch.add(["before"], [CaptionRequest(view=views[0], options=GenerationOptions())])
+    wanted = [
+        CaptionRequest(view=views[1], options=GenerationOptions(prompt="")),
+        CaptionRequest(view=views[2], options=GenerationOptions(prompt="a brown dog")),
+    ]
     original, calls = Generation._add_equal, []
 
     def second_fails(*given: object) -> None:
@@ -168,7 +171,7 @@ def test_pictures_that_could_not_begin_leave_a_batch_as_it_was(tiny_captioner, v
     batch.add(["one", "two"], wanted)
     while len(found := batch.step()) < 3:
         pass
-    for entry, captions in zip([Wanted(views[0], GenerationOptions()), *wanted], batch.read(found), strict=True):
+    for entry, captions in zip([CaptionRequest(view=views[0], options=GenerationOptions()), *wanted], batch.pop_results(found), strict=True):
         (alone,) = tiny_captioner.caption([entry.view], entry.options)
         assert [caption.text for caption in captions.captions] == [caption.text for caption in alone.captions]
-    assert batch.rows == 0
+    assert batch.num_rows == 0

@@ -17,7 +17,7 @@ from corpus.__main__ import main
 from corpus.check import check_data
 from corpus.check_captions import scripts_of
 from corpus.duplicates import groups, near_links
-from corpus.pages import drawn_at_random
+from corpus.pages import sample_examples
 
 
 def scene(seed, size=(160, 120)):
@@ -257,7 +257,7 @@ def test_what_captions_say_is_shown_and_not_run(tmp_path):
 def test_examples_are_drawn_with_equal_probability():
     counts = np.zeros(10)
     for seed in range(3000):
-        counts[drawn_at_random(range(10), 3, seed)] += 1
+        counts[sample_examples(range(10), 3, seed)] += 1
     # Each is drawn with probability 0.3: 900 of 3,000, standard deviation 25; five of them.
     assert abs(counts - 900).max() < 125
 

@@ -29,7 +29,7 @@ def test_a_checkpoint_from_before_a_field_was_added_is_read(folder):
     told = json.loads((folder / "config.json").read_text())
     del told["encoder"]["timm"]
     (folder / "config.json").write_text(json.dumps(told))
-    assert load_checkpoint(folder).config.encoder.timm == ""
+    assert load_checkpoint(folder).config.encoder.timm_model == ""
 
 
 def test_an_encoder_is_named_and_not_fetched_from_an_address(folder):
@@ -76,7 +76,7 @@ def test_a_truncated_weights_file_is_named(folder):
     ("change", "message"),
     [
         (lambda document: document.pop("decoder"), "lacks decoder"),
-        (lambda document: document["decoder"].pop("norm_eps"), "lacks norm_eps"),
+        (lambda document: document["decoder"].pop("layer_norm_eps"), "lacks layer_norm_eps"),
         (lambda document: document["encoder"].update(colour="red"), "unknown fields colour"),
         (lambda document: document["decoder"].update(heads="two"), r"decoder\.heads is 'two'"),
         (lambda document: document["decoder"].update(heads=3), "multiple of its heads"),

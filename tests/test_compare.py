@@ -170,7 +170,7 @@ def scenes(tmp_path):
 
 def test_checkpoints_and_results_are_compared_from_the_command_line(scenes, capsys):
     arguments = ["captions", "--data", str(scenes / "scenes"), "--results", str(scenes / "other.json")]
-    own = ["--checkpoint", "model/default", "--beams", "1", "--beams", "2", "--dtype", "float32", "--baselines", "all"]
+    own = ["--checkpoint", "model/default", "--num-beams", "1", "--num-beams", "2", "--dtype", "float32", "--baselines", "all"]
     out = scenes / "out"
     assert main([*arguments, *own, "--out", str(out), "--json"]) == 0
 
@@ -225,7 +225,7 @@ def test_options_that_cannot_be_met_are_told(arguments, message, capsys):
 def test_a_broken_picture_is_named(scenes, capsys):
     path = next((scenes / "scenes/images").glob("*-000003.png"))
     path.write_bytes(path.read_bytes()[:500])
-    assert main(["captions", "--data", str(scenes / "scenes"), "--beams", "1"]) == 1
+    assert main(["captions", "--data", str(scenes / "scenes"), "--num-beams", "1"]) == 1
     assert re.search(r"captions.json: images\[3\]: .*000003.png cannot be used", capsys.readouterr().err)
 
 
@@ -245,7 +245,7 @@ def test_results_must_have_a_caption_of_every_image(scenes, capsys):
 
 
 def test_scenes_are_judged_for_every_setting(capsys):
-    assert main(["captions", "--data", "scenes", "--scenes", "6", "--beams", "1", "--beams", "2", "--json"]) == 0
+    assert main(["captions", "--data", "scenes", "--scenes", "6", "--num-beams", "1", "--num-beams", "2", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert list(figures) == ["greedy", "beam 2"]
     assert figures["greedy"]["seen pairs"]["right"] > 0.4

@@ -25,8 +25,8 @@ from model import (
     st.builds(
         GenerationOptions,
         strategy=st.just("beam"),
-        beams=st.integers(3, 8),
-        count=st.integers(1, 3),
+        num_beams=st.integers(3, 8),
+        num_return_sequences=st.integers(1, 3),
         max_words=st.integers(10, 60),
         length_penalty=st.floats(-2, 4),
         top_p=st.floats(0, 1),
@@ -40,31 +40,34 @@ def test_options_survive_json(options):
 
 def test_a_model_config_survives_json():
     config = ModelConfig(
-        encoder=EncoderConfig(stem="resnet18", stem_strides=(16, 32), registers=4),
+        encoder=EncoderConfig(stem="resnet18", stem_strides=(16, 32), num_register_tokens=4),
         maps=MapConfig(heads=((0, 1), (2, 5)), pointing=0.5),
         languages=("en", "zh"),
+        language_token_ids=(5, 6),
     )
     assert from_json(ModelConfig, json.loads(json.dumps(to_json(config)))) == config
-    assert config.encoder.prefix == 5
+    assert config.encoder.num_prefix_tokens == 5
     assert config.encoder.stride == 16
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: GenerationOptions(beams=0), "beams is 0"),
+        (lambda: GenerationOptions(num_beams=0), "num_beams is 0"),
         (lambda: GenerationOptions(strategy="best"), "strategy is 'best'"),
-        (lambda: GenerationOptions(count=4), "count is 4"),
-        (lambda: GenerationOptions(strategy="greedy", count=2), "count is 2"),
+        (lambda: GenerationOptions(num_return_sequences=4), "num_return_sequences is 4"),
+        (lambda: GenerationOptions(strategy="greedy", num_return_sequences=2), "num_return_sequences is 2"),
         (lambda: GenerationOptions(min_words=40), "min_words is 40"),
         (lambda: GenerationOptions(temperature=float("nan")), "temperature is nan"),
-        (lambda: DecoderConfig(width=30, heads=4), "multiple of its heads"),
-        (lambda: DecoderConfig(end_id=5000), "end_id is 5000"),
-        (lambda: EncoderConfig(width=30, heads=4), "multiple of its heads"),
+        (lambda: DecoderConfig(hidden_size=30, num_heads=4), "multiple of num_heads"),
+        (lambda: DecoderConfig(eos_token_id=5000), "eos_token_id is 5000"),
+        (lambda: EncoderConfig(hidden_size=30, num_heads=4), "multiple of num_heads"),
         (lambda: EncoderConfig(stem="resnet18", stem_strides=(32, 16)), "smallest first"),
         (lambda: ImageConfig(std=(0.5, 0.0, 0.5)), "std above 0"),
-        (lambda: ModelConfig(encoder=EncoderConfig(width=48)), "must be equal"),
+        (lambda: ModelConfig(encoder=EncoderConfig(hidden_size=48)), "must be equal"),
         (lambda: ModelConfig(languages=()), "languages is empty"),
+        (lambda: ModelConfig(languages=("en", "zh")), "has a token for each"),
+        (lambda: ModelConfig(language_token_ids=(5000,)), "ids must be in"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_with_its_name(make, message):

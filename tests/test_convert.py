@@ -59,7 +59,7 @@ def png(image):
 @pytest.mark.parametrize("family", TOKENIZERS)
 def test_a_converted_folder_gives_the_peers_captions_through_the_service(family, tmp_path):
     peer, tokenizer, processor = saved(family, tmp_path / "source")
-    assert main(["convert", str(tmp_path / "source"), str(tmp_path / "ours"), "--licence", "MIT"]) == 0
+    assert main(["convert", str(tmp_path / "source"), str(tmp_path / "ours"), "--license", "MIT"]) == 0
 
     captioner = Captioner.load(tmp_path / "ours", "float32")
     with TestClient(create_app({"converted": captioner}, Settings())) as client:
@@ -77,7 +77,7 @@ def test_a_converted_folder_gives_the_peers_captions_through_the_service(family,
                 assert abs(sum(np.ravel(word["map"]["values"])) - 1) < 1e-3
                 assert caption["text"][word["start"] : word["end"]] == word["text"]
     card = load_checkpoint(tmp_path / "ours").card
-    assert "licence: MIT" in card
+    assert "license: MIT" in card
     assert "sha256" in card
 
 

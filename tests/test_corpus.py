@@ -1,4 +1,4 @@
-"""Captioned photographs on disk: COCO json, tar shards with JSON lines, and their errors."""
+"""CaptionedImage photographs on disk: COCO json, tar shards with JSON lines, and their errors."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import tarfile
 import pytest
 from PIL import Image
 
-from corpus import DataError, augmented, is_mirrored, mirrored_caption, open_source, plain_caption, read_data
-from model import ImageConfig, prepare, squash
+from corpus import DataError, augmented, is_mirrored, mirrored_caption, open_dataset, plain_caption, read_data
+from model import ImageConfig, prepare, resize_and_normalize
 
 
 @pytest.fixture
@@ -119,14 +119,14 @@ def test_training_sees_a_photograph_as_the_service_does(tmp_path):
     }
     (tmp_path / "captions.json").write_text(json.dumps(document))
     config = ImageConfig(height=24, width=24)
-    for entry, file in zip(open_source(str(tmp_path)).split("train"), files.values(), strict=True):
-        trained, served = squash(entry.load(), config), prepare(file.getvalue(), config).pixels
+    for entry, file in zip(open_dataset(str(tmp_path)).split("train"), files.values(), strict=True):
+        trained, served = resize_and_normalize(entry.load(), config), prepare(file.getvalue(), config).pixels
         assert (trained - served).abs().max() < 0.05
 
 
 def test_only_english_captions_are_mirrored(shards):
-    assert open_source(str(shards)).split("train")[0].may_flip
-    assert not open_source(str(shards), language="zh").split("train")[0].may_flip
+    assert open_dataset(str(shards)).split("train")[0].can_mirror
+    assert not open_dataset(str(shards), language="zh").split("train")[0].can_mirror
 
 
 def test_data_that_is_not_there_or_cannot_be_told_is_refused(tmp_path):
@@ -140,31 +140,31 @@ def test_data_that_is_not_there_or_cannot_be_told_is_refused(tmp_path):
 
 
 def test_a_source_spells_captions_in_one_way(shards, coco):
-    source = open_source(str(shards))
+    source = open_dataset(str(shards))
     assert [entry.captions for entry in source.split("train")] == [("one", "two")]
     assert source.split("train")[0].load().size == (64, 48)
     assert plain_caption("  A Dog\truns . ") == "a dog runs"
     with pytest.raises(DataError, match="train split"):
-        open_source(str(coco))
+        open_dataset(str(coco))
 
 
 def test_scenes_are_a_source_of_their_own():
-    source = open_source("scenes:3")
+    source = open_dataset("scenes:3")
     assert len(source.split("train")) == 3
     assert len(source.split("val")) == 200
     assert source.split("train")[0].load().size == (224, 224)
     with pytest.raises(DataError, match="scenes:many"):
-        open_source("scenes:many")
+        open_dataset("scenes:many")
 
 
 def test_places_are_said_in_training_only_and_of_the_same_pictures():
-    plain, placed = open_source("scenes:30"), open_source("places:30")
+    plain, placed = open_dataset("scenes:30"), open_dataset("places:30")
     pairs = list(zip(plain.split("train"), placed.split("train"), strict=True))
     assert all(one.fingerprint == two.fingerprint and one.captions == two.captions[:2] for one, two in pairs)
     assert all(" in the " in two.captions[2] for _, two in pairs)
     assert [entry.captions for entry in plain.split("val")] == [entry.captions for entry in placed.split("val")]
     with pytest.raises(DataError, match="places:many"):
-        open_source("places:many")
+        open_dataset("places:many")
 
 
 def test_a_mirrored_view_exchanges_left_and_right_in_the_words():

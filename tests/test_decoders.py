@@ -15,7 +15,7 @@ import zlib
 import pytest
 import torch
 
-from model import ImageConfig, ImageError, ImageLimits, ImageTooLargeError, UnsupportedImageError, picture_size, prepare
+from model import ImageConfig, ImageError, ImageLimits, ImageTooLargeError, UnsupportedImageError, num_pixels, prepare
 from service.admission import Admission, AdmissionLimits
 from service.errors import Problem
 from service.workers import DecoderLimits, DecoderPool
@@ -158,10 +158,10 @@ def test_a_bomb_meets_the_memory_limit_and_the_decoder_lives(pool):
 
 
 def test_a_size_is_read_without_decoding(photo):
-    assert picture_size(photo(64, 48)) == 64 * 48
-    assert picture_size(photo(64, 48)[:60]) == 64 * 48, "the rest is not looked at"
+    assert num_pixels(photo(64, 48)) == 64 * 48
+    assert num_pixels(photo(64, 48)[:60]) == 64 * 48, "the rest is not looked at"
     with pytest.raises(ImageTooLargeError):
-        picture_size(photo(64, 48), ImageLimits(edge=63))
+        num_pixels(photo(64, 48), ImageLimits(edge=63))
 
 
 def test_decoders_die_with_their_service():

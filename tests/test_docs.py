@@ -152,6 +152,6 @@ def test_nothing_committed_names_a_place_outside_the_project():
 
 @pytest.mark.slow
 def test_a_short_training_of_the_readmes_kind_runs(tmp_path):
-    found = run(f"python train.py --data scenes:64 --run {tmp_path}/run --steps 3 --validate 8")
+    found = run(f"python train.py --data scenes:64 --run {tmp_path}/run --max-steps 3 --eval-images 8")
     assert found.returncode == 0, found.stderr
     assert (tmp_path / "run/best/config.json").exists()

@@ -19,17 +19,17 @@ SMALL = ImageConfig(height=64, width=96)
     [
         ({"patch_size": 16}, PatchGrid(4, 6), 1),
         ({"patch_size": 32, "class_token": False}, PatchGrid(2, 3), 0),
-        ({"patch_size": 16, "registers": 4}, PatchGrid(4, 6), 5),
+        ({"patch_size": 16, "num_register_tokens": 4}, PatchGrid(4, 6), 5),
         ({"stem": "resnet10t", "stem_strides": (16,)}, PatchGrid(4, 6), 1),
         ({"stem": "resnet10t", "stem_strides": (8, 16, 32)}, PatchGrid(8, 12), 1),
         ({"stem": "tf_efficientnet_lite0", "stem_strides": (32,)}, PatchGrid(2, 3), 1),
     ],
 )
 def test_an_encoder_gives_prefix_and_cells(options, grid, prefix):
-    encoder = PatchEncoder(EncoderConfig(width=24, depth=1, heads=2, **options), SMALL).eval()
+    encoder = PatchEncoder(EncoderConfig(hidden_size=24, num_layers=1, num_heads=2, **options), SMALL).eval()
     features = encoder(torch.zeros(2, 3, 64, 96))
-    assert (features.grid, features.prefix) == (grid, prefix)
-    assert features.tokens.shape == (2, prefix + grid.cells, 24)
+    assert (features.grid, features.num_prefix_tokens) == (grid, prefix)
+    assert features.tokens.shape == (2, prefix + grid.num_patches, 24)
 
 
 def test_a_plain_encoder_is_timms_own_forward_pass(tiny_network, pixels):
@@ -38,7 +38,7 @@ def test_a_plain_encoder_is_timms_own_forward_pass(tiny_network, pixels):
 
 
 def test_a_hybrid_encoder_is_timms_own_forward_pass():
-    config = EncoderConfig(width=24, depth=1, heads=2, stem="resnet10t", stem_strides=(16, 32), registers=1)
+    config = EncoderConfig(width=24, depth=1, heads=2, stem="resnet10t", stem_strides=(16, 32), num_register_tokens=1)
     encoder = PatchEncoder(config, SMALL).double().eval()
     pixels = torch.rand(2, 3, 64, 96, dtype=torch.float64)
     torch.testing.assert_close(encoder(pixels).tokens, encoder.vit.forward_features(pixels), atol=1e-12, rtol=0)
@@ -75,7 +75,7 @@ def test_training_and_evaluation_agree_without_dropout(tokenizer, pixels):
 )
 def test_a_stem_that_cannot_be_is_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        PatchEncoder(EncoderConfig(width=24, depth=0, heads=2, **options), ImageConfig(height=56, width=56))
+        PatchEncoder(EncoderConfig(hidden_size=24, num_layers=0, num_heads=2, **options), ImageConfig(height=56, width=56))
 
 
 def test_positions_differ_for_every_cell_and_tell_rows_from_columns():

@@ -64,7 +64,7 @@ def test_the_embedded_checkpoint_is_small_whole_and_says_what_it_is():
     checkpoint = load_checkpoint(DEFAULT_CHECKPOINT)
     for word in ("Flickr8k", "scenes", "CIDEr", "pointing", "Limits", "python train.py"):
         assert word in checkpoint.card, f"the card does not mention {word!r}"
-    assert checkpoint.config.licence
+    assert checkpoint.config.license
 
 
 def test_the_picture_shipped_with_the_project_is_captioned_rightly_over_http(service):
@@ -132,7 +132,9 @@ def test_captions_go_to_sidecars_csv_or_json_lines(tmp_path, capsys):
     picture.write_bytes(PICTURE.read_bytes())
     assert model_main(["caption", "--dtype", "float32", "--sidecar", str(picture)]) == 0
     assert (tmp_path / "a.txt").read_text().strip()
-    assert model_main(["caption", "--dtype", "float32", "--beams", "2", "--output", str(tmp_path / "o.csv"), str(picture)]) == 0
+    assert (
+        model_main(["caption", "--dtype", "float32", "--num-beams", "2", "--output", str(tmp_path / "o.csv"), str(picture)]) == 0
+    )
     with (tmp_path / "o.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert row["text"] == (tmp_path / "a.txt").read_text().strip()
@@ -140,7 +142,7 @@ def test_captions_go_to_sidecars_csv_or_json_lines(tmp_path, capsys):
     assert model_main(["caption", "--dtype", "float32", "--output", str(tmp_path / "o.jsonl"), str(picture)]) == 0
     assert json.loads((tmp_path / "o.jsonl").read_text())["text"]
     assert model_main(["caption", "--output", str(tmp_path / "o.xml"), str(picture)]) == 2
-    assert model_main(["caption", "--beams", "9", str(picture)]) == 2
+    assert model_main(["caption", "--num-beams", "9", str(picture)]) == 2
     assert model_main(["caption", "--checkpoint", str(tmp_path), str(picture)]) == 1
     assert "config.json" in capsys.readouterr().err
 

@@ -11,20 +11,20 @@ import torch
 from corpus import draw_scene
 from evaluation import (
     best_constant,
-    caption_pictures,
+    caption_images,
     choose_heads,
     held_out_scenes,
     human_captions,
+    image_pointing,
     judge_captions,
     leave_one_out,
     nearest_captions,
-    photograph_pointing,
     png_bytes,
     scene_pointing,
     score_captions,
+    shuffled_images,
     tokens_of,
     told_tokens,
-    wrong_pictures,
 )
 from evaluation.__main__ import main
 from evaluation.heads import HeadRows
@@ -33,8 +33,8 @@ from model import (
     Box,
     Caption,
     CaptionNetwork,
+    CaptionResult,
     GenerationOptions,
-    ImageCaptions,
     MapConfig,
     PatchGrid,
     Timing,
@@ -66,7 +66,7 @@ def test_captions_are_compared_by_the_tokens_of_their_language():
 
 def test_a_copied_reference_scores_higher_than_a_wrong_caption():
     good = score_captions({image: texts[0] for image, texts in REFERENCES.items()}, REFERENCES)
-    shuffled = score_captions(wrong_pictures({image: texts[0] for image, texts in REFERENCES.items()}, seed=1), REFERENCES)
+    shuffled = score_captions(shuffled_images({image: texts[0] for image, texts in REFERENCES.items()}, seed=1), REFERENCES)
     assert good.bleu[0] == pytest.approx(1.0, abs=1e-6)
     assert good.cider > 1.0 > 0.5 > shuffled.cider
     assert (len(good.images), good.distinct, good.copied) == (3, 1.0, None)
@@ -109,7 +109,7 @@ class Pointer:
         answers = []
         for group in texts:
             captions = tuple(self._caption(text) for text in group)
-            answers.append(ImageCaptions(captions, PatchGrid(14, 14), Timing(0, 0, 0)))
+            answers.append(CaptionResult(captions, PatchGrid(14, 14), Timing(0, 0, 0)))
             self._asked += 1
         return answers
 
@@ -153,8 +153,8 @@ def test_photographs_are_judged_by_the_boxes_of_the_class_that_a_word_names(phot
     picture = photo(140, 140)
     boxes = (NamedBox("dog", Box(0, 0, 70, 70)), NamedBox("person", Box(70, 70, 140, 140)))
     example = Example(picture, ("a dog and a woman", "something else"), "val", "1", objects=boxes)
-    right = photograph_pointing(Pointer(lambda n, name: 0 if name == "dog" else 195), [example])
-    wrong = photograph_pointing(Pointer(lambda n, name: 195 if name == "dog" else 0), [example])
+    right = image_pointing(Pointer(lambda n, name: 0 if name == "dog" else 195), [example])
+    wrong = image_pointing(Pointer(lambda n, name: 195 if name == "dog" else 0), [example])
 
     assert (right.objects, right.pointing, right.swapped, right.swaps) == (2, 1.0, 1.0, 2)
     assert (wrong.pointing, wrong.other, wrong.swapped) == (0.0, 1.0, 0.0)
@@ -169,7 +169,7 @@ def test_photographs_are_judged_by_the_boxes_of_the_class_that_a_word_names(phot
 def test_scenes_are_captioned_and_judged(tiny_captioner):
     scenes = held_out_scenes(6)
     pictures = [png_bytes(scene.paint()) for scene in scenes]
-    figures = judge_captions(caption_pictures(tiny_captioner, pictures, GenerationOptions(strategy="greedy")), scenes)
+    figures = judge_captions(caption_images(tiny_captioner, pictures, GenerationOptions(strategy="greedy")), scenes)
     assert figures["right"] == 0.0, "random weights cannot be right"
     assert sum(figures["wrong"].values()) == 6
     assert all(scene.unseen for scene in held_out_scenes(4, unseen=True))
@@ -214,11 +214,11 @@ def test_bad_data_and_wrong_use_have_their_own_status(arguments, status, capsys)
 def test_wrong_pictures_are_the_same_captions_elsewhere():
     captions = {str(n): f"caption {n}" for n in range(20)}
     references = {str(n): [f"caption {n}"] for n in range(20)}
-    elsewhere = wrong_pictures(captions)
+    elsewhere = shuffled_images(captions)
     assert sorted(elsewhere.values()) == sorted(captions.values())
     assert all(elsewhere[image] != captions[image] for image in captions), "none keeps its own"
     with pytest.raises(ValueError, match="one picture"):
-        wrong_pictures({"1": "a"})
+        shuffled_images({"1": "a"})
     assert score_captions(elsewhere, references).bleu[0] < score_captions(captions, references).bleu[0]
 
 

@@ -49,12 +49,12 @@ def test_probabilities_and_maps_are_the_peers_own(family, views):
         pixels = processor(image, return_tensors="pt")["pixel_values"]
         answer = captioner.explain([view], [[TEXT]])[0].captions[0]
         with torch.no_grad():
-            tokens = torch.tensor([[decoder.start_id, *ids, decoder.end_id]])
+            tokens = torch.tensor([[decoder.bos_token_id, *ids, decoder.eos_token_id]])
             log_probs = logits_of(peer, pixels, tokens[:, :-1]).log_softmax(-1)[0]
             attention = torch.cat([layer[0] for layer in cross_attentions_of(peer, pixels, tokens[:, :-1])])
         theirs = log_probs[range(len(ids) + 1), tokens[0, 1:]]
         assert answer.log_probability == pytest.approx(float(theirs.sum()), abs=1e-3)
-        rows = attention.mean(0)[:, captioner.config.encoder.prefix :]  # (T, cells)
+        rows = attention.mean(0)[:, captioner.config.encoder.num_prefix_tokens :]  # (T, cells)
         for word, span in zip(answer.words, tokenizer.words(ids), strict=True):
             assert word.log_probability == pytest.approx(float(theirs[list(span.tokens)].sum()), abs=1e-3)
             wanted = rows[list(span.tokens)].mean(0)
@@ -90,10 +90,10 @@ def test_reliance_is_what_the_picture_adds(family, views):
 
 
 OPTIONS = [
-    {"strategy": "greedy", "repetition_penalty": 1.3, "no_repeat": 2, "min_tokens": 4, "max_tokens": 9},
-    {"strategy": "beam", "beams": 4, "count": 4, "length_penalty": 0.0, "early_stopping": "true", "max_tokens": 7},
-    {"strategy": "beam", "beams": 2, "early_stopping": "never", "length_penalty": 2.0, "min_words": 1, "max_words": 4},
-    {"strategy": "sample", "count": 3, "temperature": 0.7, "top_k": 20, "top_p": 0.9, "seed": 5, "max_tokens": 8},
+    {"strategy": "greedy", "repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_new_tokens": 4, "max_new_tokens": 9},
+    {"strategy": "beam", "num_beams": 4, "num_return_sequences": 4, "length_penalty": 0.0, "early_stopping": True, "max_new_tokens": 7},
+    {"strategy": "beam", "num_beams": 2, "early_stopping": "never", "length_penalty": 2.0, "min_words": 1, "max_words": 4},
+    {"strategy": "sample", "num_return_sequences": 3, "temperature": 0.7, "top_k": 20, "top_p": 0.9, "seed": 5, "max_new_tokens": 8},
     {"prompt": "a dog", "max_words": 6, "map_size": "12x8", "reliance": False},
     {"maps": "none"},
 ]

@@ -58,7 +58,7 @@ def test_a_hub_id_converts_to_what_its_files_convert_to(hub, source, tmp_path):
     assert main(["convert", str(source), str(tmp_path / "local")]) == 0
     assert same_weights(tmp_path / "hub", tmp_path / "local")
     found = load_checkpoint(tmp_path / "hub")
-    assert found.config.licence == "apache-2.0"
+    assert found.config.license == "apache-2.0"
     assert f"{NAME} at {commit_of(NAME, 0)}" in found.card
     assert not any("onnx" in name or name.endswith((".h5", ".bin")) for name in hub.downloads)
 
@@ -115,7 +115,7 @@ def test_what_a_hub_does_not_have_is_told_and_nothing_is_written(hub, source, tm
 
 
 def test_a_checkpoint_pushed_is_the_one_pulled(hub, tiny_network, tokenizer, tmp_path, capsys):
-    config = dataclasses.replace(tiny_network.config, licence="CC BY 4.0")
+    config = dataclasses.replace(tiny_network.config, license="CC BY 4.0")
     folder = tmp_path / "mine"
     card = "# Mine\n"
     save_checkpoint(folder, config, tiny_network.state_dict(), tokenizer, card, shard_bytes=20_000)
@@ -152,7 +152,7 @@ def test_processes_that_convert_at_once_agree(hub, source):
 
 def test_push_leaves_other_peoples_weights_alone(hub, source, tiny_network, tokenizer, tmp_path, capsys):
     folder = tmp_path / "mine"
-    config = dataclasses.replace(tiny_network.config, licence="MIT")
+    config = dataclasses.replace(tiny_network.config, license="MIT")
     save_checkpoint(folder, config, tiny_network.state_dict(), tokenizer, "# Mine\n")
     (folder / ".env").write_text("SECRET=1")
     assert main(["push", str(folder), NAME]) == 1
@@ -179,13 +179,13 @@ def test_a_repository_that_is_not_whole_is_not_pulled(hub, tiny_network, tokeniz
     assert not (tmp_path / "pulled").exists()
 
 
-def test_push_refuses_a_checkpoint_without_a_licence_or_a_token(hub, tiny_network, tokenizer, tmp_path, capsys, monkeypatch):
+def test_push_refuses_a_checkpoint_without_a_license_or_a_token(hub, tiny_network, tokenizer, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "mine"
-    bare = dataclasses.replace(tiny_network.config, licence="")
+    bare = dataclasses.replace(tiny_network.config, license="")
     save_checkpoint(folder, bare, tiny_network.state_dict(), tokenizer, "# Mine\n")
     assert main(["push", str(folder), "me/mine"]) == 1
-    assert "has no licence" in capsys.readouterr().err
-    licensed = dataclasses.replace(tiny_network.config, licence="research only; see the card")
+    assert "has no license" in capsys.readouterr().err
+    licensed = dataclasses.replace(tiny_network.config, license="research only; see the card")
     save_checkpoint(folder, licensed, tiny_network.state_dict(), tokenizer, "# Mine\n")
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))

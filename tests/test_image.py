@@ -18,8 +18,8 @@ from model import (
     ImageLimits,
     ImageTooLargeError,
     UnsupportedImageError,
+    decode_image,
     prepare,
-    read_picture,
 )
 from model.image import sniff_format
 
@@ -58,22 +58,22 @@ def levels(data: bytes, limits: ImageLimits = EVERYTHING) -> torch.Tensor:
 
 def test_no_bytes_are_an_empty_body():
     with pytest.raises(EmptyImageError) as caught:
-        read_picture(b"")
+        decode_image(b"")
     assert caught.value.code == "empty_body"
 
 
 @pytest.mark.parametrize("data", [b"hello, I am a text file\n" * 20, b"%PDF-1.7 ...", b"\0" * 100, b"<svg></svg>"])
 def test_bytes_of_no_picture_are_unsupported(data):
     with pytest.raises(UnsupportedImageError, match="no picture format"):
-        read_picture(data)
+        decode_image(data)
 
 
 @pytest.mark.parametrize("name", ["GIF", "BMP", "TIFF"])
 def test_formats_that_are_not_switched_on_are_named(name):
     data = encoded(Image.new("RGB", (8, 8)), name)
     with pytest.raises(UnsupportedImageError, match=name):
-        read_picture(data)
-    assert read_picture(data, EVERYTHING).format == name
+        decode_image(data)
+    assert decode_image(data, EVERYTHING).format == name
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
@@ -82,7 +82,7 @@ def test_a_truncated_picture_is_broken(name, photo):
     for share in (0.1, 0.5, 0.9):
         cut = data[: max(30, int(len(data) * share))]
         with pytest.raises(ImageError) as caught:
-            read_picture(cut, EVERYTHING)
+            decode_image(cut, EVERYTHING)
         assert caught.value.code == "broken_image"
 
 
@@ -91,21 +91,21 @@ def test_a_header_that_lies_is_refused_before_decoding(monkeypatch):
     assert len(data) < 130
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("it was decoded"))
     with pytest.raises(ImageTooLargeError, match="9400 x 9400"):
-        read_picture(data)
+        decode_image(data)
 
 
 @pytest.mark.parametrize("size", [(30_000, 30_000), (20_000, 2), (2**31 - 1, 2**31 - 1), (16_385, 1)])
 def test_every_size_beyond_the_limits_is_too_many_pixels(size):
     with pytest.raises(ImageTooLargeError) as caught:
-        read_picture(lying_png(*size))
+        decode_image(lying_png(*size))
     assert caught.value.code == "too_many_pixels"
 
 
 def test_a_huge_text_chunk_is_broken_and_a_small_one_is_not():
     with pytest.raises(ImageError) as caught:
-        read_picture(text_png(2_000_000))
+        decode_image(text_png(2_000_000))
     assert caught.value.code == "broken_image"
-    assert read_picture(text_png(2_000)).upright_size == (8, 8)
+    assert decode_image(text_png(2_000)).upright_size == (8, 8)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I", "F", "CMYK", "YCbCr", "PA", "La", "RGBa"])
@@ -117,9 +117,9 @@ def test_every_colour_mode_becomes_three_channels_of_the_same_grey(mode):
         image = grey.convert(mode[:-1] + "A").convert(mode)
     else:
         image = grey.convert(mode) if mode not in ("PA",) else grey.convert("P").convert("PA")
-    from model import squash
+    from model import resize_and_normalize
 
-    pixels = (squash(image, CONFIG) * 0.5 + 0.5) * 255
+    pixels = (resize_and_normalize(image, CONFIG) * 0.5 + 0.5) * 255
 
     assert pixels.shape == (3, 32, 48)
     if mode != "1":
@@ -198,7 +198,7 @@ def test_eight_orientations_put_a_box_where_it_was(orientation, format):
     data = encoded(stored, format, exif=exif, **options)
 
     view = prepare(data, CONFIG, EVERYTHING)
-    picture = read_picture(data, EVERYTHING)
+    picture = decode_image(data, EVERYTHING)
 
     assert view.source_size == (96, 64)
     assert view.orientation == orientation
@@ -215,8 +215,8 @@ def test_eight_orientations_put_a_box_where_it_was(orientation, format):
 def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same():
     image = Image.radial_gradient("L").resize((1600, 1200)).convert("RGB")
     data = encoded(image, "JPEG", quality=95)
-    assert read_picture(data, least=(48, 32)).image.size[0] < 1600
-    assert read_picture(data, least=(48, 32)).upright_size == (1600, 1200)
+    assert decode_image(data, least=(48, 32)).image.size[0] < 1600
+    assert decode_image(data, least=(48, 32)).upright_size == (1600, 1200)
     assert (levels(data) - levels(encoded(image))).abs().max() < 6
 
 

@@ -11,35 +11,30 @@ from model import (
     CaptionNetwork,
     DecoderConfig,
     EncoderConfig,
-    Generation,
     GenerationOptions,
     ImageConfig,
     ModelConfig,
-    decoding,
 )
+from model import generation as generation_module
+from model.generation import Generation
 from model.search import BeamSearch
 from tests.conftest import redraw
+from tests.helpers import finish, hypotheses_of, start
 
 EXACT = {"atol": 1e-11, "rtol": 0}
 OPTIONS = {
-    "greedy": GenerationOptions(strategy="greedy", max_tokens=12),
-    "beam": GenerationOptions(beams=4, count=4, max_tokens=12),
-    "beam of two, short": GenerationOptions(beams=2, length_penalty=0.0, max_tokens=9, no_repeat=2),
-    "sample": GenerationOptions(strategy="sample", count=2, seed=5, max_tokens=10, top_p=0.9),
-    "prompted": GenerationOptions(beams=3, prompt="a dog", max_tokens=8, repetition_penalty=1.3),
-    "worded": GenerationOptions(beams=3, min_words=2, max_words=3, max_tokens=14),
+    "greedy": GenerationOptions(strategy="greedy", max_new_tokens=12),
+    "beam": GenerationOptions(num_beams=4, num_return_sequences=4, max_new_tokens=12),
+    "beam of two, short": GenerationOptions(num_beams=2, length_penalty=0.0, max_new_tokens=9, no_repeat_ngram_size=2),
+    "sample": GenerationOptions(strategy="sample", num_return_sequences=2, seed=5, max_new_tokens=10, top_p=0.9),
+    "prompted": GenerationOptions(num_beams=3, prompt="a dog", max_new_tokens=8, repetition_penalty=1.3),
+    "worded": GenerationOptions(num_beams=3, min_words=2, max_words=3, max_new_tokens=14),
 }
 
 
 def tokens_for(network, rows: int, length: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(3, network.config.decoder.vocabulary, (rows, length), generator=generator)
-
-
-def captions_of(network, tokenizer, features, options: list[GenerationOptions]):
-    generation = Generation(network, tokenizer)
-    generation.add(features, list(range(len(options))), options)
-    return generation.run()
+    return torch.randint(3, network.config.decoder.vocab_size, (rows, length), generator=generator)
 
 
 def test_step_by_step_decoding_equals_teacher_forcing(tiny_network, pixels):
@@ -65,7 +60,7 @@ def test_the_fused_kernel_equals_the_written_formula(tiny_network, pixels):
     explicit, weights, _ = tiny_network.decode(tokens, state, weights=True)
 
     assert none == ()
-    assert len(weights) == tiny_network.config.decoder.depth
+    assert len(weights) == tiny_network.config.decoder.num_layers
     torch.testing.assert_close(fused, explicit, **EXACT)
 
 
@@ -74,7 +69,7 @@ def test_cross_attention_weights_sum_to_one_over_cells_prefix_and_null(tiny_netw
     _, weights, _ = tiny_network.decode(tokens_for(tiny_network, 3, 5), tiny_network.start(features), weights=True)
 
     for layer in weights:
-        assert layer.size(-1) == features.prefix + features.grid.cells + 1
+        assert layer.size(-1) == features.num_prefix_tokens + features.grid.num_patches + 1
         torch.testing.assert_close(layer.sum(-1), torch.ones_like(layer[..., 0]), **EXACT)
         assert (layer >= 0).all()
 
@@ -130,8 +125,8 @@ def test_rows_of_different_lengths_join_and_leave_without_a_trace(tiny_network, 
     expected, _, _ = tiny_network.decode(alone, tiny_network.start(features.select([2])))
     torch.testing.assert_close(logits[2, 0], expected[0, 2], **EXACT)
     torch.testing.assert_close(left[0, 0], expected[0, 3], **EXACT)
-    assert after.select([2]).columns == 3, "unused columns and images leave with the longer rows"
-    assert after.select([2]).images == 1
+    assert after.select([2]).num_columns == 3, "unused columns and images leave with the longer rows"
+    assert after.select([2]).num_images == 1
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -139,58 +134,58 @@ def test_a_caption_is_the_same_alone_in_a_batch_and_among_rows_that_join_later(t
     features = tiny_network.encode(pixels)
     others = [option for other, option in OPTIONS.items() if other != name]
 
-    alone = captions_of(tiny_network, tokenizer, features.select([1]), [OPTIONS[name]])[0]
-    mixed = captions_of(tiny_network, tokenizer, features, [others[0], OPTIONS[name], others[1]])[1]
+    alone = hypotheses_of(tiny_network, tokenizer, features.select([1]), [OPTIONS[name]])[0]
+    mixed = hypotheses_of(tiny_network, tokenizer, features, [others[0], OPTIONS[name], others[1]])[1]
     generation = Generation(tiny_network, tokenizer)
-    generation.add(features.select([0]), ["early"], [others[2]])
+    start(generation, tiny_network, tokenizer, features.select([0]), ["early"], [others[2]])
     generation.step()
-    generation.add(features.select([1]), ["mine"], [OPTIONS[name]])
+    start(generation, tiny_network, tokenizer, features.select([1]), ["mine"], [OPTIONS[name]])
     generation.step()
-    generation.add(features.select([2, 0]), ["late", "gone"], [others[3], others[4]])
+    start(generation, tiny_network, tokenizer, features.select([2, 0]), ["late", "gone"], [others[3], others[4]])
     finished = generation.step()
     if "gone" in generation.keys:
         generation.remove("gone")
-    finished |= generation.run()
+    finished |= finish(generation)
 
     for other in (mixed, finished["mine"]):
         assert [hypothesis.tokens for hypothesis in other] == [hypothesis.tokens for hypothesis in alone]
         for one, two in zip(alone, other, strict=True):
             assert one.log_probability == pytest.approx(two.log_probability, abs=1e-5)  # scores are float32
-    assert generation.rows == 0
+    assert generation.num_rows == 0
 
 
 def test_a_beam_of_one_is_greedy(tiny_network, tokenizer, pixels, monkeypatch):
     features = tiny_network.encode(pixels)
-    greedy = captions_of(tiny_network, tokenizer, features, [GenerationOptions(strategy="greedy")] * 3)
-    beam = captions_of(tiny_network, tokenizer, features, [GenerationOptions(beams=1)] * 3)
+    greedy = hypotheses_of(tiny_network, tokenizer, features, [GenerationOptions(strategy="greedy")] * 3)
+    beam = hypotheses_of(tiny_network, tokenizer, features, [GenerationOptions(num_beams=1)] * 3)
     assert beam == greedy
 
     # Not only by definition: the beam search itself, one row wide, without length to trade for.
-    monkeypatch.setattr(decoding, "search_for", BeamSearch)
-    searched = captions_of(tiny_network, tokenizer, features, [GenerationOptions(beams=1, length_penalty=0.0)] * 3)
+    monkeypatch.setattr(generation_module, "make_search", BeamSearch)
+    searched = hypotheses_of(tiny_network, tokenizer, features, [GenerationOptions(num_beams=1, length_penalty=0.0)] * 3)
     assert [searched[image][0].tokens for image in range(3)] == [greedy[image][0].tokens for image in range(3)]
-    assert any(greedy[image][0].finished for image in range(3)), "an end is chosen, not only a limit reached"
+    assert any(greedy[image][0].is_finished for image in range(3)), "an end is chosen, not only a limit reached"
 
 
 def test_greedy_takes_the_most_likely_token_of_teacher_forcing(tiny_network, tokenizer, pixels):
     features = tiny_network.encode(pixels)
-    found = captions_of(tiny_network, tokenizer, features, [GenerationOptions(strategy="greedy", max_tokens=15)] * 3)
+    found = hypotheses_of(tiny_network, tokenizer, features, [GenerationOptions(strategy="greedy", max_new_tokens=15)] * 3)
 
     for image in range(3):
         (hypothesis,) = found[image]
         decoder = tiny_network.config.decoder
-        inputs = torch.tensor([[decoder.start_id, *hypothesis.tokens]])
+        inputs = torch.tensor([[decoder.bos_token_id, *hypothesis.tokens]])
         logits, _, _ = tiny_network.decode(inputs, tiny_network.start(features.select([image])))
-        logits[..., [decoder.pad_id, decoder.start_id]] = float("-inf")
+        logits[..., [decoder.pad_token_id, decoder.bos_token_id]] = float("-inf")
         chosen = logits[0].argmax(-1).tolist()
-        ending = [decoder.end_id] if hypothesis.finished else []
+        ending = [decoder.eos_token_id] if hypothesis.is_finished else []
         assert chosen[: len(hypothesis.tokens) + len(ending)] == [*hypothesis.tokens, *ending]
 
 
 class _FiveTokens:
     """A tokenizer of no words: what exhaustive search needs."""
 
-    most_words_a_token = 1
+    max_words_per_token = 1
 
     def encode(self, text: str) -> list[int]:
         return []
@@ -205,16 +200,16 @@ def test_a_wide_beam_finds_what_exhaustive_search_finds(penalty, seed):
     # Two ordinary tokens and three steps: at most 4 live rows, all of which a beam of 8 keeps.
     config = ModelConfig(
         image=ImageConfig(height=16, width=16),
-        encoder=EncoderConfig(width=8, depth=0, heads=2, patch_size=8),
-        decoder=DecoderConfig(vocabulary=5, width=8, depth=1, heads=2, mlp_width=8, positions=8, image_width=8),
+        encoder=EncoderConfig(hidden_size=8, num_layers=0, num_heads=2, patch_size=8),
+        decoder=DecoderConfig(vocab_size=5, hidden_size=8, num_layers=1, num_heads=2, intermediate_size=8, max_positions=8, encoder_hidden_size=8),
     )
     network = CaptionNetwork(config).double().eval()
     redraw(network, 10 + seed, scale=0.8)
     features = network.encode(torch.ones(1, 3, 16, 16, dtype=torch.float64))
-    options = GenerationOptions(beams=8, max_tokens=3, length_penalty=penalty)
+    options = GenerationOptions(num_beams=8, max_new_tokens=3, length_penalty=penalty)
 
     with torch.no_grad():
-        (found,) = captions_of(network, _FiveTokens(), features, [options])[0]
+        (found,) = hypotheses_of(network, _FiveTokens(), features, [options])[0]
 
         scores = {}
         for body in itertools.chain.from_iterable(itertools.product((3, 4), repeat=n) for n in range(4)):

@@ -7,64 +7,75 @@ import itertools
 import pytest
 import torch
 from fastapi.testclient import TestClient
+from model import MAP_METHODS
+from model.generation import Generation
+from model.maps.attention import AttentionMaps
 
 from model import (
     CaptionNetwork,
-    Generation,
     GenerationOptions,
     ImageFeatures,
     MapConfig,
     PatchGrid,
     load_checkpoint,
+    ScoredRows,
     merge_heads,
     prepare,
-    replay,
+    scoring_pass,
     save_checkpoint,
 )
-from model.replay import attention_rows
 from service import Settings, create_app
 from tests.conftest import redraw, tiny_config
-from tests.test_laws import EXACT, captions_of
+from tests.helpers import hypotheses_of, start
+from tests.test_laws import EXACT
+
+ATTENTION = MAP_METHODS["attention"]
 
 
 def test_permuting_the_patches_permutes_the_maps_and_nothing_else(tiny_network, pixels):
     features = tiny_network.encode(pixels)
-    order = torch.randperm(features.grid.cells, generator=torch.Generator().manual_seed(4))
-    moved = torch.cat([features.tokens[:, : features.prefix], features.tokens[:, features.prefix :][:, order]], dim=1)
+    order = torch.randperm(features.grid.num_patches, generator=torch.Generator().manual_seed(4))
+    moved = torch.cat(
+        [features.tokens[:, : features.num_prefix_tokens], features.tokens[:, features.num_prefix_tokens :][:, order]], dim=1
+    )
     captions = [(5, 6, 7, 8), (9, 10, 2), (11,)]
 
-    before = replay(tiny_network, features, (0, 1, 2), captions, maps=True, reliance=True)
-    permuted = ImageFeatures(moved, features.grid, features.prefix)
-    after = replay(tiny_network, permuted, (0, 1, 2), captions, maps=True, reliance=True)
+    before = scoring_pass(tiny_network, features, (0, 1, 2), captions, method=ATTENTION, reliance=True)
+    permuted = ImageFeatures(moved, features.grid, features.num_prefix_tokens)
+    after = scoring_pass(tiny_network, permuted, (0, 1, 2), captions, method=ATTENTION, reliance=True)
 
     for one, two in zip(before, after, strict=True):
-        torch.testing.assert_close(one.rows[:, order], two.rows, **EXACT)
+        torch.testing.assert_close(one.token_maps[:, order], two.token_maps, **EXACT)
         assert one.log_probs == pytest.approx(two.log_probs, abs=1e-11)
-        assert one.blind_log_probs == pytest.approx(two.blind_log_probs, abs=1e-11)
+        assert one.unconditional_log_probs == pytest.approx(two.unconditional_log_probs, abs=1e-11)
 
 
-@pytest.mark.parametrize(("class_token", "registers"), [(False, 0), (True, 0), (True, 4)])
-def test_a_delta_at_a_cells_column_peaks_at_that_cell(tokenizer, class_token, registers):
-    config = tiny_config(tokenizer.size, class_token=class_token, registers=registers)
+@pytest.mark.parametrize(("class_token", "num_register_tokens"), [(False, 0), (True, 0), (True, 4)])
+def test_a_delta_at_a_cells_column_peaks_at_that_cell(tokenizer, class_token, num_register_tokens):
+    config = tiny_config(tokenizer.size, class_token=class_token, num_register_tokens=num_register_tokens)
     network = CaptionNetwork(config).double().eval()
     features = network.encode(torch.zeros(1, 3, 24, 32, dtype=torch.float64))
-    prefix, grid = class_token + registers, PatchGrid(3, 4)
+    prefix, grid = class_token + num_register_tokens, PatchGrid(3, 4)
 
-    assert (features.prefix, features.grid) == (prefix, grid)
+    assert (features.num_prefix_tokens, features.grid) == (prefix, grid)
     for row, column in itertools.product(range(3), range(4)):
-        weights = torch.zeros(1, 2, 1, prefix + grid.cells + 1, dtype=torch.float64)
+        weights = torch.zeros(1, 2, 1, prefix + grid.num_patches + 1, dtype=torch.float64)
         weights[..., prefix + row * grid.columns + column] = 1
-        rows = attention_rows((weights, weights), MapConfig(), features)
-        assert rows.shape == (1, 1, grid.cells)
+        scored = ScoredRows(
+            weights.new_zeros(1, 1, 5), weights.new_zeros(1, 1, dtype=torch.long), (weights, weights),
+            network.start(features), features.grid, features.num_prefix_tokens, MapConfig(),
+        )  # fmt: skip
+        rows = AttentionMaps().token_maps(scored)
+        assert rows.shape == (1, 1, grid.num_patches)
         assert divmod(int(rows[0, 0].argmax()), grid.columns) == (row, column)
 
 
 @pytest.mark.parametrize("mean", ["arithmetic", "geometric"])
 def test_merged_heads_keep_the_share_of_attention_that_lies_on_the_picture(mean):
     rows = torch.rand(5, 3, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 20
-    merged = merge_heads(rows, MapConfig(mean=mean))
+    merged = merge_heads(rows, MapConfig(head_mean=mean))
     torch.testing.assert_close(merged.sum(-1), rows.mean(0).sum(-1), **EXACT)
-    torch.testing.assert_close(merge_heads(rows[:1], MapConfig(mean=mean)), rows[0], **EXACT)
+    torch.testing.assert_close(merge_heads(rows[:1], MapConfig(head_mean=mean)), rows[0], **EXACT)
     assert (merged >= 0).all()
 
 
@@ -72,12 +83,12 @@ def test_a_geometric_mean_asks_the_heads_to_agree():
     one, two = torch.full((1, 12), 0.01), torch.full((1, 12), 0.01)
     one[0, 3], two[0, 5], one[0, 7], two[0, 7] = 0.5, 0.5, 0.3, 0.3
     rows = torch.stack([one, two])
-    assert merge_heads(rows, MapConfig(mean="geometric"))[0].argmax() == 7
+    assert merge_heads(rows, MapConfig(head_mean="geometric"))[0].argmax() == 7
     assert merge_heads(torch.stack([one, one, two]), MapConfig())[0].argmax() == 3
 
 
 def test_an_image_token_stands_at_the_cell_of_its_pixels(tokenizer):
-    config = tiny_config(tokenizer.size, depth=0, registers=2)
+    config = tiny_config(tokenizer.size, num_layers=0, num_register_tokens=2)
     network = CaptionNetwork(config).double().eval()
     blank = torch.zeros(1, 3, 24, 32, dtype=torch.float64)
 
@@ -108,42 +119,44 @@ def test_without_cross_attention_nothing_relies_on_the_image(tokenizer, pixels):
     with torch.no_grad():
         for layer in network.decoder.layers:
             layer.cross_attention.out.weight.zero_()
-    read = replay(network, network.encode(pixels), (0, 1, 2), [(5, 6, 2)] * 3, maps=False, reliance=True)
+    read = scoring_pass(network, network.encode(pixels), (0, 1, 2), [(5, 6, 2)] * 3, method=None, reliance=True)
 
     for caption in read:
-        assert caption.log_probs == pytest.approx(caption.blind_log_probs, abs=1e-12)
+        assert caption.log_probs == pytest.approx(caption.unconditional_log_probs, abs=1e-12)
 
 
 def test_with_cross_attention_something_does(tiny_network, pixels):
-    read = replay(tiny_network, tiny_network.encode(pixels), (0, 1, 2), [(5, 6, 2)] * 3, maps=False, reliance=True)
+    read = scoring_pass(tiny_network, tiny_network.encode(pixels), (0, 1, 2), [(5, 6, 2)] * 3, method=None, reliance=True)
 
-    assert all(abs(a - b) > 1e-3 for caption in read for a, b in zip(caption.log_probs, caption.blind_log_probs, strict=True))
+    assert all(
+        abs(a - b) > 1e-3 for caption in read for a, b in zip(caption.log_probs, caption.unconditional_log_probs, strict=True)
+    )
 
 
 def test_empty_captions_are_replayed_beside_others(tiny_network, pixels):
     features = tiny_network.encode(pixels)
-    alone = replay(tiny_network, features, (0,), [()], maps=True, reliance=True)
-    mixed = replay(tiny_network, features, (0, 1), [(), (5, 6)], maps=True, reliance=True)
+    alone = scoring_pass(tiny_network, features, (0,), [()], method=ATTENTION, reliance=True)
+    mixed = scoring_pass(tiny_network, features, (0, 1), [(), (5, 6)], method=ATTENTION, reliance=True)
     assert alone[0].log_probs == mixed[0].log_probs == ()
     assert len(mixed[1].log_probs) == 2
 
 
 def test_a_key_that_is_running_cannot_be_added_again(tiny_network, tokenizer, pixels):
     generation = Generation(tiny_network, tokenizer)
-    generation.add(tiny_network.encode(pixels), [0, 1, 2], [GenerationOptions()] * 3)
+    start(generation, tiny_network, tokenizer, tiny_network.encode(pixels), [0, 1, 2], [GenerationOptions()] * 3)
     with pytest.raises(ValueError, match="running already"):
-        generation.add(tiny_network.encode(pixels[:1]), [1], [GenerationOptions()])
+        start(generation, tiny_network, tokenizer, tiny_network.encode(pixels[:1]), [1], [GenerationOptions()])
 
 
 def test_the_replay_reads_the_probabilities_that_the_search_found(tiny_network, tokenizer, pixels):
     features = tiny_network.encode(pixels)
-    options = GenerationOptions(beams=3, count=3, max_tokens=12)
-    found = captions_of(tiny_network, tokenizer, features, [options] * 3)
-    end = tiny_network.config.decoder.end_id
+    options = GenerationOptions(num_beams=3, num_return_sequences=3, max_new_tokens=12)
+    found = hypotheses_of(tiny_network, tokenizer, features, [options] * 3)
+    end = tiny_network.config.decoder.eos_token_id
     rows = [(image, hypothesis) for image in range(3) for hypothesis in found[image]]
-    sequences = [(*h.tokens, end) if h.finished else h.tokens for _, h in rows]
+    sequences = [(*h.tokens, end) if h.is_finished else h.tokens for _, h in rows]
 
-    read = replay(tiny_network, features, tuple(i for i, _ in rows), sequences, maps=False, reliance=False)
+    read = scoring_pass(tiny_network, features, tuple(i for i, _ in rows), sequences, method=None, reliance=False)
 
     for (_, hypothesis), caption in zip(rows, read, strict=True):
         assert sum(caption.log_probs) == pytest.approx(hypothesis.log_probability, abs=1e-4)  # the search is float32

@@ -9,11 +9,11 @@ import sys
 
 import pytest
 import torch
+from model.cpu import choose_decoder_precision
+from model.cpu import can_pack
 
 from model import ConfigError, Precision, available_threads, choose_precision
 from model import machine as machine_module
-from model.machine import choose_decoder_precision
-from model.packed import can_pack
 
 
 @pytest.mark.parametrize(("text", "cores"), [("max 100000", None), ("150000 100000", 1.5), ("50000 100000", 0.5)])
@@ -59,7 +59,7 @@ def test_a_packed_decoder_gives_what_a_plain_one_gives(tiny_network):
     packed = copy.deepcopy(plain)
     packed.pack()
     assert can_pack() == (packed.packed_head is not None)
-    image = torch.randn(2, 13, plain.config.image_width, dtype=torch.bfloat16)
+    image = torch.randn(2, 13, plain.config.encoder_hidden_size, dtype=torch.bfloat16)
     tokens = torch.randint(3, 30, (3, 5))
     with torch.inference_mode():
         results = []

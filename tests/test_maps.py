@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import Box, PatchGrid, WordMap, peak_box, resample, word_map
+from model import Box, PatchGrid, WordMap, peak_box, resample_map, word_map
 
 GRID = PatchGrid(3, 4)
 WHOLE = Box(0, 0, 400, 300)
@@ -71,13 +71,13 @@ def test_a_box_lies_in_what_the_cells_cover_and_is_rounded_outwards():
 def test_resampling_to_the_same_grid_changes_nothing():
     values = torch.rand(12, dtype=torch.float64)
     values /= values.sum()
-    torch.testing.assert_close(resample(values, GRID, WHOLE, (400, 300), GRID), values)
+    torch.testing.assert_close(resample_map(values, GRID, WHOLE, (400, 300), GRID), values)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 11))
 def test_a_resampled_map_is_a_map_and_peaks_where_it_did(columns, rows, cell):
-    found = resample(delta(cell), GRID, WHOLE, (400, 300), PatchGrid(rows, columns))
+    found = resample_map(delta(cell), GRID, WHOLE, (400, 300), PatchGrid(rows, columns))
     assert found.sum().item() == pytest.approx(1.0)
     assert (found >= 0).all()
     if rows >= 6 and columns >= 8:
@@ -90,7 +90,7 @@ def test_a_resampled_map_is_a_map_and_peaks_where_it_did(columns, rows, cell):
 
 def test_outside_of_what_the_cells_cover_a_resampled_map_is_zero():
     covers = Box(100, 0, 300, 300)
-    found = resample(torch.full((12,), 1 / 12), GRID, covers, (400, 300), PatchGrid(3, 8)).reshape(3, 8)
+    found = resample_map(torch.full((12,), 1 / 12), GRID, covers, (400, 300), PatchGrid(3, 8)).reshape(3, 8)
     assert found[:, :2].sum() == 0
     assert found[:, 6:].sum() == 0
     assert found.sum().item() == pytest.approx(1.0)

@@ -12,7 +12,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from service import Settings, create_app
-from tests.conftest import failing, problem
+from tests.helpers import failing
+from tests.conftest import problem
 
 EVENTS, PNG, HTML = ({"accept": kind} for kind in ("text/event-stream", "image/png", "text/html"))
 
@@ -29,9 +30,9 @@ def read_events(text: str) -> list[tuple[str, dict]]:
 
 SEARCHES = [
     {"strategy": "greedy"},
-    {"beams": 3},
+    {"num_beams": 3},
     {"strategy": "sample", "seed": 3},
-    {"strategy": "sample", "count": 2, "min_words": 2},
+    {"strategy": "sample", "num_return_sequences": 2, "min_words": 2},
     {"prompt": "a brown"},
 ]
 
@@ -58,7 +59,7 @@ def test_events_tell_each_word_once_and_end_with_the_whole_answer(client, pictur
 
 def test_what_is_wrong_before_the_first_event_has_its_status(client, picture):
     problem(client.post("/v1/captions", content=b"no picture", headers=EVENTS), "unsupported_image_format")
-    problem(client.post("/v1/captions", content=picture, params={"beams": 99}, headers=EVENTS), "invalid_option")
+    problem(client.post("/v1/captions", content=picture, params={"num_beams": 99}, headers=EVENTS), "invalid_option")
     events = read_events(client.post("/v1/captions", content=picture, params={"prompt": "a " * 200}, headers=EVENTS).text)
     assert [name for name, _ in events] == ["start", "error"]
     assert events[-1][1]["code"] == "invalid_option"
@@ -86,7 +87,7 @@ def test_a_bug_while_words_are_told_is_an_event_and_gives_nothing_away(tiny_capt
 
 
 def test_maps_too_large_to_tell_are_refused_among_events_too(client, picture, monkeypatch):
-    monkeypatch.setattr("service.stream.MOST_MAP_VALUES", 300)
+    monkeypatch.setattr("service.stream.MAX_MAP_VALUES", 300)
     options = {"map_size": "10x20", "prompt": "a brown dog"}
     events = read_events(client.post("/v1/captions", content=picture, params=options, headers=EVENTS).text)
     assert [name for name, _ in events] == ["start", "word", "error"]
@@ -104,13 +105,15 @@ def test_a_contact_sheet_shows_the_photograph_and_every_word(client, photo):
 
 
 def test_a_report_holds_everything_and_escapes_what_people_wrote(client, picture):
-    answer = client.post("/v1/captions", content=picture, headers=HTML, params={"beams": 2, "count": 2, "prompt": "a <b>dog</b>"})
+    answer = client.post(
+        "/v1/captions", content=picture, headers=HTML, params={"num_beams": 2, "num_return_sequences": 2, "prompt": "a <b>dog</b>"}
+    )
     assert answer.headers["content-type"].startswith("text/html")
     page = answer.text
     assert "a &lt;b&gt;dog&lt;/b&gt;" in page
     assert "<b>dog" not in page
     assert not re.search(r"(src|href)=\"(?!data:)", page), "nothing is fetched from elsewhere"
-    whole = client.post("/v1/captions", content=picture, params={"beams": 2, "count": 2, "prompt": "a <b>dog</b>"}).json()
+    whole = client.post("/v1/captions", content=picture, params={"num_beams": 2, "num_return_sequences": 2, "prompt": "a <b>dog</b>"}).json()
     words = sum(len(caption["words"]) for caption in whole["captions"])
     assert page.count("data:image/jpeg;base64,") == words + 1
 
@@ -128,7 +131,7 @@ def test_events_end_at_the_deadline_whatever_they_have_told(tiny_captioner, pict
     monkeypatch.setattr(stream, "word_json", lambda *given: (time.sleep(0.4), original(*given))[1])
     app = create_app({"tiny": tiny_captioner}, Settings(deadline_seconds=0.7))
     with TestClient(app, raise_server_exceptions=False) as client:
-        params = {"prompt": "a brown dog runs on the grass", "strategy": "sample", "count": "2"}  # all told at the end
+        params = {"prompt": "a brown dog runs on the grass", "strategy": "sample", "num_return_sequences": "2"}  # all told at the end
         events = read_events(client.post("/v1/captions", content=picture, params=params, headers=EVENTS).text)
         assert [name for name, _ in events][-1] == "error"
         assert events[-1][1]["code"] == "deadline_exceeded"

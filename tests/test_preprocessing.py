@@ -59,9 +59,9 @@ def test_other_modes_are_prepared_as_their_rgb_picture(mode):
     file, plain = io.BytesIO(), io.BytesIO()
     image.save(file, "TIFF" if mode == "CMYK" else "PNG")
     image.convert("RGB").save(plain, "PNG")
-    from corpus import OWN_DATA
+    from corpus import LOCAL_IMAGE_LIMITS
 
-    one, other = (prepare(data.getvalue(), CONFIGS["blip"], OWN_DATA).pixels for data in (file, plain))
+    one, other = (prepare(data.getvalue(), CONFIGS["blip"], LOCAL_IMAGE_LIMITS).pixels for data in (file, plain))
     assert (one - other).abs().max() < 1e-6
 
 

@@ -83,8 +83,8 @@ def test_replayed_attention_equals_what_the_peers_beams_saw(family):
     images = (0, 0, 1, 1)
     _, seen, _ = network.decode(found.sequences[:, :-1], network.start(network.encode(pixels), images), weights=True)
     compared = 0
-    for row, beams in enumerate(found.beam_indices.tolist()):
-        for step, beam in enumerate(beams):
+    for row, num_beams in enumerate(found.beam_indices.tolist()):
+        for step, beam in enumerate(num_beams):
             if beam >= 0:
                 for layer, weights in enumerate(seen):
                     assert (weights[row, :, step] - found.cross_attentions[step][layer][beam, :, 0]).abs().max() < EQUAL
@@ -127,7 +127,7 @@ def test_cross_attention_equals_the_peers(family):
 @pytest.mark.parametrize(
     ("family", "mistake"),
     [
-        *[(family, {"norm_eps": 1e-6}) for family in ("blip", "vit_gpt2", "trocr")],
+        *[(family, {"layer_norm_eps": 1e-6}) for family in ("blip", "vit_gpt2", "trocr")],
         *[(family, {"encoder_norm_eps": 1e-6}) for family in ("blip", "vit_gpt2", "trocr")],
         ("vit_gpt2", {"activation": "gelu"}),
         ("blip", {"activation": "gelu_tanh"}),
@@ -245,9 +245,11 @@ def test_a_head_that_is_not_the_embedding_is_taken(family):
 
 def test_special_ids_are_those_of_generate():
     _, decoder, _ = convert_network(*_told(build("trocr")))
-    assert (decoder.start_id, decoder.end_id, decoder.pad_id) == (2, 2, 1)
+    assert (decoder.bos_token_id, decoder.eos_token_id, decoder.pad_token_id) == (2, 2, 1)
     _, decoder, _ = convert_network(*_told(build("blip")))
-    assert (decoder.start_id, decoder.end_id, decoder.pad_id) == (59, 7, 0), "it ends with [SEP], not with eos_token_id"
+    assert (decoder.bos_token_id, decoder.eos_token_id, decoder.pad_token_id) == (59, 7, 0), (
+        "it ends with [SEP], not with eos_token_id"
+    )
 
 
 def _told(peer):

@@ -93,7 +93,7 @@ def test_clients_that_hang_up_cost_nothing_and_harm_nobody():
     with running() as (port, process, said):
         for _ in range(12):
             with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
-                head = f"POST /v1/captions?beams=8 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PICTURE)}\r\n\r\n"
+                head = f"POST /v1/captions?num_beams=8 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PICTURE)}\r\n\r\n"
                 line.sendall(head.encode() + PICTURE)
                 time.sleep(0.02)
         assert status_of(port, "/v1/captions", PICTURE) == 200

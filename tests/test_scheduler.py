@@ -8,15 +8,15 @@ import time
 import pytest
 import torch
 
-from model import CaptionBatch, Captioner, GenerationOptions, TextError, Wanted
+from model import CaptionBatch, Captioner, CaptionRequest, GenerationOptions, TextError
 from service.rate import Rate
 from service.scheduler import Job, Scheduler, SchedulerLimits, Unserved
 
 MIXED = [
     GenerationOptions(strategy="greedy"),
-    GenerationOptions(strategy="beam", beams=3),
-    GenerationOptions(strategy="beam", beams=2, count=2, max_words=3),
-    GenerationOptions(strategy="sample", count=2, seed=4, max_words=6),
+    GenerationOptions(strategy="beam", num_beams=3),
+    GenerationOptions(strategy="beam", num_beams=2, num_return_sequences=2, max_words=3),
+    GenerationOptions(strategy="sample", num_return_sequences=2, seed=4, max_words=6),
     GenerationOptions(prompt="a brown", max_words=5),
 ]
 
@@ -47,8 +47,8 @@ def same(one, other):
 
 
 def test_pictures_of_all_options_step_together_and_get_what_they_get_alone(scheduler, tiny_captioner, views):
-    jobs = [Job(tiny_captioner, Wanted(view, options), group) for group, view in enumerate(views) for options in MIXED]
-    jobs += [Job(tiny_captioner, Wanted(views[0], text="a dog runs"), "explained")]
+    jobs = [Job(tiny_captioner, CaptionRequest(view=view, options=options), group) for group, view in enumerate(views) for options in MIXED]
+    jobs += [Job(tiny_captioner, CaptionRequest(view=views[0], texts=("a dog runs",)), "explained")]
     running = scheduler(rows=7)
     for job in jobs:
         running.submit(job)
@@ -61,8 +61,8 @@ def test_pictures_of_all_options_step_together_and_get_what_they_get_alone(sched
 
 def test_a_batch_does_not_keep_a_single_caller_waiting(scheduler, tiny_captioner, views):
     finished: list[str] = []
-    many = [Job(tiny_captioner, Wanted(views[0], GenerationOptions()), "batch") for _ in range(30)]
-    one = Job(tiny_captioner, Wanted(views[1], GenerationOptions()), "single")
+    many = [Job(tiny_captioner, CaptionRequest(view=views[0], options=GenerationOptions()), "batch") for _ in range(30)]
+    one = Job(tiny_captioner, CaptionRequest(view=views[1], options=GenerationOptions()), "single")
     for job in many:
         job.done.add_done_callback(lambda _: finished.append("batch"))
     one.done.add_done_callback(lambda _: finished.append("single"))
@@ -77,7 +77,9 @@ def test_a_batch_does_not_keep_a_single_caller_waiting(scheduler, tiny_captioner
 
 def test_no_group_is_kept_waiting_by_those_before_it(scheduler, tiny_captioner, views):
     order: list[int] = []
-    jobs = [(group, Job(tiny_captioner, Wanted(views[0], GenerationOptions()), group)) for group in range(6) for _ in range(4)]
+    jobs = [
+        (group, Job(tiny_captioner, CaptionRequest(view=views[0], options=GenerationOptions()), group)) for group in range(6) for _ in range(4)
+    ]
     for group, job in jobs:
         job.done.add_done_callback(lambda _, group=group: order.append(group))
     running = scheduler(rows=6, encoded_idle=2, encoded_busy=2)
@@ -102,11 +104,11 @@ def test_who_leaves_while_rows_run_frees_them(scheduler, tiny_captioner, views):
 
     CaptionBatch.step = step
     try:
-        leaves = Job(tiny_captioner, Wanted(views[0], GenerationOptions(min_tokens=40, max_words=60)), 1)
+        leaves = Job(tiny_captioner, CaptionRequest(view=views[0], options=GenerationOptions(min_new_tokens=40, max_words=60)), 1)
         running.submit(leaves)
         while not leaves.done.cancelled():
             time.sleep(0.01)
-        stays = Job(tiny_captioner, Wanted(views[1], GenerationOptions()), 2)
+        stays = Job(tiny_captioner, CaptionRequest(view=views[1], options=GenerationOptions()), 2)
         running.submit(stays)
         stays.done.result(30)
     finally:
@@ -133,7 +135,7 @@ def test_few_pictures_are_encoded_between_the_steps_of_others(scheduler, tiny_ca
     watched = Watched(tiny_captioner)
     running = scheduler(rows=40, encoded_idle=4, encoded_busy=2)
     with running._wake:
-        jobs = [Job(watched, Wanted(views[0], GenerationOptions(strategy="greedy")), number) for number in range(12)]
+        jobs = [Job(watched, CaptionRequest(view=views[0], options=GenerationOptions(strategy="greedy")), number) for number in range(12)]
         for job in jobs:
             running.submit(job)
     for job in jobs:
@@ -153,7 +155,7 @@ def test_who_leaves_is_dropped_queued_or_running(scheduler, tiny_captioner, view
 
     watched.before = hold
     running = scheduler(encoded_idle=1)
-    first, queued, stays = (Job(watched, Wanted(view, GenerationOptions()), number) for number, view in enumerate(views))
+    first, queued, stays = (Job(watched, CaptionRequest(view=view, options=GenerationOptions()), number) for number, view in enumerate(views))
     for job in (first, queued, stays):
         running.submit(job)
     enter.wait(20)
@@ -175,8 +177,8 @@ def test_a_picture_that_fails_fails_alone(scheduler, tiny_captioner, views):
     watched.before = poison
     running = scheduler()
     with running._wake:
-        jobs = [Job(watched, Wanted(view, GenerationOptions()), number) for number, view in enumerate(views)]
-        jobs.append(Job(watched, Wanted(views[0], GenerationOptions(prompt="a " * 200)), "long"))
+        jobs = [Job(watched, CaptionRequest(view=view, options=GenerationOptions()), number) for number, view in enumerate(views)]
+        jobs.append(Job(watched, CaptionRequest(view=views[0], options=GenerationOptions(prompt="a " * 200)), "long"))
         for job in jobs:
             running.submit(job)
     with pytest.raises(RuntimeError, match="this picture"):
@@ -200,7 +202,7 @@ def test_a_step_that_fails_is_repeated_picture_by_picture(scheduler, tiny_captio
     monkeypatch.setattr(CaptionBatch, "step", step)
     running = scheduler()
     with running._wake:
-        jobs = [Job(tiny_captioner, Wanted(view, options), object()) for view in views for options in MIXED[:3]]
+        jobs = [Job(tiny_captioner, CaptionRequest(view=view, options=options), object()) for view in views for options in MIXED[:3]]
         for job in jobs:
             running.submit(job)
     for job in jobs:
@@ -217,7 +219,7 @@ def test_the_end_of_the_thread_is_told_to_all_that_wait(scheduler, tiny_captione
     watched.before = end
     running = scheduler(encoded_idle=1)
     with running._wake:
-        jobs = [Job(watched, Wanted(view, GenerationOptions()), number) for number, view in enumerate(views)]
+        jobs = [Job(watched, CaptionRequest(view=view, options=GenerationOptions()), number) for number, view in enumerate(views)]
         for job in jobs:
             running.submit(job)
     for job in jobs[1:]:
@@ -225,7 +227,7 @@ def test_the_end_of_the_thread_is_told_to_all_that_wait(scheduler, tiny_captione
             job.done.result(10)
     assert isinstance(running.failed, SystemExit)
     with pytest.raises(Unserved):
-        running.submit(Job(watched, Wanted(views[0], GenerationOptions()), 9))
+        running.submit(Job(watched, CaptionRequest(view=views[0], options=GenerationOptions()), 9))
     with pytest.raises(Unserved):
         jobs[0].done.result(1)
 
@@ -237,7 +239,7 @@ def test_a_thread_that_hangs_is_seen_and_one_that_waits_is_not(scheduler, tiny_c
     running = scheduler()
     time.sleep(0.2)
     assert running.silent_for() == 0, "nothing to do is no silence"
-    job = Job(watched, Wanted(views[0], GenerationOptions()), 1)
+    job = Job(watched, CaptionRequest(view=views[0], options=GenerationOptions()), 1)
     running.submit(job)
     time.sleep(0.4)
     assert running.silent_for() > 0.3
@@ -249,7 +251,7 @@ def test_a_thread_that_hangs_is_seen_and_one_that_waits_is_not(scheduler, tiny_c
 
 def test_stopping_does_what_is_queued(scheduler, tiny_captioner, views):
     running = scheduler()
-    jobs = [Job(tiny_captioner, Wanted(view, GenerationOptions()), number) for number, view in enumerate(views * 3)]
+    jobs = [Job(tiny_captioner, CaptionRequest(view=view, options=GenerationOptions()), number) for number, view in enumerate(views * 3)]
     for job in jobs:
         running.submit(job)
     running.stop()
@@ -260,9 +262,14 @@ def test_pictures_that_wait_for_a_whole_call_do_not_wait_for_one_long_caption(sc
     watched = Watched(tiny_captioner)
     running = scheduler(rows=16, encoded_busy=4)
     long = Job(
-        watched, Wanted(views[0], GenerationOptions(strategy="greedy", min_tokens=80, max_tokens=90, max_words=60)), "long"
+        watched,
+        CaptionRequest(view=views[0], options=GenerationOptions(strategy="greedy", min_new_tokens=80, max_new_tokens=90, max_words=60)),
+        "long",
     )
-    wide = [Job(watched, Wanted(view, GenerationOptions(beams=8, max_tokens=2)), number) for number, view in enumerate(views * 2)]
+    wide = [
+        Job(watched, CaptionRequest(view=view, options=GenerationOptions(num_beams=8, max_new_tokens=2)), number)
+        for number, view in enumerate(views * 2)
+    ]
     order = []
     for job in (long, *wide):
         job.done.add_done_callback(lambda _, job=job: order.append(job is long))
@@ -279,7 +286,7 @@ def test_while_pictures_wait_captions_are_read_together(scheduler, tiny_captione
     original = CaptionBatch.read
     monkeypatch.setattr(CaptionBatch, "read", lambda batch, keys: (read.append(len(keys)), original(batch, keys))[1])
     running = scheduler(rows=12, encoded_busy=4)
-    jobs = [Job(tiny_captioner, Wanted(views[number % 3], MIXED[number % 4]), number) for number in range(24)]
+    jobs = [Job(tiny_captioner, CaptionRequest(view=views[number % 3], options=MIXED[number % 4]), number) for number in range(24)]
     with running._wake:
         for job in jobs:
             running.submit(job)

@@ -6,17 +6,17 @@ from collections import Counter
 
 import pytest
 import torch
+from model.logits import penalize_repetition, repeated_ngram_ids, sampling_probs
 
 from model import GenerationOptions
-from model.scores import penalise_repetition, repeated_ngram_ids, sampling_distribution
-from model.search import BeamSearch, Candidate, GreedySearch, SampleSearch, WordLimits, search_for
+from model.search import BeamSearch, Candidate, GreedySearch, SampleSearch, WordLimits, make_search
 
 END = 2
 NO_LIMITS = WordLimits(lambda tokens: len(tokens), 0, 60, 1)  # every token is a word
 
 
-def beam(beams: int = 2, limits: WordLimits = NO_LIMITS, **options: object) -> BeamSearch:
-    return BeamSearch(GenerationOptions(beams=beams, **options), limits, (), END)
+def beam(num_beams: int = 2, limits: WordLimits = NO_LIMITS, **options: object) -> BeamSearch:
+    return BeamSearch(GenerationOptions(num_beams=num_beams, **options), limits, (), END)
 
 
 def test_the_two_best_rows_go_on_and_an_ending_among_the_first_k_is_kept():
@@ -48,7 +48,7 @@ def test_a_search_stops_when_no_live_row_can_beat_the_worst_finished_one():
 
 @pytest.mark.parametrize(("penalty", "best"), [(0.0, ()), (2.0, (7, 7, 7))])
 def test_the_length_penalty_decides_between_a_short_and_a_long_caption(penalty, best):
-    search = beam(2, length_penalty=penalty, max_tokens=8)
+    search = beam(2, length_penalty=penalty, max_new_tokens=8)
     search.advance([Candidate(-1.0, 0, END), Candidate(-1.0, 0, 7), Candidate(-9.0, 0, 8), Candidate(-9.5, 0, 9)])
     for total in (-1.2, -1.4):
         if not search.done:
@@ -60,11 +60,11 @@ def test_the_length_penalty_decides_between_a_short_and_a_long_caption(penalty, 
 
 
 def test_max_tokens_counts_the_end_and_ends_a_caption_unfinished():
-    search = GreedySearch(GenerationOptions(strategy="greedy", max_tokens=2), NO_LIMITS, (4,), END)
+    search = GreedySearch(GenerationOptions(strategy="greedy", max_new_tokens=2), NO_LIMITS, (4,), END)
     assert search.advance([Candidate(-1.0, 0, 5)])
     assert search.advance([Candidate(-2.0, 0, 6)]) == []
     (found,) = search.results()
-    assert (found.tokens, found.finished) == ((4, 5, 6), False)
+    assert (found.tokens, found.is_finished) == ((4, 5, 6), False)
 
 
 def test_a_token_that_begins_a_word_too_many_ends_the_caption_without_itself():
@@ -74,12 +74,12 @@ def test_a_token_that_begins_a_word_too_many_ends_the_caption_without_itself():
     search.advance([Candidate(-2.0, 0, 6)])
     assert search.advance([Candidate(-3.0, 0, 7)]) == []
     (found,) = search.results()
-    assert (found.tokens, found.finished, found.log_probability) == ((5, 6), False, -2.0)
+    assert (found.tokens, found.is_finished, found.log_probability) == ((5, 6), False, -2.0)
 
 
 def test_a_caption_that_several_words_too_many_end_keeps_its_best_score_and_the_others_follow():
     limits = WordLimits(len, 0, 1, 1)
-    search = beam(3, limits, count=3, max_words=1)
+    search = beam(3, limits, num_return_sequences=3, max_words=1)
     search.advance([Candidate(-1.0, 0, 5), Candidate(-1.5, 0, 6), Candidate(-2.0, 0, 7), Candidate(-3.0, 0, 8)])
     search.advance([Candidate(-1.1, 0, 9), Candidate(-1.2, 0, 8), Candidate(-1.3, 0, 7), Candidate(-1.6, 1, 9)])
     assert [score for score, _ in search.pool] == [pytest.approx(-1.1 / 2)]
@@ -110,7 +110,7 @@ def test_a_search_whose_every_token_is_banned_ends_with_what_it_has():
 
 
 def test_equal_scores_are_ordered_by_tokens():
-    search = beam(2, count=2, length_penalty=0.0)
+    search = beam(2, num_return_sequences=2, length_penalty=0.0)
     search.advance([Candidate(-1.0, 0, 9), Candidate(-1.0, 0, 7), Candidate(-5.0, 0, 8), Candidate(-6.0, 0, 6)])
     search.advance([Candidate(-2.0, 0, END), Candidate(-2.0, 1, END), Candidate(-7.0, 0, 3), Candidate(-8.0, 1, 3)])
     assert [hypothesis.tokens for hypothesis in search.results()] == [(7,), (9,)]
@@ -119,13 +119,13 @@ def test_equal_scores_are_ordered_by_tokens():
 def test_what_every_row_and_finished_caption_begins_with_is_agreed():
     search = beam(2)
     search.advance([Candidate(-1.0, 0, 7), Candidate(-9.0, 0, 8), Candidate(-9.1, 0, 9), Candidate(-9.2, 0, 6)])
-    assert search.agreed() == ()
+    assert search.common_prefix() == ()
     search.advance([Candidate(-1.1, 0, 4), Candidate(-1.2, 0, 5), Candidate(-9.5, 1, 9), Candidate(-9.6, 1, 6)])
-    assert search.agreed() == (7,)
+    assert search.common_prefix() == (7,)
 
 
 def test_each_sampled_row_keeps_its_own_generator_when_others_end():
-    search = search_for(GenerationOptions(strategy="sample", count=3), NO_LIMITS, (), END)
+    search = make_search(GenerationOptions(strategy="sample", num_return_sequences=3), NO_LIMITS, (), END)
     assert isinstance(search, SampleSearch)
     search.advance([Candidate(-1.0, 0, 5), Candidate(-1.0, 1, END), Candidate(-1.0, 2, 6)])
     assert search.order == [0, 2]
@@ -136,7 +136,7 @@ def test_each_sampled_row_keeps_its_own_generator_when_others_end():
 
 def test_repetition_makes_seen_tokens_less_likely_whatever_their_sign():
     scores = torch.tensor([2.0, -2.0, 1.0, 0.5])
-    assert penalise_repetition(scores, [0, 1, 1], 2.0).tolist() == [1.0, -4.0, 1.0, 0.5]
+    assert penalize_repetition(scores, [0, 1, 1], 2.0).tolist() == [1.0, -4.0, 1.0, 0.5]
     assert scores.tolist() == [2.0, -2.0, 1.0, 0.5], "the scores given are not changed"
 
 
@@ -150,16 +150,16 @@ def test_an_ngram_is_not_completed_twice(ids, size, banned):
 
 def test_sampling_draws_from_the_filtered_distribution():
     scores = torch.tensor([3.0, 2.0, 1.0, 0.0, -1.0])
-    full = sampling_distribution(scores, 1.0, 0, 1.0)
+    full = sampling_probs(scores, GenerationOptions(temperature=1.0, top_k=0, top_p=1.0))
     torch.testing.assert_close(full, scores.softmax(0))
-    assert (sampling_distribution(scores, 1.0, 2, 1.0) > 0).tolist() == [True, True, False, False, False]
-    assert (sampling_distribution(scores, 1.0, 0, 0.7) > 0).tolist() == [True, True, False, False, False]
-    assert (sampling_distribution(scores, 1.0, 0, 0.0) > 0).tolist() == [True, False, False, False, False]
-    torch.testing.assert_close(sampling_distribution(scores, 2.0, 0, 1.0), (scores / 2).softmax(0))
+    assert (sampling_probs(scores, GenerationOptions(temperature=1.0, top_k=2, top_p=1.0)) > 0).tolist() == [True, True, False, False, False]
+    assert (sampling_probs(scores, GenerationOptions(temperature=1.0, top_k=0, top_p=0.7)) > 0).tolist() == [True, True, False, False, False]
+    assert (sampling_probs(scores, GenerationOptions(temperature=1.0, top_k=0, top_p=0.0)) > 0).tolist() == [True, False, False, False, False]
+    torch.testing.assert_close(sampling_probs(scores, GenerationOptions(temperature=2.0, top_k=0, top_p=1.0)), (scores / 2).softmax(0))
 
 
 def test_drawn_tokens_follow_their_probabilities():
-    odds = sampling_distribution(torch.tensor([1.0, 0.5, 0.0, -2.0]), 0.8, 3, 1.0)
+    odds = sampling_probs(torch.tensor([1.0, 0.5, 0.0, -2.0]), GenerationOptions(temperature=0.8, top_k=3, top_p=1.0))
     generator = torch.Generator().manual_seed(0)
     counts = Counter(int(torch.multinomial(odds, 1, generator=generator)) for _ in range(4000))
     chi_squared = sum((counts[i] - 4000 * odds[i].item()) ** 2 / (4000 * odds[i].item()) for i in range(3))

@@ -83,7 +83,7 @@ def test_a_file_without_keys_ends_the_start(tmp_path, text, message):
 
 
 def test_a_client_beyond_its_rate_is_told_when_to_come_back(served, picture):
-    client = served(requests_a_minute=2)
+    client = served(requests_per_minute=2)
     assert [client.post("/v1/captions", content=picture).status_code for _ in range(2)] == [200, 200]
     answer = client.post("/v1/captions", content=picture)
     problem(answer, "rate_limited")

@@ -11,7 +11,8 @@ from fastapi.testclient import TestClient
 from service import Settings, create_app
 from service.errors import PROBLEMS
 from service.schemas import CaptionOptions, CaptionsAnswer, ModelsAnswer
-from tests.conftest import failing, problem
+from tests.helpers import failing
+from tests.conftest import problem
 
 
 def test_a_caption_has_words_with_offsets_probabilities_and_maps(client, picture):
@@ -66,7 +67,7 @@ def test_every_form_of_a_request_gives_the_same_answer(client, picture):
 
 
 def test_options_mean_the_same_in_query_form_and_json(client, picture):
-    options = {"strategy": "sample", "seed": 7, "count": 2, "max_words": 5, "top_p": 0.9, "reliance": False, "maps": "none"}
+    options = {"strategy": "sample", "seed": 7, "num_return_sequences": 2, "max_words": 5, "top_p": 0.9, "reliance": False, "maps": "none"}
     text = {name: str(value).lower() for name, value in options.items()}
     answers = [
         client.post("/v1/captions", content=picture, params=text),
@@ -140,10 +141,10 @@ def test_a_map_can_be_asked_for_in_another_size(client, picture):
 @pytest.mark.parametrize(
     ("params", "name"),
     [
-        ({"beams": "9"}, "beams"),
-        ({"beams": "three"}, "beams"),
-        ({"count": "5"}, "count"),
-        ({"strategy": "greedy", "count": "2"}, "count"),
+        ({"num_beams": "9"}, "num_beams"),
+        ({"num_beams": "three"}, "num_beams"),
+        ({"num_return_sequences": "5"}, "count"),
+        ({"strategy": "greedy", "num_return_sequences": "2"}, "count"),
         ({"strategy": "best"}, "strategy"),
         ({"maps": "gradient"}, "maps"),
         ({"map_size": "0x4"}, "map_size"),
@@ -155,7 +156,7 @@ def test_a_map_can_be_asked_for_in_another_size(client, picture):
         ({"length_penalty": "inf"}, "length_penalty"),
         ({"seed": str(2**63)}, "seed"),
         ({"prompt": "dog " * 96}, "prompt"),
-        ({"map_size": "512x512", "count": "8", "strategy": "sample", "min_words": "20", "max_tokens": "80"}, "map_size"),
+        ({"map_size": "512x512", "num_return_sequences": "8", "strategy": "sample", "min_words": "20", "max_new_tokens": "80"}, "map_size"),
         ({"colour": "red"}, "colour"),
     ],
 )
@@ -170,14 +171,14 @@ def test_an_unknown_option_lists_the_known_ones(client, picture):
 
 
 def test_options_in_json_are_typed_and_pointed_at(client, picture):
-    body = {"image": base64.b64encode(picture).decode(), "beams": "3", "reliance": 1}
+    body = {"image": base64.b64encode(picture).decode(), "num_beams": "3", "reliance": 1}
     found = problem(client.post("/v1/captions", json=body), "invalid_option")
     assert {entry["pointer"] for entry in found["errors"]} == {"/beams", "/reliance"}
 
 
 def test_options_given_twice_are_refused(client, picture):
-    problem(client.post("/v1/captions?beams=2&beams=3", content=picture), "invalid_option")
-    problem(client.post("/v1/captions?beams=2", files={"image": picture}, data={"beams": "3"}), "invalid_option")
+    problem(client.post("/v1/captions?num_beams=2&num_beams=3", content=picture), "invalid_option")
+    problem(client.post("/v1/captions?num_beams=2", files={"image": picture}, data={"num_beams": "3"}), "invalid_option")
 
 
 def test_an_explanation_needs_a_caption_of_at_most_60_words(client, picture):
@@ -193,7 +194,7 @@ def test_a_model_is_chosen_by_name(client, picture):
     problem(client.post("/v1/captions", content=picture, params={"model": "gpt"}), "unknown_model")
 
 
-@pytest.mark.parametrize("params", [{"max_words": "0"}, {"max_tokens": "256"}, {"max_tokens": "1"}, {"language": "EN"}])
+@pytest.mark.parametrize("params", [{"max_words": "0"}, {"max_new_tokens": "256"}, {"max_new_tokens": "1"}, {"language": "EN"}])
 def test_the_ends_of_the_options_ranges_are_answered(client, picture, params):
     answer = client.post("/v1/captions", content=picture, params=params)
     assert answer.status_code == 200, answer.text
@@ -230,7 +231,7 @@ def test_models_say_what_they_are(client, tiny_captioner):
     assert first.languages == ["en"]
     assert first.parameters == tiny_captioner.parameters
     assert first.card == "# A tiny card"
-    assert first.defaults["beams"] == 3
+    assert first.defaults["num_beams"] == 3
 
 
 def test_a_request_id_is_taken_or_made(client, picture):

@@ -27,7 +27,7 @@ def without_time(body):
 
 @pytest.mark.parametrize("form", ["multipart", "json"])
 def test_each_picture_gets_what_it_gets_alone_in_order(client, pictures, form):
-    options = {"beams": 2, "max_words": 6, "map_size": "3x2"}
+    options = {"num_beams": 2, "max_words": 6, "map_size": "3x2"}
     if form == "json":
         answer = client.post(PATH, json={"images": [encoded(data) for data in pictures], **options})
     else:
@@ -59,7 +59,7 @@ def test_what_is_wrong_with_the_request_itself_is_a_problem(client, pictures):
     problem(client.post(PATH, json={"images": []}), "invalid_option")
     problem(client.post(PATH, json={"images": some * 65}), "invalid_option")
     problem(client.post(PATH, json={"images": encoded(pictures[0])}), "invalid_option")
-    problem(client.post(PATH, json={"images": some, "beams": 99}), "invalid_option")
+    problem(client.post(PATH, json={"images": some, "num_beams": 99}), "invalid_option")
     problem(client.post(PATH, json={"images": some, "prompt": "a " * 200}), "invalid_option")
     problem(client.post(PATH, json={"images": some, "model": "none"}), "unknown_model")
     problem(client.post(PATH, content=pictures[0], headers={"content-type": "image/png"}), "unsupported_media_type")
@@ -70,7 +70,7 @@ def test_what_is_wrong_with_the_request_itself_is_a_problem(client, pictures):
 
 def test_a_batch_that_the_queue_cannot_hold_is_refused_whole(client, pictures):
     engine = client.app.state.engine
-    with engine.admission.enter(engine.settings.queue_images - 2):
+    with engine.admission.enter(engine.settings.max_queue_images - 2):
         refused = client.post(PATH, json={"images": [encoded(pictures[0])] * 3})
         problem(refused, "overloaded")
         assert int(refused.headers["retry-after"]) >= 1

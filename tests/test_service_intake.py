@@ -92,7 +92,7 @@ def test_a_gif_is_captioned_where_it_is_switched_on(tiny_captioner):
         ({"content": b"xx", "headers": {"content-type": "multipart/form-data"}}, "broken_multipart"),
         ({"content": b"xx", "headers": {"content-type": "multipart/form-data; boundary=a"}}, "broken_multipart"),
         ({"files": {"picture": b"xx"}}, "invalid_option"),
-        ({"data": {"beams": "3"}, "files": {"image": b""}}, "empty_body"),
+        ({"data": {"num_beams": "3"}, "files": {"image": b""}}, "empty_body"),
         ({"content": b"%PDF", "headers": {"content-type": "application/pdf"}}, "unsupported_media_type"),
         ({"content": b"hi", "headers": {"content-type": "text/plain"}}, "unsupported_media_type"),
     ],

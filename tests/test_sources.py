@@ -56,13 +56,13 @@ def of_the_authors(folder):
 
 def test_the_authors_pth_gives_the_peers_captions_behind_their_prompt(tmp_path):
     peer = of_the_authors(tmp_path / "blip")
-    convert_source(tmp_path / "blip/model_caption.pth", tmp_path / "ours", licence="BSD-3-Clause")
+    convert_source(tmp_path / "blip/model_caption.pth", tmp_path / "ours", license="BSD-3-Clause")
     captioner = Captioner.load(tmp_path / "ours", "float32")
-    assert captioner.config.encoder.norm_eps == 1e-6
+    assert captioner.config.encoder.layer_norm_eps == 1e-6
     generation = captioner.config.generation
-    assert (generation.prompt, generation.beams) == ("a dog on", 3)
+    assert (generation.prompt, generation.num_beams) == ("a dog on", 3)
     # max_length and min_length of the yaml count the start token and the three of the prompt.
-    assert (generation.max_tokens, generation.min_tokens) == (14 - 4, 7 - 4)
+    assert (generation.max_new_tokens, generation.min_new_tokens) == (14 - 4, 7 - 4)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=KINDS["bert"], clean_up_tokenization_spaces=False)
     processor = BlipImageProcessorPil(size={"height": 16, "width": 16})
     prompt = [0, *tokenizer("a dog on ", add_special_tokens=False).input_ids, tokenizer.convert_tokens_to_ids("[SEP]")]
@@ -107,7 +107,7 @@ def test_blips_own_tokens_are_added_where_its_files_hold_berts_alone(tmp_path):
     write_vocab_txt(KINDS["bert"], tmp_path / "source/vocab.txt", without=("[DEC]", "[ENC]"))
     convert_source(tmp_path / "source", tmp_path / "added")
     one, other = (load_checkpoint(tmp_path / name) for name in ("whole", "added"))
-    assert other.tokenizer.id_of("[DEC]") == one.tokenizer.id_of("[DEC]") == other.config.decoder.start_id
+    assert other.tokenizer.id_of("[DEC]") == one.tokenizer.id_of("[DEC]") == other.config.decoder.bos_token_id
     for text in (text for text in MORE if "'" not in text):  # the trained one has pieces of its own for these
         assert one.tokenizer.decode(one.tokenizer.encode(text)) == other.tokenizer.decode(other.tokenizer.encode(text))
 
@@ -158,4 +158,4 @@ def test_a_number_of_heads_that_no_published_network_has_is_refused(tmp_path):
         convert_source(source, tmp_path / "wrong")
     assert not (tmp_path / "wrong").exists()
     convert_source(source, tmp_path / "meant", unusual_heads=True)
-    assert load_checkpoint(tmp_path / "meant").config.decoder.heads == 6
+    assert load_checkpoint(tmp_path / "meant").config.decoder.num_heads == 6

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import CaptionTokenizer, CheckpointError, TextError
-from model.tokenizer import END_ID, PAD_ID, START_ID
+from model.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from tests.conftest import SENTENCES
 
 MIXED = [*SENTENCES, "一个男人在踢足球。", "一只狗在草地上跑", "สุนัขวิ่งบนหญ้า", "मुझे आइसक्रीम खाना पसंद है", "犬が草の上を走る"]
@@ -30,7 +30,7 @@ def test_every_text_comes_back_from_its_ids(text):
     encodable = text.encode("utf-8", errors="ignore").decode()  # lone surrogates have no bytes
     ids = KEPT.encode(encodable)
     assert KEPT.decode(ids) == encodable
-    assert not {PAD_ID, START_ID, END_ID} & set(ids), "special tokens in a text are only text"
+    assert not {PAD_ID, BOS_ID, EOS_ID} & set(ids), "special tokens in a text are only text"
 
 
 @settings(max_examples=300, deadline=None)
@@ -48,7 +48,7 @@ def test_words_are_ordered_and_disjoint_and_lie_in_the_text(text):
 def test_any_ids_have_a_text_and_words(ids):
     decoded = TRAINED.decode(ids)
     assert all(decoded[span.start : span.end] for span in TRAINED.words(ids))
-    assert TRAINED.count_words(ids) <= len(ids) * TRAINED.most_words_a_token
+    assert TRAINED.count_words(ids) <= len(ids) * TRAINED.max_words_per_token
 
 
 def test_the_tokens_of_a_word_hold_its_text():

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import train
-from corpus import open_source
-from model import END_ID, PAD_ID, START_ID, CaptionNetwork, DecoderConfig, ImageConfig, load_checkpoint
+from corpus import open_dataset
+from model import BOS_ID, EOS_ID, PAD_ID, CaptionNetwork, DecoderConfig, ImageConfig, load_checkpoint
 from tests.conftest import tiny_config
 from training import (
     FrozenPart,
@@ -29,12 +29,12 @@ from training import (
 )
 
 SHORT = [
-    "--data", "scenes:24", "--freeze", "none", "--batch", "8", "--validate", "4", "--dtype", "float32", "--threads", "1",
-    "--average", "0.5",
+    "--data", "scenes:24", "--freeze", "none", "--batch-size", "8", "--eval-images", "4", "--dtype", "float32", "--threads", "1",
+    "--ema-decay", "0.5",
 ]  # fmt: skip
 TINY = [
-    *SHORT, "--stem", "", "--patch-size", "56", "--width", "24", "--heads", "2", "--encoder-depth", "1", "--decoder-depth", "1",
-    "--vocabulary", "300",
+    *SHORT, "--stem", "", "--patch-size", "56", "--hidden-size", "24", "--num-heads", "2", "--encoder-layers", "1", "--decoder-layers", "1",
+    "--vocab-size", "300",
 ]  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def test_the_loss_is_the_mean_over_real_targets_and_ignores_how_they_are_grouped
 
 
 def test_padding_has_no_part_in_the_loss(tiny_network, pixels):
-    rows = [[START_ID, 5, 6, END_ID], [START_ID, 7, 8, 9, 10, END_ID]]
+    rows = [[BOS_ID, 5, 6, EOS_ID], [BOS_ID, 7, 8, 9, 10, EOS_ID]]
     state = tiny_network.start(tiny_network.encode(pixels[:2]))
 
     def loss_of(rows, state):
@@ -108,7 +108,7 @@ def test_cached_features_are_those_of_exactly_these_pictures_and_strides(tmp_pat
         network = CaptionNetwork(dataclasses.replace(config, encoder=encoder, image=ImageConfig(height=64, width=64))).eval()
         return network, cached_features(tmp_path, network, FrozenPart("stem"), entries, views, torch.float32, "x")
 
-    entries = open_source("scenes:6").split("train")
+    entries = open_dataset("scenes:6").split("train")
     network, cache = cached(entries)
     pixels = torch.stack([view_pixels(entries[index], 0, network.config.image) for index in (4, 1)])
     with torch.no_grad():
@@ -124,7 +124,7 @@ def test_cached_features_are_those_of_exactly_these_pictures_and_strides(tmp_pat
 
 
 def source(tokenizer, **options: object) -> TrainingSource:
-    entries = open_source("scenes:20").split("train")
+    entries = open_dataset("scenes:20").split("train")
     settings = {"views": 1, "most_captions": 2, "most_tokens": 200} | options
     return TrainingSource(entries, tokenizer, ImageConfig(height=56, width=56), DecoderConfig(), None, **settings)
 
@@ -135,7 +135,7 @@ def test_an_epoch_goes_through_every_picture_once_in_another_order(tokenizer):
     assert sorted(index for batch in first for index in batch) == list(range(20))
     assert first != second
     assert batches.plan(0, 1, 6) == first
-    assert len(source(tokenizer, epoch_pictures=12).plan(0, 1, 6)) == 2
+    assert len(source(tokenizer, max_images_per_epoch=12).plan(0, 1, 6)) == 2
 
 
 def test_a_batch_holds_start_text_end_and_padding(tokenizer):
@@ -143,20 +143,20 @@ def test_a_batch_holds_start_text_end_and_padding(tokenizer):
     assert batch.image_of == (0, 0, 1, 1)
     assert batch.maps[0].shape == (2, 3, 56, 56)
     for row in batch.tokens.tolist():
-        text = row[1 : row.index(END_ID)]
-        assert row[0] == START_ID
-        assert not {PAD_ID, START_ID, END_ID} & set(text)
-        assert set(row[row.index(END_ID) + 1 :]) <= {PAD_ID}
+        text = row[1 : row.index(EOS_ID)]
+        assert row[0] == BOS_ID
+        assert not {PAD_ID, BOS_ID, EOS_ID} & set(text)
+        assert set(row[row.index(EOS_ID) + 1 :]) <= {PAD_ID}
 
 
 def test_a_caption_that_is_cut_has_no_end(tokenizer):
     batch = source(tokenizer, most_tokens=4).batch([0, 1], random.Random(0))
     assert batch.tokens.size(1) == 5
-    assert END_ID not in batch.tokens
+    assert EOS_ID not in batch.tokens
 
 
 def test_the_control_gives_every_caption_another_picture(tokenizer):
-    shuffled = source(tokenizer, shuffle_pictures=True)
+    shuffled = source(tokenizer, shuffle_images=True)
     honest = source(tokenizer)
     differ = [
         not torch.equal(shuffled.batch([i], random.Random(0)).maps[0], honest.batch([i], random.Random(0)).maps[0])
@@ -167,8 +167,8 @@ def test_the_control_gives_every_caption_another_picture(tokenizer):
 
 
 def test_the_packaged_stem_is_frozen_and_pretrained():
-    config = TrainConfig(data=("scenes:2",), run="x", width=24, heads=2, vocabulary=300)
-    network, _ = build_network(config, [open_source("scenes:2")])
+    config = TrainConfig(data=("scenes:2",), run="x", hidden_size=24, num_heads=2, vocab_size=300)
+    network, _ = build_network(config, [open_dataset("scenes:2")])
     stem = frozen_part(network, config).module(network.encoder)
     weight = stem.backbone.conv_stem.weight
     assert weight.abs().mean() > 0.05, "ImageNet weights, not the initialisation"
@@ -181,13 +181,13 @@ def weights_of(folder) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_that_was_stopped_resumes_to_the_same_weights(tmp_path, capsys):
-    whole = [*TINY, "--run", str(tmp_path / "whole"), "--epochs", "3", "--checkpoint-every", "2"]
+    whole = [*TINY, "--run", str(tmp_path / "whole"), "--epochs", "3", "--save-steps", "2"]
     assert train.main(whole) == 0
     out = capsys.readouterr().out
     assert "distinct" in out
     assert "threads 1" in out
 
-    stopped = [*TINY, "--run", str(tmp_path / "stopped"), "--epochs", "3", "--checkpoint-every", "2"]
+    stopped = [*TINY, "--run", str(tmp_path / "stopped"), "--epochs", "3", "--save-steps", "2"]
 
     class Stop(Exception):
         pass
@@ -214,7 +214,7 @@ def test_a_run_that_was_stopped_resumes_to_the_same_weights(tmp_path, capsys):
 
 def test_a_finished_run_is_left_alone(tmp_path, capsys):
     run = tmp_path / "run"
-    assert train.main([*TINY, "--run", str(run), "--epochs", "1", "--steps", "2"]) == 0
+    assert train.main([*TINY, "--run", str(run), "--epochs", "1", "--max-steps", "2"]) == 0
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     assert train.main(["--run", str(run), "--resume"]) == 0
     assert "nothing to do" in capsys.readouterr().out
@@ -230,7 +230,7 @@ def test_a_dry_run_tells_the_cost_and_trains_nothing(tmp_path, capsys):
 
 def test_a_dry_run_of_a_stopped_run_trains_nothing_either(tmp_path, capsys):
     run = tmp_path / "run"
-    assert train.main([*TINY, "--run", str(run), "--epochs", "3", "--steps", "2"]) == 0
+    assert train.main([*TINY, "--run", str(run), "--epochs", "3", "--max-steps", "2"]) == 0
     state = torch.load(run / "state.pt", weights_only=True)
     state["progress"]["finished"] = False
     torch.save(state, run / "state.pt")
@@ -243,7 +243,7 @@ def test_a_dry_run_of_a_stopped_run_trains_nothing_either(tmp_path, capsys):
 def test_a_checkpoint_can_be_trained_on(tmp_path, capsys):
     assert train.main([*TINY, "--run", str(tmp_path / "one"), "--epochs", "1"]) == 0
     start = ["--epochs", "1", "--init", str(tmp_path / "one/best")]
-    again = [*SHORT, "--run", str(tmp_path / "two"), *start, "--rate", "0"]
+    again = [*SHORT, "--run", str(tmp_path / "two"), *start, "--lr", "0"]
     assert train.main(again) == 0
     card = (tmp_path / "two/best/README.md").read_text()
     assert "- rate: 0.0" in card
@@ -260,13 +260,13 @@ def test_a_checkpoint_can_be_trained_on(tmp_path, capsys):
     [
         (["--data", "scenes:4"], "--run FOLDER is needed"),
         (["--run", "x"], "--data DATA is needed"),
-        (["--run", "x", "--data", "scenes", "--batch", "0"], "--batch is 0"),
+        (["--run", "x", "--data", "scenes", "--batch-size", "0"], "--batch-size is 0"),
         (["--run", "x", "--data", "scenes", "--dropout", "1.5"], "--dropout is 1.5"),
         (["--run", "x", "--data", "scenes", "--stem", "", "--freeze", "stem"], "--freeze stem needs a stem"),
         (["--run", "x", "--data", "scenes", "--pretrained"], "--pretrained needs --encoder NAME"),
         (["--run", "x", "--data", "scenes", "--encoder", "v", "--patch-size", "8"], "--patch-size cannot be used with --encoder"),
         (["--run", "x", "--data", "scenes", "--colour", "red"], "--colour"),
-        (["--run", "x", "--data", "scenes", "--init", "y", "--width", "96"], "--width cannot be used with --init"),
+        (["--run", "x", "--data", "scenes", "--init", "y", "--hidden-size", "96"], "--hidden-size cannot be used with --init"),
     ],
 )
 def test_wrong_use_ends_with_status_2(arguments, message, capsys):
@@ -287,7 +287,7 @@ def test_a_run_does_not_move_into_a_folder_of_something_else(tmp_path, capsys):
     assert train.main([*TINY, "--run", str(tmp_path / "data")]) == 2
     assert "holds 'captions.json', which is no run's" in capsys.readouterr().err
     (tmp_path / "file").write_text("x")
-    assert train.main([*TINY, "--run", str(tmp_path / "file/run"), "--epochs", "1", "--steps", "1"]) == 1
+    assert train.main([*TINY, "--run", str(tmp_path / "file/run"), "--epochs", "1", "--max-steps", "1"]) == 1
     assert "file" in capsys.readouterr().err
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import train
-from corpus import open_source
+from corpus import open_dataset
 from model import (
     Captioner,
     CaptionNetwork,
@@ -30,22 +30,22 @@ from tests.test_hub import hub  # noqa: F401  the fixture
 from training import FrozenPart, TrainingSource, cached_features, load_state, restored_config
 
 SHORT = [
-    "--data", "scenes:24", "--batch", "8", "--epochs", "1", "--validate", "4", "--dtype", "float32", "--threads", "1",
-    "--views", "1", "--average", "0.1", "--dropout", "0",
+    "--data", "scenes:24", "--batch-size", "8", "--epochs", "1", "--eval-images", "4", "--dtype", "float32", "--threads", "1",
+    "--num-views", "1", "--ema-decay", "0.1", "--dropout", "0",
 ]  # fmt: skip
 
 
 @pytest.fixture(params=["vit_gpt2", "blip", "trocr"])
 def converted(request, tmp_path):
     saved(request.param, tmp_path / "source")
-    convert_source(tmp_path / "source", tmp_path / "ours", licence="MIT")
+    convert_source(tmp_path / "source", tmp_path / "ours", license="MIT")
     return tmp_path / "ours"
 
 
 def test_targets_are_told_by_length_where_padding_is_the_end_token(converted):
     checkpoint = load_checkpoint(converted)
     decoder = checkpoint.config.decoder
-    entries = open_source("scenes:8").split("train")
+    entries = open_dataset("scenes:8").split("train")
     settings = {"views": 1, "most_captions": 2, "most_tokens": 200}
     source = TrainingSource(entries, checkpoint.tokenizer, checkpoint.config.image, decoder, None, **settings)
     batch = source.batch([0, 1, 2], random.Random(0))
@@ -54,16 +54,16 @@ def test_targets_are_told_by_length_where_padding_is_the_end_token(converted):
     for row, real in zip(batch.tokens, batch.real, strict=True):
         count = int(real.sum())
         assert real[:count].all(), "what is real comes first"
-        assert row[0] == decoder.start_id
-        assert row[count] == decoder.end_id, "the end token is learnt, once"
+        assert row[0] == decoder.bos_token_id
+        assert row[count] == decoder.eos_token_id, "the end token is learnt, once"
         assert row[1:count].tolist() in known
 
 
 def test_a_converted_checkpoint_is_trained_on_with_its_encoder_frozen(converted, tmp_path):
     run = tmp_path / "run"
-    assert train.main([*SHORT, "--run", str(run), "--init", str(converted), "--rate", "0.01", "--epochs", "2"]) == 0
+    assert train.main([*SHORT, "--run", str(run), "--init", str(converted), "--lr", "0.01", "--epochs", "2"]) == 0
     before, after = load_checkpoint(converted), load_checkpoint(run / "last")
-    assert after.config.licence == "MIT"
+    assert after.config.license == "MIT"
     assert after.config.generation == before.config.generation, "a source's own defaults of decoding stay"
     assert "Started from" in after.card
     for name, value in before.network.state_dict().items():
@@ -71,13 +71,13 @@ def test_a_converted_checkpoint_is_trained_on_with_its_encoder_frozen(converted,
         assert same == name.startswith("encoder."), f"{name}: the encoder stays, the rest learns"
     captioner = Captioner.load(run / "last", "float32")
     (answer,) = captioner.caption([prepare(png(next(photographs())), captioner.image_config)])
-    assert answer.grid.cells == 16
+    assert answer.grid.num_patches == 16
     assert len(list((run / "features").iterdir())) == 2, "kept once for training, once for validation"
 
 
 def test_what_is_kept_of_a_frozen_encoder_is_what_it_gives():
     torch.manual_seed(0)
-    encoder = PatchEncoder(EncoderConfig(width=24, depth=1, heads=2, patch_size=8), ImageConfig(height=24, width=32)).eval()
+    encoder = PatchEncoder(EncoderConfig(hidden_size=24, num_layers=1, num_heads=2, patch_size=8), ImageConfig(height=24, width=32)).eval()
     pixels = torch.randn(2, 3, 24, 32)
     with torch.no_grad():
         wanted = encoder(pixels).tokens
@@ -87,7 +87,7 @@ def test_what_is_kept_of_a_frozen_encoder_is_what_it_gives():
 
 
 def test_features_of_another_number_of_heads_are_not_taken_for_these(tmp_path, tokenizer):
-    entries = open_source("scenes:4").split("train")
+    entries = open_dataset("scenes:4").split("train")
     for number, heads in enumerate((2, 3, 2)):
         config = tiny_config(tokenizer.size)
         encoder = dataclasses.replace(config.encoder, heads=heads)
@@ -100,10 +100,10 @@ def test_features_of_another_number_of_heads_are_not_taken_for_these(tmp_path, t
 def test_a_run_stays_with_the_commit_that_it_began_with(hub, tmp_path):  # noqa: F811
     saved("vit_gpt2", tmp_path / "source")
     commit = hub.put("somebody/tiny", tmp_path / "source")
-    run = [*SHORT, "--run", str(tmp_path / "run"), "--init", "hub:somebody/tiny", "--licence", "MIT", "--steps", "1"]
+    run = [*SHORT, "--run", str(tmp_path / "run"), "--init", "hub:somebody/tiny", "--license", "MIT", "--max-steps", "1"]
     assert train.main(run) == 0
     assert load_state(tmp_path / "run")[2]["init"] == f"hub:somebody/tiny@{commit}"
-    assert load_checkpoint(tmp_path / "run/last").config.licence == "MIT"
+    assert load_checkpoint(tmp_path / "run/last").config.license == "MIT"
 
 
 def test_a_run_from_before_sizes_could_be_left_open_resumes():
@@ -127,7 +127,7 @@ def test_an_encoder_that_timm_knows_gives_what_timm_gives(name):
     with torch.no_grad():
         features = encoder(pixels)
         torch.testing.assert_close(features.tokens, encoder.vit.forward_features(pixels), atol=1e-5, rtol=1e-5)
-    assert features.tokens.shape == (2, config.prefix + 16, config.width)
+    assert features.tokens.shape == (2, config.num_prefix_tokens + 16, config.width)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_training_begins_with_the_weights_that_timm_has_on_a_hub(hub, tmp_path, 
     published = timm.create_model(name).state_dict()
     there.mkdir()
     save_file(published, there / "model.safetensors")
-    encoder = ["--encoder", name, "--pretrained", "--image-size", "64", "--width", "32", "--heads", "2", "--decoder-depth", "1"]
-    run = [*SHORT, *encoder, "--vocabulary", "300", "--steps", "1"]
+    encoder = ["--encoder", name, "--pretrained", "--image-size", "64", "--hidden-size", "32", "--num-heads", "2", "--decoder-layers", "1"]
+    run = [*SHORT, *encoder, "--vocab-size", "300", "--max-steps", "1"]
     assert train.main([*run, "--run", str(tmp_path / "nowhere")]) == 1
     assert "cannot be made" in capsys.readouterr().err
 
@@ -155,7 +155,7 @@ def test_training_begins_with_the_weights_that_timm_has_on_a_hub(hub, tmp_path, 
     found = checkpoint.network.encoder.vit.state_dict()
     same = [key for key, value in found.items() if key != "pos_embed" and torch.equal(value, published[key].half().float())]
     assert len(same) == len(found) - 1, "all but the positions, which are of another size"
-    assert checkpoint.config.encoder.timm == name
+    assert checkpoint.config.encoder.timm_model == name
     assert checkpoint.config.image.mean == (0.5, 0.5, 0.5)
 
     edit(tmp_path / "run/last", "config.json", lambda config: config["encoder"].update(heads=4))

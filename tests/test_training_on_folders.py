@@ -23,8 +23,8 @@ def test_a_captioner_trained_on_a_folder_says_of_new_pictures_what_is_in_them(tm
         images.append({"id": number, "file_name": f"{number}.png", "split": "val" if number >= 30 else "train"})
         annotations.append({"id": number, "image_id": number, "caption": f"A {name} wall ."})
     (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
-    arguments = [*TINY[2:], "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--epochs", "30", "--rate", "4e-3"]
-    assert train.main([*arguments, "--validate-every", "30", "--views", "1"]) == 0
+    arguments = [*TINY[2:], "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--epochs", "30", "--lr", "4e-3"]
+    assert train.main([*arguments, "--eval-epochs", "30", "--num-views", "1"]) == 0
 
     captioner = Captioner.load(tmp_path / "run/best", "float32")
     for name, (red, green, blue) in colours.items():
@@ -42,7 +42,7 @@ def test_validation_compares_the_tokens_of_the_runs_language(tmp_path, capsys):
     annotations = [{"id": n, "image_id": n, "caption": "一面红墙"} for n in range(10)]
     (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     arguments = [*TINY[2:], "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--language", "zh", "--epochs", "150"]
-    arguments += ["--rate", "4e-3", "--validate-every", "150", "--views", "1"]
+    arguments += ["--lr", "4e-3", "--eval-epochs", "150", "--num-views", "1"]
     assert train.main(arguments) == 1, "the same red picture is in both splits"
     told = capsys.readouterr()
     assert "ERROR: the same picture in several splits: 1" in told.out

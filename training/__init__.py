@@ -1,17 +1,13 @@
-"""What would swell train.py: settings, batches, cached features, the weight average, the state of a run."""
+"""The parts of training that do not fit train.py's page: settings, batches, cached features, network, state, validation."""
 
-from training.average import WeightAverage
-from training.batches import Batch, TrainingSource
-from training.card import card_text
-from training.config import TrainConfig, parse_arguments, restored_config
+import model  # isort: skip  # noqa: F401  before torch is imported
+
+from training.config import TrainConfig, make_parser, parse_arguments, restored_config
+from training.data import Batch, TrainingData
 from training.features import FeatureCache, FrozenPart, cached_features, view_pixels
-from training.loss import caption_loss
-from training.network import build_network, frozen_part
-from training.optimiser import build_optimiser
-from training.run import Progress, load_state, save_state
-from training.schedule import rate_factor
-from training.start import check_sources, foreign_file
-from training.validation import greedy_captions
+from training.network import build_network, build_optimizer, choose_frozen_part
+from training.state import Progress, card_text, check_sources, load_state, save_state, unknown_file
+from training.validation import greedy_captions, validation_report
 
 __all__ = [
     "Batch",
@@ -19,21 +15,20 @@ __all__ = [
     "FrozenPart",
     "Progress",
     "TrainConfig",
-    "TrainingSource",
-    "WeightAverage",
+    "TrainingData",
     "build_network",
-    "build_optimiser",
+    "build_optimizer",
     "cached_features",
-    "caption_loss",
     "card_text",
     "check_sources",
-    "foreign_file",
-    "frozen_part",
+    "choose_frozen_part",
     "greedy_captions",
     "load_state",
+    "make_parser",
     "parse_arguments",
-    "rate_factor",
     "restored_config",
     "save_state",
+    "unknown_file",
+    "validation_report",
     "view_pixels",
 ]

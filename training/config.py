@@ -1,140 +1,139 @@
-"""Everything that a training run can be told; every field is a flag of train.py."""
+"""The settings of a training run. Each is declared once: a flag of train.py, a line of its --help, a row of docs/training.md."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import types
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from model import ConfigError, DtypeName
+from model import ConfigError, DtypeName, add_flags, check_fields, declared, fields_of, flag_values
 
-NETWORK_FLAGS = frozenset(  # what a new network is made of; a checkpoint to start from brings its own
+NETWORK_FLAGS = frozenset(  # of a new network; a checkpoint of --init has its own
     {
-        "encoder", "pretrained", "vocabulary", "image_size", "stem", "stem_strides", "stem_weights", "patch_size", "width",
-        "heads", "encoder_depth", "decoder_depth", "registers", "class_token", "null_key",
+        "encoder", "pretrained", "vocab_size", "image_size", "stem", "stem_strides", "stem_weights", "patch_size", "hidden_size",
+        "num_heads", "encoder_layers", "decoder_layers", "num_register_tokens", "class_token", "null_key",
     }
 )  # fmt: skip
 
-ENCODER_FLAGS = frozenset(  # what an encoder of one's own is made of; one that timm knows brings its own
-    {"stem", "stem_strides", "stem_weights", "patch_size", "encoder_depth", "registers", "class_token"}
+ENCODER_FLAGS = frozenset(  # of an encoder of our own; one that timm knows has its own
+    {"stem", "stem_strides", "stem_weights", "patch_size", "encoder_layers", "num_register_tokens", "class_token"}
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """A run: data, network, optimiser. Fractions are of 1, rates per step."""
+    """A run: data, network, optimizer."""
 
-    data: tuple[str, ...] = ()  # files, folders, scenes:COUNT or places:COUNT; the first one's validation score chooses the best
-    run: str = ""  # folder for checkpoints and state
-    init: str = ""  # checkpoint folder to start from; empty: a new network
-    resume: bool = False  # go on with the run in --run, with its own settings
-    dry_run: bool = False  # say what the run would cost, then stop
-    check: bool = True  # look at all data first, and stop where it has errors (python -m corpus check)
-    cache: str = ""  # folder for the frozen stem's features; empty: RUN/features
-    language: str = "en"
-    licence: str = ""  # of the checkpoints, such as CC BY 4.0; empty: that of --init, else none is told (push needs one)
-    seed: int = 0
-    epochs: int = 8
-    steps: int = 0  # stop after this many steps; 0: after the epochs
-    batch: int = 64  # pictures a step
-    epoch_pictures: int = 0  # pictures of one source that an epoch goes through at most, drawn anew; 0: all
-    captions: int = 5  # captions of a picture behind one encoder pass, at most
-    views: int = 4  # crops and mirror images kept of each photograph; 1: only itself
-    longest: int = 40  # tokens of a training caption, at most
-    vocabulary: int = 4096
-    encoder: str = ""  # a timm ViT by name, such as vit_base_patch16_clip_224.openai; empty: made of the flags below
-    pretrained: bool = False  # begin with the weights that timm has for --encoder, from the hub or its cache
-    image_size: int = 0  # pixels a side; 0: the encoder's own, else 224
-    stem: str = "tf_efficientnet_lite2"  # timm backbone; empty: plain patches
-    stem_strides: tuple[int, ...] = (16, 32)
-    stem_weights: Literal["packaged", "timm", "none"] = "packaged"  # packaged: from a Python package, no hub needed
-    patch_size: int = 16  # pixels a side, without a stem
-    width: int = 384
-    heads: int = 6
-    encoder_depth: int = 2
-    decoder_depth: int = 3
-    registers: int = 0
-    class_token: bool = True
-    null_key: bool = True
-    freeze: Literal["auto", "stem", "encoder", "none"] = "auto"  # what stays as it is; auto: a stem, else what brings weights
-    encoder_rate: float = 1.0  # the encoder's rate over the decoder's
-    rate: float = 6e-4  # peak, AdamW
-    weight_decay: float = 0.05
-    warmup: float = 0.06  # share of the steps
-    clip: float = 1.0  # largest norm of the gradient
-    smoothing: float = 0.1  # label smoothing
-    dropout: float = 0.15
-    drop_path: float = 0.05
-    no_image: float = 0.1  # share of pictures replaced by the no-image embedding
-    average: float = 0.999  # decay of the weight average
-    validate: int = 400  # pictures of each source's validation split, captioned greedily
-    validate_every: int = 1  # epochs
-    checkpoint_every: int = 200  # steps
-    dtype: DtypeName = "auto"
-    threads: int = 0  # 0: the machine's quota
-    shuffle_pictures: bool = False  # the control: every caption belongs to another picture
+    data: tuple[str, ...] = declared(
+        (), "file or folder of captioned images, scenes:COUNT or positions:COUNT; may be repeated; the first chooses RUN/best"
+    )
+    run: str = declared("", "folder for checkpoints and state")
+    init: str = declared("", "checkpoint to start from: a folder or hub:ID; empty: a new network")
+    resume: bool = declared(False, "continue the run in --run, with its own settings")
+    dry_run: bool = declared(False, "print what the run would cost, then stop")
+    check: bool = declared(True, "check all data first, and stop if it has errors (python -m corpus check)")
+    feature_cache: str = declared("", "folder for the features of frozen parts; empty: RUN/features")
+    language: str = declared("en", "language of the captions, BCP 47")
+    license: str = declared("", "license of the checkpoints, such as CC-BY-4.0; empty: that of --init")
+    seed: int = declared(0, "random seed")
+    epochs: int = declared(8, "passes over the data", unit="epochs", minimum=1)
+    max_steps: int = declared(0, "stop after so many steps; 0: after the epochs", unit="steps", minimum=0)
+    batch_size: int = declared(64, "images per step", unit="images", minimum=1)
+    max_images_per_epoch: int = declared(
+        0, "images of one --data per epoch, drawn anew each time; 0: all", unit="images", minimum=0
+    )
+    captions_per_image: int = declared(5, "captions of an image that share one encoder pass, at most", minimum=1)
+    num_views: int = declared(4, "crops and mirror images kept of each image; 1: only the image", unit="views", minimum=1)
+    max_caption_tokens: int = declared(40, "longer training captions are cut", unit="tokens", minimum=1)
+    vocab_size: int = declared(4096, "tokens of a new tokenizer", unit="tokens", minimum=1)
+    encoder: str = declared("", "timm ViT, such as vit_base_patch16_clip_224.openai; empty: built from the flags below")
+    pretrained: bool = declared(False, "start with timm's weights of --encoder, from the hub or its cache")
+    image_size: int = declared(0, "pixels per side; 0: the encoder's own, else 224", unit="pixels", minimum=0)
+    stem: str = declared("tf_efficientnet_lite2", "timm backbone below the encoder; empty: plain patches")
+    stem_strides: tuple[int, ...] = declared((16, 32), "strides of the stem's feature maps", unit="pixels")
+    stem_weights: Literal["packaged", "timm", "none"] = declared(
+        "packaged", "weights of the stem; packaged: from a Python package, without a hub"
+    )
+    patch_size: int = declared(16, "pixels per side, without a stem", unit="pixels", minimum=1)
+    hidden_size: int = declared(384, "hidden size of encoder and decoder", minimum=1)
+    num_heads: int = declared(6, "attention heads of encoder and decoder", minimum=1)
+    encoder_layers: int = declared(2, "layers of the encoder", minimum=0)
+    decoder_layers: int = declared(3, "layers of the decoder", minimum=1)
+    num_register_tokens: int = declared(0, "register tokens of the encoder", minimum=0)
+    class_token: bool = declared(True, "whether the encoder has a class token")
+    null_key: bool = declared(True, "whether cross-attention has a learned null key")
+    freeze: Literal["auto", "stem", "encoder", "none"] = declared(
+        "auto", "what is not trained; auto: the stem, else a whole encoder that has weights"
+    )
+    lr: float = declared(6e-4, "peak learning rate of AdamW", minimum=0)
+    encoder_lr_multiplier: float = declared(1.0, "the encoder's learning rate over the decoder's", minimum=0)
+    weight_decay: float = declared(0.05, "weight decay of matrices", minimum=0)
+    warmup_ratio: float = declared(0.06, "share of the steps with a rising learning rate", minimum=0, maximum=1)
+    max_grad_norm: float = declared(1.0, "gradients are clipped to this norm", minimum=0)
+    label_smoothing: float = declared(0.1, "label smoothing of the cross-entropy", minimum=0, maximum=1)
+    dropout: float = declared(0.15, "dropout of the decoder", minimum=0, maximum=1)
+    drop_path: float = declared(0.05, "stochastic depth of the encoder", minimum=0, maximum=1)
+    unconditional_ratio: float = declared(0.1, "share of images replaced by the no-image embedding", minimum=0, maximum=1)
+    ema_decay: float = declared(0.999, "decay of the moving average of the weights", minimum=0, maximum=1)
+    eval_images: int = declared(400, "validation images of each --data that are captioned", unit="images", minimum=0)
+    eval_epochs: int = declared(1, "epochs between validations", unit="epochs", minimum=1)
+    save_steps: int = declared(200, "steps between saves of the run's state", unit="steps", minimum=1)
+    device: str = declared("auto", "auto, cpu, cuda, cuda:N or mps; auto prefers a GPU")
+    dtype: DtypeName = declared("auto", "numeric type of the products; auto depends on device and processor")
+    threads: int = declared(0, "CPU threads; 0: the container's CPU quota", unit="threads", minimum=0)
+    shuffle_images: bool = declared(False, "the control: every caption belongs to another image")
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "captions", "views", "longest", "validate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1")
-        for name in ("warmup", "smoothing", "dropout", "drop_path", "no_image"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be in 0 … 1, below 1")
-        told = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
-        if self.init and not self.resume and (foreign := sorted(NETWORK_FLAGS.intersection(told))):
-            flags = ", ".join("--" + name.replace("_", "-") for name in foreign)
-            raise ConfigError(f"{flags} cannot be used with --init: the network is that of {self.init}; leave one of them out")
-        if self.encoder and (foreign := sorted(ENCODER_FLAGS.intersection(told))):
-            flags = ", ".join("--" + name.replace("_", "-") for name in foreign)
-            raise ConfigError(f"{flags} cannot be used with --encoder {self.encoder}, which is whole; leave one of them out")
+        check_fields(self)
+        for name in ("warmup_ratio", "label_smoothing", "dropout", "drop_path", "unconditional_ratio"):
+            if getattr(self, name) >= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be below 1")
+        changed = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
+        if self.init and not self.resume and (conflicts := sorted(NETWORK_FLAGS.intersection(changed))):
+            raise ConfigError(
+                f"{_flags(conflicts)} cannot be used with --init: the network is that of {self.init}; leave one of them out"
+            )
+        if self.encoder and (conflicts := sorted(ENCODER_FLAGS.intersection(changed))):
+            raise ConfigError(
+                f"{_flags(conflicts)} cannot be used with --encoder {self.encoder}, which has its own; leave one of them out"
+            )
         if self.pretrained and not self.encoder:
             raise ConfigError("--pretrained needs --encoder NAME, a ViT that timm knows; a stem has --stem-weights")
         if self.freeze == "stem" and not self.init and (self.encoder or not self.stem):
-            raise ConfigError("--freeze stem needs a stem; use --freeze none, or name one with --stem")
+            raise ConfigError("--freeze stem needs a stem; use --freeze none, or set one with --stem")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of train.py: a flag for every field."""
+    parser = argparse.ArgumentParser(prog="train.py", description="Train a captioner on captioned images.", allow_abbrev=False)
+    add_flags(parser, TrainConfig)
+    return parser
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> TrainConfig:
     """Read the command line into a TrainConfig; wrong use ends with status 2."""
-    parser = argparse.ArgumentParser(prog="train.py", description="Train a captioner on captioned pictures.", allow_abbrev=False)
-    hints = typing.get_type_hints(TrainConfig)
-    for field in dataclasses.fields(TrainConfig):
-        _add_flag(parser, field.name, hints[field.name], field.default)
+    parser = make_parser()
     try:
-        config = restored_config(vars(parser.parse_args(arguments)))
+        config = restored_config(flag_values(TrainConfig, parser.parse_args(arguments)))
     except ConfigError as error:
         parser.error(str(error))
     if not config.run:
-        parser.error("--run FOLDER is needed: the folder for checkpoints")
+        parser.error("--run FOLDER is required: the folder for checkpoints")
     if not config.data and not config.resume:
-        parser.error("--data DATA is needed: a file or folder of captioned pictures, or scenes:COUNT")
+        parser.error("--data DATA is required: a file or folder of captioned images, or scenes:COUNT")
     return config
 
 
 def restored_config(values: dict[str, Any]) -> TrainConfig:
     """Return the TrainConfig of plain values, as a command line or a run's state holds them."""
-    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    known = {info.name for info in fields_of(TrainConfig)}
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in known
+    }
     return TrainConfig(**fields)
 
 
-def _add_flag(parser: argparse.ArgumentParser, name: str, hint: object, default: object) -> None:
-    flag = "--" + name.replace("_", "-")
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if hint is bool:
-        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default)
-    elif origin is tuple:
-        kind = inner[0]
-        nargs = "+" if kind is int else None
-        action = "store" if nargs else "append"
-        start = default if nargs else list(typing.cast(tuple[str, ...], default))
-        parser.add_argument(flag, type=kind, nargs=nargs, action=action, default=start, metavar=name.upper())
-    elif origin in (Literal, types.UnionType):
-        parser.add_argument(flag, choices=inner, default=default)
-    else:
-        parser.add_argument(
-            flag, type=typing.cast(type, hint), default=default, help=f"default {default!r}", metavar=name.upper()
-        )
+def _flags(names: Sequence[str]) -> str:
+    return ", ".join("--" + name.replace("_", "-") for name in names)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 
-from corpus import Source
+import torch
+
+from corpus import CaptionDataset
 from model import (
     CaptionNetwork,
     CaptionTokenizer,
+    Checkpoint,
     DecoderConfig,
     EncoderConfig,
-    GenerationOptions,
     ImageConfig,
-    MapConfig,
     ModelConfig,
     checkpoint_folder,
     load_checkpoint,
@@ -21,37 +23,26 @@ from model import (
 )
 from training.config import TrainConfig
 from training.features import FrozenPart
-from training.stem import load_packaged_stem
+from training.packaged_stem import load_packaged_stem
 
-IMAGE_SIZE = 224  # pixels a side, of an encoder that has none of its own
-POSITIONS = 192  # room for an explained caption of 60 words
+_IMAGE_SIZE = 224  # pixels per side, of an encoder that has no size of its own
+_MAX_POSITIONS = 192  # room for an explained caption of 60 words
 
 
 def build_network(
-    config: TrainConfig, sources: list[Source], tokenizer: CaptionTokenizer | None = None
+    config: TrainConfig, sources: Sequence[CaptionDataset], tokenizer: CaptionTokenizer | None = None
 ) -> tuple[CaptionNetwork, CaptionTokenizer]:
-    """Return the network and tokenizer that training starts from; without a tokenizer one is learnt from the captions."""
+    """Return the network and tokenizer that training starts from; without a tokenizer one is learned from the captions."""
     if config.init:
         start = load_checkpoint(checkpoint_folder(config.init))
-        old = start.config
-        spoken = old.languages if config.language in old.languages else (config.language, *old.languages)
-        fresh = dataclasses.replace(
-            old,
-            # What was measured or chosen on the old weights does not hold for the new ones; a source's own defaults stay.
-            maps=MapConfig(),
-            generation=old.generation if old.no_image == "neutral" else GenerationOptions(),
-            languages=spoken,
-            licence=config.licence or old.licence,
-            created=int(time.time()),
-        )
-        network = CaptionNetwork(fresh, dropout=config.dropout, drop_path=config.drop_path)
+        network = CaptionNetwork(_continued(start, config), dropout=config.dropout, drop_path=config.drop_path)
         network.load_state_dict(start.network.state_dict())
         return network, start.tokenizer
     if tokenizer is None:
         captions = (text for source in sources for entry in source.split("train") for text in entry.captions)
-        tokenizer = CaptionTokenizer.train(captions, config.vocabulary)
+        tokenizer = CaptionTokenizer.train(captions, config.vocab_size)
     network = CaptionNetwork(
-        _model_config(config, tokenizer.size),
+        _new_config(config, tokenizer.size),
         dropout=config.dropout,
         drop_path=config.drop_path,
         pretrained=config.pretrained if config.encoder else bool(config.stem) and config.stem_weights == "timm",
@@ -61,11 +52,10 @@ def build_network(
     return network, tokenizer
 
 
-def frozen_part(network: CaptionNetwork, config: TrainConfig) -> FrozenPart:
-    """Return what stays as it is: no gradient, and batch norms that keep their statistics.
+def choose_frozen_part(network: CaptionNetwork, config: TrainConfig) -> FrozenPart:
+    """Return the part that is not trained: no gradient, and batch norms that keep their statistics.
 
-    Left to choose, that is a stem, or the whole of an encoder that brings weights. Raises ConfigError where the network has
-    no stem to freeze.
+    With `auto` that is the stem, or a whole encoder that has weights. Raises ConfigError if the network has no stem to freeze.
     """
     kind = config.freeze
     if kind == "auto":
@@ -75,39 +65,74 @@ def frozen_part(network: CaptionNetwork, config: TrainConfig) -> FrozenPart:
     return part
 
 
+def build_optimizer(network: CaptionNetwork, config: TrainConfig) -> torch.optim.AdamW:
+    """Return AdamW (Loshchilov and Hutter 2019): weight decay for matrices only, a learning rate of its own for the encoder."""
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, value in network.named_parameters():
+        if value.requires_grad:
+            groups.setdefault((name.startswith("encoder."), value.dim() >= 2), []).append(value)
+    settings = [
+        {
+            "params": values,
+            "weight_decay": config.weight_decay if is_matrix else 0.0,
+            "peak_lr": config.lr * (config.encoder_lr_multiplier if is_encoder else 1.0),
+        }
+        for (is_encoder, is_matrix), values in groups.items()
+    ]
+    return torch.optim.AdamW(settings, lr=config.lr, betas=(0.9, 0.98))
+
+
+def _continued(start: Checkpoint, config: TrainConfig) -> ModelConfig:
+    """Return the config of a network that continues a checkpoint: map heads and default options are kept.
+
+    The measured pointing score is removed: it does not hold for the new weights. A language that the checkpoint was not trained
+    with replaces its own.
+    """
+    old = start.config
+    knows_language = config.language.lower() in [tag.lower() for tag in old.languages]
+    return dataclasses.replace(
+        old,
+        maps=dataclasses.replace(old.maps, pointing=None),
+        languages=old.languages if knows_language else (config.language,),
+        language_token_ids=old.language_token_ids if knows_language else (),
+        license=config.license or old.license,
+        created=int(time.time()),
+    )
+
+
 def _encoder_configs(config: TrainConfig) -> tuple[EncoderConfig, ImageConfig]:
     if config.encoder:
         return timm_configs(config.encoder, config.image_size)
     encoder = EncoderConfig(
-        width=config.width,
-        depth=config.encoder_depth,
-        heads=config.heads,
+        hidden_size=config.hidden_size,
+        num_layers=config.encoder_layers,
+        num_heads=config.num_heads,
         patch_size=config.patch_size,
         stem=config.stem,
         stem_strides=config.stem_strides,
         class_token=config.class_token,
-        registers=config.registers,
+        num_register_tokens=config.num_register_tokens,
     )
-    size = config.image_size or IMAGE_SIZE
+    size = config.image_size or _IMAGE_SIZE
     return encoder, ImageConfig(height=size, width=size)
 
 
-def _model_config(config: TrainConfig, vocabulary: int) -> ModelConfig:
+def _new_config(config: TrainConfig, vocab_size: int) -> ModelConfig:
     encoder, image = _encoder_configs(config)
     return ModelConfig(
         image=image,
         encoder=encoder,
         decoder=DecoderConfig(
-            vocabulary=vocabulary,
-            width=config.width,
-            depth=config.decoder_depth,
-            heads=config.heads,
-            mlp_width=4 * config.width,
-            positions=POSITIONS,
-            image_width=encoder.width,
+            vocab_size=vocab_size,
+            hidden_size=config.hidden_size,
+            num_layers=config.decoder_layers,
+            num_heads=config.num_heads,
+            intermediate_size=4 * config.hidden_size,
+            max_positions=_MAX_POSITIONS,
+            encoder_hidden_size=encoder.hidden_size,
             null_key=config.null_key,
         ),
         languages=(config.language,),
-        licence=config.licence,
+        license=config.license,
         created=int(time.time()),
     )

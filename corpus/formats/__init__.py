@@ -1,4 +1,4 @@
-"""Captioned pictures in every format that people keep them in: read, written, converted."""
+"""CaptionedImage pictures in every format that people keep them in: read, written, converted."""
 
 from corpus.formats.convert import convert
 from corpus.formats.known import FORMATS, Format

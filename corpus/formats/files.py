@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from corpus.errors import DataError, Faults
+from corpus.errors import DataError, ErrorLog
 from corpus.example import NamedBox
 from model import Box
 
@@ -23,7 +23,7 @@ _SPLITS = {"validation": "val", "valid": "val", "dev": "val", "restval": "train"
 class Reading:
     """How data is read: what becomes of faults, whether pictures must be there, and columns named by the user."""
 
-    faults: Faults = field(default_factory=Faults)
+    faults: ErrorLog = field(default_factory=ErrorLog)
     need_images: bool = True
     columns: dict[str, str] = field(default_factory=dict)  # what it holds -> the column's name; csv, tsv and jsonl only
 
@@ -50,7 +50,7 @@ def without_ending(name: str) -> str:
     return name[: -len(PurePosixPath(name).suffix)] if PurePosixPath(name).suffix.lower() in PICTURES else name
 
 
-def text_lines(path: Path, faults: Faults) -> Iterator[tuple[int, str]]:
+def text_lines(path: Path, faults: ErrorLog) -> Iterator[tuple[int, str]]:
     """Yield the lines of a text in UTF-8 with their numbers, line ends kept; only a line feed ends one.
 
     A line that is not UTF-8 is a fault. Raises DataError where the file cannot be read.

@@ -6,20 +6,20 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from corpus.errors import DataError, Faults
+from corpus.errors import DataError, ErrorLog
 from corpus.example import Example
 from corpus.formats.files import Reading
 from corpus.formats.known import told
 
 
-def stream_data(data: str | Path, *, faults: Faults | None = None, need_images: bool = True) -> Iterator[Example]:
+def stream_data(data: str | Path, *, faults: ErrorLog | None = None, need_images: bool = True) -> Iterator[Example]:
     """Yield the examples of a file or folder, captions of all languages, in the order of the data; no picture is held.
 
     `FORMAT:PATH` says the format where it cannot be told. With `faults` that keep, reading goes on behind a bad record;
     else DataError is raised at the first, and always for data that is not there or cannot be told. `unique` holds that ids
     are told once; it has to remember them all.
     """
-    faults = faults or Faults()
+    faults = faults or ErrorLog()
     entry, paths, columns = told(str(data))
     with faults:
         for example in entry.read(paths, Reading(faults, need_images, columns)):
@@ -30,9 +30,9 @@ def stream_data(data: str | Path, *, faults: Faults | None = None, need_images: 
                 yield example
 
 
-def unique(examples: Iterable[Example], data: str | Path, faults: Faults | None = None) -> Iterator[Example]:
+def unique(examples: Iterable[Example], data: str | Path, faults: ErrorLog | None = None) -> Iterator[Example]:
     """Pass examples on; an image id that is told twice, or in two splits, is a fault."""
-    faults = faults or Faults()
+    faults = faults or ErrorLog()
     split_of: dict[str, str] = {}
     for example in examples:
         with faults:

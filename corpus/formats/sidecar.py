@@ -16,7 +16,7 @@ from corpus.formats.files import LANGUAGE, PICTURES, Reading, split_name, text_l
 from corpus.formats.writing import NewFolder, numbered
 
 SPLITS = ("train", "val", "test")
-_ASIDE = ("readme", "license", "licence")  # texts that are about the folder
+_ASIDE = ("readme", "license", "license")  # texts that are about the folder
 
 
 def read_sidecar(paths: list[Path], reading: Reading) -> Iterator[Example]:

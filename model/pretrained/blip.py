@@ -9,7 +9,7 @@ from typing import Any
 
 from model.config import DecoderConfig, EncoderConfig
 from model.pretrained.gpt2 import activation_name
-from model.pretrained.tensors import ForeignTensors, SpecialIds, Weights
+from model.pretrained.tensors import SourceTensors, SpecialIds, Weights
 from model.pretrained.vit import transformer_config
 
 _OURS = "encoder.vit."
@@ -18,36 +18,36 @@ _ATTENTIONS = (("self_attention", "attention", "self_norm"), ("cross_attention",
 
 def blip_encoder(config: dict[str, Any]) -> EncoderConfig:
     """Return the encoder of a BlipVisionConfig."""
-    return transformer_config(config, registers=0, qkv_bias=True)
+    return transformer_config(config, num_register_tokens=0, qkv_bias=True)
 
 
-def blip_config(config: dict[str, Any], image_width: int, ids: SpecialIds) -> DecoderConfig:
+def blip_config(config: dict[str, Any], encoder_hidden_size: int, ids: SpecialIds) -> DecoderConfig:
     """Return the decoder of a BlipTextConfig."""
     return DecoderConfig(
-        vocabulary=int(config["vocab_size"]),
-        width=int(config["hidden_size"]),
-        depth=int(config["num_hidden_layers"]),
-        heads=int(config["num_attention_heads"]),
-        mlp_width=int(config["intermediate_size"]),
-        positions=int(config["max_position_embeddings"]),
-        image_width=image_width,
-        norm_eps=float(config["layer_norm_eps"]),
+        vocab_size=int(config["vocab_size"]),
+        hidden_size=int(config["hidden_size"]),
+        num_layers=int(config["num_hidden_layers"]),
+        num_heads=int(config["num_attention_heads"]),
+        intermediate_size=int(config["intermediate_size"]),
+        max_positions=int(config["max_position_embeddings"]),
+        encoder_hidden_size=encoder_hidden_size,
+        layer_norm_eps=float(config["layer_norm_eps"]),
         pre_norm=False,
         activation=activation_name(config["hidden_act"]),
         embedding_norm=True,
         final_norm=False,
         head_transform=True,
         head_bias=True,
-        tied_head=bool(config.get("tie_word_embeddings", True)),
+        tie_word_embeddings=bool(config.get("tie_word_embeddings", True)),
         null_key=False,
-        start_id=ids.start,
-        end_id=ids.end,
-        pad_id=ids.pad,
-        never=(),  # as `generate`: whatever is likely
+        bos_token_id=ids.start,
+        eos_token_id=ids.end,
+        pad_token_id=ids.pad,
+        suppress_tokens=(),  # as `generate`: whatever is likely
     )
 
 
-def blip_encoder_weights(tensors: ForeignTensors, config: EncoderConfig) -> Weights:
+def blip_encoder_weights(tensors: SourceTensors, config: EncoderConfig) -> Weights:
     """Take the encoder's tensors, in Hugging Face's layout or the authors' own."""
     if tensors.has("visual_encoder.cls_token"):
         return _authors_encoder(tensors, config)
@@ -58,7 +58,7 @@ def blip_encoder_weights(tensors: ForeignTensors, config: EncoderConfig) -> Weig
     }
     found |= tensors.module(f"{_OURS}patch_embed.proj", f"{theirs}embeddings.patch_embedding")
     found |= tensors.module(f"{_OURS}norm", f"{theirs}post_layernorm")
-    for index in range(config.depth):
+    for index in range(config.num_layers):
         for name, part in (
             ("norm1", "layer_norm1"),
             ("attn.qkv", "self_attn.qkv"),
@@ -71,7 +71,7 @@ def blip_encoder_weights(tensors: ForeignTensors, config: EncoderConfig) -> Weig
     return found
 
 
-def blip_weights(tensors: ForeignTensors, config: DecoderConfig) -> Weights:
+def blip_weights(tensors: SourceTensors, config: DecoderConfig) -> Weights:
     """Take the decoder's tensors; both layouts spell them alike."""
     theirs = "text_decoder.bert."
     found = {
@@ -79,12 +79,12 @@ def blip_weights(tensors: ForeignTensors, config: DecoderConfig) -> Weights:
         "decoder.position_embedding.weight": tensors.take(f"{theirs}embeddings.position_embeddings.weight"),
         "decoder.head_bias": tensors.take("text_decoder.cls.predictions.bias"),
     }
-    if not config.tied_head:
+    if not config.tie_word_embeddings:
         found["decoder.head_weight"] = tensors.take("text_decoder.cls.predictions.decoder.weight")
     found |= tensors.module("decoder.embedding_norm", f"{theirs}embeddings.LayerNorm")
     found |= tensors.module("decoder.head_transform.0", "text_decoder.cls.predictions.transform.dense")
     found |= tensors.module("decoder.head_transform.2", "text_decoder.cls.predictions.transform.LayerNorm")
-    for index in range(config.depth):
+    for index in range(config.num_layers):
         ours, layer = f"decoder.layers.{index}.", f"{theirs}encoder.layer.{index}."
         for mine, other, norm in _ATTENTIONS:
             for name in ("query", "key", "value"):
@@ -105,12 +105,12 @@ def blip_weights(tensors: ForeignTensors, config: DecoderConfig) -> Weights:
     return found
 
 
-def _authors_encoder(tensors: ForeignTensors, config: EncoderConfig) -> Weights:
+def _authors_encoder(tensors: SourceTensors, config: EncoderConfig) -> Weights:
     theirs = "visual_encoder."
     found = {f"{_OURS}{name}": tensors.take(f"{theirs}{name}") for name in ("cls_token", "pos_embed")}
     for name in ("patch_embed.proj", "norm"):
         found |= tensors.module(f"{_OURS}{name}", f"{theirs}{name}")
-    for index in range(config.depth):
+    for index in range(config.num_layers):
         for part in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"):
             found |= tensors.module(f"{_OURS}blocks.{index}.{part}", f"{theirs}blocks.{index}.{part}")
     return found

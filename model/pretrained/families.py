@@ -1,4 +1,4 @@
-"""Which family a source is of, and its config and tensors as ours."""
+"""The family of a source, and its config and tensors in our layout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model.geometry import PatchGrid
 from model.pretrained.blip import blip_config, blip_encoder, blip_encoder_weights, blip_weights
 from model.pretrained.gpt2 import gpt2_config, gpt2_weights
 from model.pretrained.positions import resized_positions
-from model.pretrained.tensors import ForeignTensors, SpecialIds, Weights
+from model.pretrained.tensors import SourceTensors, SpecialIds, Weights
 from model.pretrained.trocr import trocr_config, trocr_weights
 from model.pretrained.vit import has_qkv_bias, vit_config, vit_weights
 
@@ -21,7 +21,7 @@ _POSITIONS = "encoder.vit.pos_embed"
 KNOWN = "ViT or DeiT with GPT-2 or TrOCR's decoder (vision-encoder-decoder), and BLIP captioning (blip)"
 
 
-# Heads that published networks of a width have. A changed number of heads changes no tensor's shape and every caption.
+# Heads of published networks by hidden size. Another number of heads changes no tensor's shape, but every caption.
 _HEADS = {192: (3,), 256: (4, 8), 384: (6,), 512: (8,), 768: (12,), 1024: (16,), 1280: (16, 20), 1600: (25,)}
 
 
@@ -33,13 +33,13 @@ def convert_network(
     *,
     unusual_heads: bool = False,
 ) -> tuple[EncoderConfig, DecoderConfig, Weights]:
-    """Return encoder, decoder and weights, under our names, of a source's config.json, generation_config.json and tensors.
+    """Return encoder, decoder and weights, with our names, of a source's config.json, generation_config.json and tensors.
 
-    Every number is read from the source; nothing is assumed. `image` is another size than the source's: positions are
-    resized. The weights lack `no_image`, which no source has. Raises CheckpointError that names the family, field or
-    tensor that is not known, or heads that no published network of that width has, unless `unusual_heads`.
+    Every number is read from the source; nothing is assumed. `image` may have another size than the source's: position
+    embeddings are resized. The weights lack `no_image`, which no source has. Raises CheckpointError that names an unknown
+    family, field or tensor, or a number of heads that no published network of that hidden size has, unless `unusual_heads`.
     """
-    source = ForeignTensors(tensors)
+    source = SourceTensors(tensors)
     kind = config.get("model_type")
     try:
         if kind == "blip":
@@ -47,27 +47,27 @@ def convert_network(
         elif kind == "vision-encoder-decoder":
             encoder, decoder, weights = _encoder_decoder(config, generation, source)
         else:
-            raise CheckpointError(f"the source's model_type is {kind!r}; converted are {KNOWN}")
+            raise CheckpointError(f"the source's model_type is {kind!r}; supported are {KNOWN}")
     except KeyError as error:
-        raise CheckpointError(f"the source's config.json lacks {error}; none of its fields is guessed") from error
+        raise CheckpointError(f"the source's config.json lacks {error}; no field is guessed") from error
     except (TypeError, ConfigError) as error:
         raise CheckpointError(f"the source's config.json cannot be used ({error}); copy it again from its source") from error
     source.finish()
     for part, has in (("encoder", encoder), ("decoder", decoder)):
-        if not unusual_heads and has.heads not in _HEADS.get(has.width, (has.heads,)):
-            usual = " or ".join(map(str, _HEADS[has.width]))
+        if not unusual_heads and has.num_heads not in _HEADS.get(has.hidden_size, (has.num_heads,)):
+            usual = " or ".join(map(str, _HEADS[has.hidden_size]))
             raise CheckpointError(
-                f"the {part} has {has.heads} heads for a width of {has.width}; published ones have {usual}: the config was "
-                "changed, or say --unusual-heads if it was trained so"
+                f"the {part} has {has.num_heads} heads for a hidden size of {has.hidden_size}; published ones have {usual}: the "
+                "config was changed, or use --unusual-heads if it was trained so"
             )
     if image is not None:
         old, new = _grid(source_image(config), encoder), _grid(image, encoder)
-        weights[_POSITIONS] = resized_positions(weights[_POSITIONS], encoder.prefix, old, new)
+        weights[_POSITIONS] = resized_positions(weights[_POSITIONS], encoder.num_prefix_tokens, old, new)
     return encoder, decoder, weights
 
 
 def source_image(config: dict[str, Any]) -> ImageConfig:
-    """Return the size of the pictures that a source's encoder reads; mean and std stand in its preprocessor_config.json."""
+    """Return the image size of a source's encoder; mean and std are in its preprocessor_config.json."""
     vision = config["vision_config"] if config.get("model_type") == "blip" else config["encoder"]
     size = vision["image_size"]
     height, width = (size, size) if isinstance(size, int) else size
@@ -78,24 +78,24 @@ def _grid(image: ImageConfig, encoder: EncoderConfig) -> PatchGrid:
     return PatchGrid(image.height // encoder.stride, image.width // encoder.stride)
 
 
-def _blip(config: dict[str, Any], source: ForeignTensors) -> tuple[EncoderConfig, DecoderConfig, Weights]:
+def _blip(config: dict[str, Any], source: SourceTensors) -> tuple[EncoderConfig, DecoderConfig, Weights]:
     vision, text = config["vision_config"], config["text_config"]
-    # BLIP's generate starts with [DEC] and ends with [SEP], whatever eos_token_id says.
+    # BLIP's generate starts with [DEC] and ends with [SEP]; eos_token_id is ignored.
     ids = SpecialIds(int(text["bos_token_id"]), int(text["sep_token_id"]), int(text["pad_token_id"]))
     encoder = blip_encoder(vision)
-    decoder = blip_config(text, encoder.width, ids)
+    decoder = blip_config(text, encoder.hidden_size, ids)
     return encoder, decoder, blip_encoder_weights(source, encoder) | blip_weights(source, decoder)
 
 
 def _encoder_decoder(
-    config: dict[str, Any], generation: dict[str, Any], source: ForeignTensors
+    config: dict[str, Any], generation: dict[str, Any], source: SourceTensors
 ) -> tuple[EncoderConfig, DecoderConfig, Weights]:
     vision, text = config["encoder"], config["decoder"]
     if text.get("model_type") not in _DECODERS:
-        raise CheckpointError(f"the decoder is {text.get('model_type')!r}; converted are {', '.join(_DECODERS)}")
+        raise CheckpointError(f"the decoder is {text.get('model_type')!r}; supported are {', '.join(_DECODERS)}")
     make_config, take_weights = _DECODERS[text["model_type"]]
     encoder = vit_config(vision, qkv_bias=has_qkv_bias(source))
-    decoder = make_config(text, encoder.width, _ids(config, generation))
+    decoder = make_config(text, encoder.hidden_size, _ids(config, generation))
     weights = vit_weights(source, encoder) | take_weights(source, decoder)
     if decoder.image_projection:
         weights |= source.module("decoder.image_projection", "enc_to_dec_proj")
@@ -105,13 +105,13 @@ def _encoder_decoder(
 def _ids(config: dict[str, Any], generation: dict[str, Any]) -> SpecialIds:
     """Return the special ids: those of the generation config, else of the config, else of the decoder's, as `generate` does."""
 
-    def told(*names: str) -> int:
-        places = [(place, name) for name in names for place in (generation, config, config["decoder"])]
-        value = next((place[name] for place, name in places if place.get(name) is not None), None)
+    def read(*names: str) -> int:
+        parts = [(part, name) for name in names for part in (generation, config, config["decoder"])]
+        value = next((part[name] for part, name in parts if part.get(name) is not None), None)
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         if not isinstance(value, int):
-            raise CheckpointError(f"the source says {names[0]} {value!r}; it must be one id")
+            raise CheckpointError(f"the source's {names[0]} is {value!r}; it must be one id")
         return value
 
-    return SpecialIds(told("decoder_start_token_id", "bos_token_id"), told("eos_token_id"), told("pad_token_id"))
+    return SpecialIds(read("decoder_start_token_id", "bos_token_id"), read("eos_token_id"), read("pad_token_id"))

@@ -6,7 +6,7 @@ from typing import Any
 
 from model.config import Activation, DecoderConfig
 from model.errors import CheckpointError
-from model.pretrained.tensors import ForeignTensors, SpecialIds, Weights
+from model.pretrained.tensors import SourceTensors, SpecialIds, Weights
 
 _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
@@ -17,32 +17,32 @@ _ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def gpt2_config(config: dict[str, Any], image_width: int, ids: SpecialIds) -> DecoderConfig:
+def gpt2_config(config: dict[str, Any], encoder_hidden_size: int, ids: SpecialIds) -> DecoderConfig:
     """Return the decoder of a GPT2Config. Raises CheckpointError for attention that is scaled in another way."""
     if not config.get("scale_attn_weights", True) or config.get("scale_attn_by_inverse_layer_idx", False):
         raise CheckpointError("this GPT-2 scales its attention by layer or not at all; converted is the usual 1 / sqrt(width)")
     width = int(config["n_embd"])
     return DecoderConfig(
-        vocabulary=int(config["vocab_size"]),
-        width=width,
-        depth=int(config["n_layer"]),
-        heads=int(config["n_head"]),
-        mlp_width=int(config.get("n_inner") or 4 * width),
-        positions=int(config["n_positions"]),
-        image_width=image_width,
-        image_projection=image_width != width and config.get("cross_attention_hidden_size") is None,
-        norm_eps=float(config["layer_norm_epsilon"]),
+        vocab_size=int(config["vocab_size"]),
+        hidden_size=width,
+        num_layers=int(config["n_layer"]),
+        num_heads=int(config["n_head"]),
+        intermediate_size=int(config.get("n_inner") or 4 * width),
+        max_positions=int(config["n_positions"]),
+        encoder_hidden_size=encoder_hidden_size,
+        image_projection=encoder_hidden_size != width and config.get("cross_attention_hidden_size") is None,
+        layer_norm_eps=float(config["layer_norm_epsilon"]),
         activation=activation_name(config["activation_function"]),
-        tied_head=bool(config.get("tie_word_embeddings", True)),
+        tie_word_embeddings=bool(config.get("tie_word_embeddings", True)),
         null_key=False,
-        start_id=ids.start,
-        end_id=ids.end,
-        pad_id=ids.pad,
-        never=(),  # as `generate`: whatever is likely
+        bos_token_id=ids.start,
+        eos_token_id=ids.end,
+        pad_token_id=ids.pad,
+        suppress_tokens=(),  # as `generate`: whatever is likely
     )
 
 
-def gpt2_weights(tensors: ForeignTensors, config: DecoderConfig) -> Weights:
+def gpt2_weights(tensors: SourceTensors, config: DecoderConfig) -> Weights:
     """Take the decoder's tensors."""
     theirs = "decoder.transformer."
     found = {
@@ -50,9 +50,9 @@ def gpt2_weights(tensors: ForeignTensors, config: DecoderConfig) -> Weights:
         "decoder.position_embedding.weight": tensors.take(f"{theirs}wpe.weight"),
     }
     found |= tensors.module("decoder.norm", f"{theirs}ln_f")
-    if not config.tied_head:
+    if not config.tie_word_embeddings:
         found["decoder.head_weight"] = tensors.take("decoder.lm_head.weight")
-    for index in range(config.depth):
+    for index in range(config.num_layers):
         ours, layer = f"decoder.layers.{index}.", f"{theirs}h.{index}."
         own, cross = f"{ours}self_attention.", f"{ours}cross_attention."
         found |= tensors.split([f"{own}query", f"{own}key", f"{own}value"], f"{layer}attn.c_attn")

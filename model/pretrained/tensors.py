@@ -22,7 +22,7 @@ class SpecialIds:
     pad: int
 
 
-class ForeignTensors:
+class SourceTensors:
     """Named tensors, and which of them have been taken."""
 
     def __init__(self, tensors: Weights) -> None:

@@ -6,52 +6,52 @@ from typing import Any
 
 from model.config import DecoderConfig
 from model.pretrained.gpt2 import activation_name
-from model.pretrained.tensors import ForeignTensors, SpecialIds, Weights
+from model.pretrained.tensors import SourceTensors, SpecialIds, Weights
 
 _POSITION_OFFSET = 2  # rows that BART keeps before the first position
 
 
-def trocr_config(config: dict[str, Any], image_width: int, ids: SpecialIds) -> DecoderConfig:
+def trocr_config(config: dict[str, Any], encoder_hidden_size: int, ids: SpecialIds) -> DecoderConfig:
     """Return the decoder of a TrOCRConfig."""
     width = int(config["d_model"])
     is_learned = bool(config.get("use_learned_position_embeddings", True))
     return DecoderConfig(
-        vocabulary=int(config["vocab_size"]),
-        width=width,
-        depth=int(config["decoder_layers"]),
-        heads=int(config["decoder_attention_heads"]),
-        mlp_width=int(config["decoder_ffn_dim"]),
-        positions=int(config["max_position_embeddings"]),
-        image_width=image_width,
-        image_projection=image_width != width and config.get("cross_attention_hidden_size") is None,
-        norm_eps=1e-5,  # a constant of the source's code: its config has no field for it
+        vocab_size=int(config["vocab_size"]),
+        hidden_size=width,
+        num_layers=int(config["decoder_layers"]),
+        num_heads=int(config["decoder_attention_heads"]),
+        intermediate_size=int(config["decoder_ffn_dim"]),
+        max_positions=int(config["max_position_embeddings"]),
+        encoder_hidden_size=encoder_hidden_size,
+        image_projection=encoder_hidden_size != width and config.get("cross_attention_hidden_size") is None,
+        layer_norm_eps=1e-5,  # a constant of the source's code: its config has no field for it
         pre_norm=False,
         activation=activation_name(config["activation_function"]),
-        position_kind="learned" if is_learned else "sinusoidal",
+        position_embedding_type="learned" if is_learned else "sinusoidal",
         position_offset=_POSITION_OFFSET if is_learned else int(config["pad_token_id"]) + 1,
         embedding_scale=width**0.5 if config.get("scale_embedding") else 1.0,
         embedding_norm=bool(config.get("layernorm_embedding", True)),
         final_norm=False,
-        tied_head=bool(config.get("tie_word_embeddings", True)),
+        tie_word_embeddings=bool(config.get("tie_word_embeddings", True)),
         null_key=False,
-        start_id=ids.start,
-        end_id=ids.end,
-        pad_id=ids.pad,
-        never=(),  # as `generate`: whatever is likely
+        bos_token_id=ids.start,
+        eos_token_id=ids.end,
+        pad_token_id=ids.pad,
+        suppress_tokens=(),  # as `generate`: whatever is likely
     )
 
 
-def trocr_weights(tensors: ForeignTensors, config: DecoderConfig) -> Weights:
+def trocr_weights(tensors: SourceTensors, config: DecoderConfig) -> Weights:
     """Take the decoder's tensors."""
     theirs = "decoder.model.decoder."
     found = {"decoder.token_embedding.weight": tensors.take(f"{theirs}embed_tokens.weight")}
-    if config.position_kind == "learned":
+    if config.position_embedding_type == "learned":
         found["decoder.position_embedding.weight"] = tensors.take(f"{theirs}embed_positions.weight")
     if config.embedding_norm:
         found |= tensors.module("decoder.embedding_norm", f"{theirs}layernorm_embedding")
-    if not config.tied_head:
+    if not config.tie_word_embeddings:
         found["decoder.head_weight"] = tensors.take("decoder.output_projection.weight")
-    for index in range(config.depth):
+    for index in range(config.num_layers):
         ours, layer = f"decoder.layers.{index}.", f"{theirs}layers.{index}."
         for mine, other in (("self_attention", "self_attn"), ("cross_attention", "encoder_attn")):
             for name, part in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"), ("out", "out_proj")):

@@ -12,7 +12,7 @@ import torch
 
 from model.config import EncoderConfig
 from model.errors import CheckpointError
-from model.pretrained.tensors import ForeignTensors, Weights
+from model.pretrained.tensors import SourceTensors, Weights
 
 _OURS = "encoder.vit."
 
@@ -22,10 +22,10 @@ def vit_config(config: dict[str, Any], *, qkv_bias: bool) -> EncoderConfig:
     kind = config.get("model_type")
     if kind not in ("vit", "deit"):
         raise CheckpointError(f"the encoder is {kind!r}; converted are 'vit' and 'deit'")
-    return transformer_config(config, registers=int(kind == "deit"), qkv_bias=qkv_bias)
+    return transformer_config(config, num_register_tokens=int(kind == "deit"), qkv_bias=qkv_bias)
 
 
-def transformer_config(config: dict[str, Any], *, registers: int, qkv_bias: bool) -> EncoderConfig:
+def transformer_config(config: dict[str, Any], *, num_register_tokens: int, qkv_bias: bool) -> EncoderConfig:
     """Return the encoder of any vision config with transformers' field names."""
     if config["hidden_act"] != "gelu":
         raise CheckpointError(f"the encoder's activation is {config['hidden_act']!r}; timm's ViT has 'gelu'")
@@ -34,34 +34,34 @@ def transformer_config(config: dict[str, Any], *, registers: int, qkv_bias: bool
     if int(width * ratio) != mlp:
         raise CheckpointError(f"the encoder's perceptron is {mlp} wide, which is no ratio of its width {width}")
     return EncoderConfig(
-        width=width,
-        depth=int(config["num_hidden_layers"]),
-        heads=int(config["num_attention_heads"]),
+        hidden_size=width,
+        num_layers=int(config["num_hidden_layers"]),
+        num_heads=int(config["num_attention_heads"]),
         mlp_ratio=ratio,
         patch_size=int(config["patch_size"]),
         class_token=True,
-        registers=registers,
-        norm_eps=float(config["layer_norm_eps"]),
+        num_register_tokens=num_register_tokens,
+        layer_norm_eps=float(config["layer_norm_eps"]),
         qkv_bias=qkv_bias,
     )
 
 
-def has_qkv_bias(tensors: ForeignTensors) -> bool:
+def has_qkv_bias(tensors: SourceTensors) -> bool:
     """Return whether the encoder's queries have a bias: the tensors tell, whatever the config says."""
     return tensors.has(_query(tensors, "encoder.", 0).replace("weight", "bias"))
 
 
-def vit_weights(tensors: ForeignTensors, config: EncoderConfig, prefix: str = "encoder.") -> Weights:
+def vit_weights(tensors: SourceTensors, config: EncoderConfig, prefix: str = "encoder.") -> Weights:
     """Take the encoder's tensors."""
     found = {
         f"{_OURS}cls_token": tensors.take(f"{prefix}embeddings.cls_token"),
         f"{_OURS}pos_embed": tensors.take(f"{prefix}embeddings.position_embeddings"),
     }
-    if config.registers:
+    if config.num_register_tokens:
         found[f"{_OURS}reg_token"] = tensors.take(f"{prefix}embeddings.distillation_token")
     found |= tensors.module(f"{_OURS}patch_embed.proj", f"{prefix}embeddings.patch_embeddings.projection")
     found |= tensors.module(f"{_OURS}norm", f"{prefix}layernorm")
-    for index in range(config.depth):
+    for index in range(config.num_layers):
         ours, old, new = f"{_OURS}blocks.{index}.", f"{prefix}encoder.layer.{index}.", f"{prefix}layers.{index}."
         parts = [
             tensors.module(part, f"{old}attention.attention.{long}", f"{new}attention.{short}")
@@ -81,7 +81,7 @@ def vit_weights(tensors: ForeignTensors, config: EncoderConfig, prefix: str = "e
     return found
 
 
-def _query(tensors: ForeignTensors, prefix: str, index: int) -> str:
+def _query(tensors: SourceTensors, prefix: str, index: int) -> str:
     return tensors.first(
         f"{prefix}encoder.layer.{index}.attention.attention.query.weight", f"{prefix}layers.{index}.attention.q_proj.weight"
     )

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 
 from PIL import Image
 
-from model import Captioner, ImageCaptions, ImageView, Wanted
+from model import Captioner, CaptionRequest, CaptionResult, ImageView
 from tests.proofs.load import Figures, descendants, load, pictures, processor_seconds
 from tests.proofs.serving import litserve
 from tests.test_process import running
@@ -31,7 +31,7 @@ if __name__ == "__main__":
 class NoopBatch:
     """A CaptionBatch that finds at once what it is given: the answer to one picture, captioned before."""
 
-    known: ImageCaptions
+    known: CaptionResult
 
     def __init__(self, _: Captioner) -> None:
         self._keys: list[Hashable] = []
@@ -40,7 +40,7 @@ class NoopBatch:
     def rows(self) -> int:
         return 0
 
-    def add(self, keys: Sequence[Hashable], _: Sequence[Wanted]) -> None:
+    def add(self, keys: Sequence[Hashable], _: Sequence[CaptionRequest]) -> None:
         self._keys += keys
 
     def remove(self, key: Hashable) -> None:
@@ -52,7 +52,7 @@ class NoopBatch:
     def fresh_words(self, _: Hashable) -> tuple[()]:
         return ()
 
-    def read(self, keys: Sequence[Hashable]) -> list[ImageCaptions]:
+    def read(self, keys: Sequence[Hashable]) -> list[CaptionResult]:
         for key in keys:
             self._keys.remove(key)
         return [self.known] * len(keys)

@@ -12,7 +12,7 @@ import sys
 import litserve
 from starlette.responses import Response
 
-from model import Captioner, ImageCaptions, ImageView, prepare, use_threads
+from model import Captioner, CaptionResult, ImageView, prepare, use_threads
 from service.answers import answer_json, encode
 from tests.proofs.serving import AT_ONCE
 
@@ -30,13 +30,13 @@ class CaptionApi(litserve.LitAPI):
     def batch(self, inputs: list[ImageView]) -> list[ImageView]:
         return inputs
 
-    def predict(self, views: list[ImageView]) -> list[tuple[ImageView, ImageCaptions]]:
+    def predict(self, views: list[ImageView]) -> list[tuple[ImageView, CaptionResult]]:
         return list(zip(views, self._captioner.caption(views), strict=True))
 
-    def unbatch(self, output: list[tuple[ImageView, ImageCaptions]]) -> list[tuple[ImageView, ImageCaptions]]:
+    def unbatch(self, output: list[tuple[ImageView, CaptionResult]]) -> list[tuple[ImageView, CaptionResult]]:
         return output
 
-    def encode_response(self, output: tuple[ImageView, ImageCaptions]) -> Response:
+    def encode_response(self, output: tuple[ImageView, CaptionResult]) -> Response:
         return Response(encode(answer_json("caption", "default", "en", *output, None, {})), media_type="application/json")
 
 

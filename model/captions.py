@@ -1,0 +1,104 @@
+"""What a captioner returns: captions, their words with maps and figures; and how they are built from scored tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from model.geometry import ImageView, PatchGrid
+from model.maps import MapMethod, WordMap, peak_box, word_map
+from model.scoring import ScoredCaption
+from model.search import Hypothesis
+from model.tokenizer import CaptionTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word of a caption: caption.text[start:end]. Map and box are None if no maps were requested."""
+
+    text: str
+    start: int  # code points
+    end: int
+    log_probability: float  # nats, given the words before it and the image
+    image_reliance: float | None  # nats lost if the image is replaced by "no image"
+    map: WordMap | None
+    box: tuple[int, int, int, int] | None  # pixels of the image, around the map's peak
+
+    @property
+    def probability(self) -> float:
+        return math.exp(self.log_probability)
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A sentence, its words, and how probable it is; log_probability includes the end token if there is one."""
+
+    text: str
+    words: tuple[Word, ...]
+    log_probability: float
+    finish_reason: str  # "stop", or "length" if a limit of words or tokens ended it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timing:
+    """Milliseconds by part. Images that were computed together share the times of their calls."""
+
+    decode_image_ms: float = 0.0
+    queue_ms: float = 0.0
+    encode_ms: float = 0.0
+    decode_ms: float = 0.0
+    maps_ms: float = 0.0
+
+    def as_dict(self) -> dict[str, float]:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionResult:
+    """The captions of one image, best first."""
+
+    captions: tuple[Caption, ...]
+    grid: PatchGrid
+    timing: Timing
+
+
+def build_caption(
+    tokenizer: CaptionTokenizer,
+    hypothesis: Hypothesis,
+    scored: ScoredCaption,
+    *,
+    written: str,
+    is_whole: bool,
+    view: ImageView | None,
+    grid: PatchGrid,
+    method: MapMethod | None,
+) -> Caption:
+    """Return the caption of a scored hypothesis.
+
+    `written` is text that a person wrote and that stays as written: the caption's beginning, or the whole of it.
+    """
+    text, offsets = _text(tokenizer, hypothesis.tokens, written, is_whole)
+    words = []
+    for span in tokenizer.words(hypothesis.tokens):
+        start, end = offsets[span.start], offsets[span.end - 1] + 1
+        log_prob = sum(scored.log_probs[token] for token in span.tokens)
+        reliance = None
+        if scored.unconditional_log_probs:
+            reliance = log_prob - sum(scored.unconditional_log_probs[token] for token in span.tokens)
+        attention, box = None, None
+        if scored.token_maps is not None and method is not None and view is not None:
+            attention = word_map(scored.token_maps[list(span.tokens)], is_attention_share=method.is_attention_share)
+            box = peak_box(attention.values, grid, view.covers)
+        words.append(Word(text[start:end], start, end, log_prob, reliance, attention, box))
+    reason = "stop" if hypothesis.is_finished else "length"
+    return Caption(text, tuple(words), sum(scored.log_probs), reason)
+
+
+def _text(tokenizer: CaptionTokenizer, tokens: Sequence[int], written: str, is_whole: bool) -> tuple[str, list[int]]:
+    """Return the caption's text, and for every code point of the tokenizer's own spelling its offset in that text."""
+    spelled = tokenizer.decode(tokens)
+    offsets = tokenizer.align(written)
+    text = written if is_whole else written + spelled[len(offsets) :]
+    return text, offsets + [len(written) + offset for offset in range(len(spelled) - len(offsets))]
