@@ -1,5 +1,7 @@
 """CaptionedImage pictures, on disk or drawn, as examples."""
 
+import model  # isort: skip  # noqa: F401  before torch is imported
+
 from corpus.augment import augmented, is_mirrored, mirrored_caption
 from corpus.check import check_data
 from corpus.dataset import (

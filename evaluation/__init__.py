@@ -1,5 +1,7 @@
 """Every number that is published is made here."""
 
+import model  # isort: skip  # noqa: F401  before torch is imported
+
 from evaluation.baselines import best_constant, human_captions, leave_one_out, nearest_captions, shuffled_images
 from evaluation.captions import CaptionScores, score_captions
 from evaluation.compare import Comparison, Row, compare, mean_features

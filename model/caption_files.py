@@ -17,6 +17,7 @@ from model.checkpoint import load_checkpoint
 from model.device import choose_policy
 from model.errors import ConfigError, ImageError
 from model.fields import flag_values
+from model.geometry import ImageView
 from model.hub import checkpoint_folder
 from model.image import ALL_FORMATS, ImageLimits, decode_image, prepare
 from model.options import GenerationOptions
@@ -61,7 +62,7 @@ def caption_files(options: argparse.Namespace) -> int:
                 continue
             writer.write(file, _record(file, result))
             if options.overlays is not None:
-                _draw(_sheet(options.overlays, name), data, result)
+                _draw(_sheet(options.overlays, name), data, view, result)
     return 1 if failed else 0
 
 
@@ -117,12 +118,12 @@ def _record(file: Path, result: CaptionResult) -> dict[str, Any]:
     return {"file": str(file), "text": caption.text, "confidence": None, "words": words}
 
 
-def _draw(sheet: Path, data: bytes, result: CaptionResult) -> None:
+def _draw(sheet: Path, data: bytes, view: ImageView, result: CaptionResult) -> None:
     from report import contact_sheet  # the one import of report in this package (docs/architecture.md)
 
     image = decode_image(data, _LIMITS).upright()
     sheet.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(image, result.captions[0], result.grid).save(sheet)
+    contact_sheet(image, result.captions[0], result.grid, view).save(sheet)
 
 
 def _show_progress(done: int, total: int) -> None:

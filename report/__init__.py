@@ -1,12 +1,14 @@
 """What people look at: overlays, contact sheets, and heat maps of two sequences."""
 
-from report.overlay import contact_sheet, heat, overlay, word_summary
+import model  # isort: skip  # noqa: F401  before torch is imported
+
+from report.overlay import contact_sheet, heat_map, overlay, word_summary
 from report.pages import image_uri, page
 from report.sequences import sequence_map
 
 __all__ = [
     "contact_sheet",
-    "heat",
+    "heat_map",
     "image_uri",
     "overlay",
     "page",

@@ -1,84 +1,78 @@
-"""Serve captions: `python -m service [--checkpoint FOLDER | hub:ID | NAME=FOLDER]…`. Flags win over the environment."""
+"""Serve captions over HTTP: `python -m service [--checkpoint FOLDER | hub:ID | NAME=FOLDER]…`.
+
+Every setting is a flag, an environment variable SIGHTLINE_<NAME> and a key of the TOML file of --config. Flags win over the
+environment, the environment over the file.
+"""
 
 from __future__ import annotations
-
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin starve their neighbours
 
 import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
 from model import CaptionerError
 from service import Settings, create_app
-from service.checkpoints import load_captioners
 from service.logs import start_logging
-from service.memory import bound, settle
+from service.memory import freeze_gc, limit_arenas
+from service.runtime import load_captioners
 from service.server import DrainingServer
-from service.workers import start_decoder_server
+from service.workers import start_worker_server
 
 _LOG = logging.getLogger("service")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status."""
-    options = _parser().parse_args(arguments)
-    bound()
+    options = make_parser().parse_args(arguments)
+    limit_arenas()
     try:
-        settings = Settings(**{name: value for name, value in vars(options).items() if value is not None})
+        settings = Settings(**vars(options))
         start_logging(settings.log_format)
-        start_decoder_server()
+        start_worker_server()
         captioners = load_captioners(settings)
         app = create_app(captioners, settings)
     except (CaptionerError, ValidationError) as error:
         print(f"service: {error}", file=sys.stderr)
         return 1
     for name, captioner in captioners.items():
-        _LOG.info(
-            "ready model=%s device=%s dtype=%r threads=%d",
-            name,
-            captioner.policy.device,
-            captioner.policy.reason,
-            captioner.policy.num_threads,
-        )
-    settle()
+        policy = captioner.policy
+        _LOG.info("ready model=%s device=%s threads=%d dtype=%r", name, policy.device, policy.num_threads, policy.reason)
+    freeze_gc()
     server = DrainingServer(app, settings)
     server.run()
     return server.status
 
 
-def _parser() -> argparse.ArgumentParser:
-    settings = "\n".join(
-        f"  SIGHTLINE_{name.upper():<16} {field.description} (default {field.default!r})"
-        for name, field in Settings.model_fields.items()
-    )
-    parser = argparse.ArgumentParser(
-        prog="python -m service",
-        description=__doc__,
-        epilog=f"environment:\n{settings}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", metavar="FILE.toml", help="settings by their names below, in lower case, without SIGHTLINE_")
-    parser.add_argument("--host")
-    parser.add_argument("--port", type=int)
-    parser.add_argument("--checkpoint", action=_Joined, metavar="FOLDER|hub:ID|NAME=…", help="may be given several times")
-    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"])
-    parser.add_argument("--threads", type=int)
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser: a flag per setting; one that is not used is absent."""
+    parser = argparse.ArgumentParser(prog="python -m service", description=__doc__, argument_default=argparse.SUPPRESS)
+    for name, field in Settings.model_fields.items():
+        flag = "--" + name.replace("_", "-")
+        default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+        text = f"{field.description} (default: {'none' if default == '' else default})".replace("%", "%%")
+        if name == "checkpoint":
+            parser.add_argument(flag, action=_Joined, metavar="FOLDER|hub:ID|NAME=…", help=f"{text}; may be repeated")
+        elif get_origin(field.annotation) is Literal:
+            parser.add_argument(flag, choices=get_args(field.annotation), help=text)
+        elif field.annotation is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+        else:
+            parser.add_argument(flag, metavar=name.upper(), help=text)
     return parser
 
 
 class _Joined(argparse.Action):
-    """Joins a flag that is given several times with commas, as the setting holds them."""
+    """Joins the values of a repeated flag with commas, as the setting holds them."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option: str | None = None
     ) -> None:
-        known = getattr(namespace, self.dest)
-        setattr(namespace, self.dest, f"{known},{values}" if known else str(values))
+        previous = getattr(namespace, self.dest, "")
+        setattr(namespace, self.dest, f"{previous},{values}" if previous else str(values))
 
 
 if __name__ == "__main__":

@@ -1,100 +1,92 @@
-"""Problems as RFC 9457 has them: one table of codes, one exception, one shape of answer."""
+"""Errors of requests, independent of any HTTP API: a table of codes and one exception. Dialects render them (service/http)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-
-MEDIA_TYPE = "application/problem+json"
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class ProblemKind:
-    """What a code stands for."""
+class ErrorKind:
+    """What a code means, and the HTTP status it has."""
 
     status: int
     title: str
     explanation: str
 
 
-PROBLEMS: dict[str, ProblemKind] = {
-    "empty_body": ProblemKind(400, "The request has no picture", "The body, or the picture in it, has no bytes."),
-    "broken_image": ProblemKind(
-        400, "The picture cannot be decoded", "The bytes begin like a picture but are cut off, damaged or oversized inside."
+ERRORS: dict[str, ErrorKind] = {
+    "empty_body": ErrorKind(400, "The request has no image", "The body, or the image in it, has no bytes."),
+    "broken_image": ErrorKind(
+        400, "The image cannot be decoded", "The bytes start like an image but are truncated, damaged or too large inside."
     ),
-    "broken_base64": ProblemKind(400, "The picture is no base64", "In JSON the picture is base64 text or a data: URL."),
-    "broken_multipart": ProblemKind(400, "The form cannot be read", "The body is not the multipart that its header says."),
-    "broken_json": ProblemKind(400, "The JSON cannot be read", "The body is not one JSON object in UTF-8."),
-    "missing_key": ProblemKind(401, "A key is needed", "Send it as Authorization: Bearer, or as x-api-key."),
-    "wrong_key": ProblemKind(401, "The key is not known", "Ask whoever runs the service for one."),
-    "host_not_allowed": ProblemKind(403, "The URL's host is not allowed", "Only hosts of the setting url_hosts are asked."),
-    "unknown_path": ProblemKind(404, "There is nothing at this path", "See /docs for the paths there are."),
-    "unknown_model": ProblemKind(404, "No such model", "GET /v1/models lists the names."),
-    "method": ProblemKind(405, "This path takes another method", "The header Allow names the methods."),
-    "not_acceptable": ProblemKind(406, "No answer in the types accepted", "Accept names types this path cannot give."),
-    "slow_body": ProblemKind(408, "The body came too slowly", "The limit is the setting body_seconds."),
-    "body_too_large": ProblemKind(413, "The body is too large", "The limit is the setting max_body_bytes."),
-    "too_many_pixels": ProblemKind(
-        413, "The picture has too many pixels", "Judged by its header, before decoding: settings max_pixels, max_edge."
+    "broken_base64": ErrorKind(400, "The image is not base64", "In JSON an image is base64 text or a data: URL."),
+    "broken_multipart": ErrorKind(400, "The form cannot be read", "The body is not the multipart that its header says."),
+    "broken_json": ErrorKind(400, "The JSON cannot be read", "The body is not one JSON object in UTF-8."),
+    "missing_key": ErrorKind(401, "A key is required", "Send it as Authorization: Bearer, or as x-api-key."),
+    "wrong_key": ErrorKind(401, "The key is unknown", "Ask the operator of this service for one."),
+    "host_not_allowed": ErrorKind(403, "The URL's host is not allowed", "Only hosts of the setting url_hosts are fetched from."),
+    "unknown_path": ErrorKind(404, "This path does not exist", "See /docs for the paths of this service."),
+    "unknown_model": ErrorKind(404, "This model does not exist", "GET /v1/models lists the names."),
+    "method": ErrorKind(405, "This path does not support the method", "The header Allow lists the methods."),
+    "not_acceptable": ErrorKind(406, "No response in the accepted types", "Accept lists types that this path cannot produce."),
+    "slow_body": ErrorKind(408, "The body arrived too slowly", "The limit is the setting body_seconds."),
+    "body_too_large": ErrorKind(413, "The body is too large", "The limit is the setting max_body_bytes."),
+    "too_many_pixels": ErrorKind(
+        413, "The image has too many pixels", "Checked by its header, before decoding: settings max_pixels, max_edge."
     ),
-    "unsupported_media_type": ProblemKind(
-        415, "The content type is not taken", "Send image/*, multipart/form-data, application/json, or no type at all."
+    "unsupported_media_type": ErrorKind(
+        415, "The content type is not supported", "Send image/*, multipart/form-data, application/json, or no type at all."
     ),
-    "unsupported_image_format": ProblemKind(
-        415, "The picture's format is not taken", "Judged by the first bytes; the setting formats lists what is taken."
+    "unsupported_image_format": ErrorKind(
+        415, "The image format is not supported", "Determined by the first bytes; the setting formats lists what is accepted."
     ),
-    "invalid_option": ProblemKind(422, "An option cannot be used", "`errors` names each option and what it can be."),
-    "rate_limited": ProblemKind(429, "Too many requests of one client", "Retry-After says when; setting requests_per_minute."),
-    "overloaded": ProblemKind(503, "Too much at once", "Retry-After says when there should be room, by the measured rate."),
-    "not_ready": ProblemKind(503, "The service cannot answer yet", "It loads, or its model has failed and it restarts."),
-    "draining": ProblemKind(503, "The service is stopping", "Readiness falls first, then the listener closes; others answer."),
-    "deadline_exceeded": ProblemKind(504, "No answer in time", "The limit is the setting deadline_seconds; the work is dropped."),
-    "internal": ProblemKind(500, "Something went wrong here", "A bug of the service, never an input's fault."),
+    "invalid_option": ErrorKind(422, "An option is invalid", "`errors` names each option and its allowed values."),
+    "rate_limited": ErrorKind(429, "Too many requests from one client", "See Retry-After; setting requests_per_minute."),
+    "overloaded": ErrorKind(503, "The service is overloaded", "Retry-After estimates when there is capacity, by the measured rate."),
+    "not_ready": ErrorKind(503, "The service is not ready", "It is loading, or its model has failed and it restarts."),
+    "draining": ErrorKind(503, "The service is stopping", "Readiness falls first, then the listener closes; use another instance."),
+    "deadline_exceeded": ErrorKind(504, "No response in time", "The limit is the setting deadline_seconds; the work is dropped."),
+    "internal": ErrorKind(500, "Internal error", "A bug of the service, never caused by valid or invalid input."),
 }
 
 
-@dataclass(slots=True)
-class Problem(Exception):
-    """A request that cannot be answered as asked. `errors` names options: {"parameter" or "pointer", "detail"}."""
+@dataclass(frozen=True, slots=True)
+class OptionError:
+    """What is wrong with one option."""
 
-    code: str
+    name: str
     detail: str
-    errors: list[dict[str, str]] = field(default_factory=list)
-    headers: dict[str, str] = field(default_factory=dict)
+    in_query: bool = False  # the option is in the query although the body is JSON
 
 
-def option_problem(name: str, detail: str, *, json: bool) -> Problem:
-    """Return the problem of one option: a pointer into a JSON body, else the name of a parameter."""
-    return Problem("invalid_option", detail, [named_option(name, detail, json=json)])
+class ServiceError(Exception):
+    """A request that cannot be answered. `detail` says what was received, what is expected and what to do."""
+
+    def __init__(
+        self, code: str, detail: str, options: Sequence[OptionError] = (), headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
+        self.options = tuple(options)
+        self.headers = headers or {}
+
+    @property
+    def status(self) -> int:
+        return ERRORS[self.code].status
 
 
-def named_option(name: str, detail: str, *, json: bool) -> dict[str, str]:
-    """Return one entry of `errors`."""
-    escaped = name.replace("~", "~0").replace("/", "~1")  # RFC 6901
-    return {"pointer": f"/{escaped}", "detail": detail} if json else {"parameter": name, "detail": detail}
+def option_error(name: str, detail: str, *, in_query: bool = False) -> ServiceError:
+    """Return the error of one invalid option."""
+    return ServiceError("invalid_option", detail, [OptionError(name, detail, in_query)])
 
 
-def problem_json(problem: Problem, request_id: str) -> dict[str, Any]:
-    """Return a problem as RFC 9457 has it."""
-    kind = PROBLEMS[problem.code]
-    body: dict[str, Any] = {
-        "type": f"/problems/{problem.code}",
-        "title": kind.title,
-        "status": kind.status,
-        "detail": problem.detail,
-        "code": problem.code,
-        "request_id": request_id,
-    }
-    if problem.errors:
-        body["errors"] = problem.errors
-    return body
+def retry_error(code: str, detail: str, seconds: int) -> ServiceError:
+    """Return an error that goes away by itself, with Retry-After."""
+    return ServiceError(code, detail, headers={"Retry-After": str(seconds)})
 
 
-def problem_response(request: Request, problem: Problem) -> JSONResponse:
-    """Return the answer to a request that met a problem."""
-    request_id = request.scope.get("state", {}).get("request_id", "")
-    status = PROBLEMS[problem.code].status
-    return JSONResponse(problem_json(problem, request_id), status, headers=problem.headers, media_type=MEDIA_TYPE)
+def internal_error() -> ServiceError:
+    """Return the error of a bug; the log has it under the request id."""
+    return ServiceError("internal", "a bug of the service; the log has it under the request id")

@@ -1,4 +1,4 @@
-"""Log lines for people, or one JSON object a line for machines. No picture, key, caption or option is ever in one."""
+"""Log lines as text, or as one JSON object per line. They never contain an image, key, caption or option."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import logging
 import time
 
 
-class JsonLines(logging.Formatter):
-    """A record as one JSON object: time, level, logger, message, and the fields that came with it."""
+class JsonFormatter(logging.Formatter):
+    """A record as one JSON object: time, level, logger, message, and the record's own fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        told = {
+        values = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -20,12 +20,13 @@ class JsonLines(logging.Formatter):
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            told["exception"] = self.formatException(record.exc_info)
-        return json.dumps(told, ensure_ascii=False)
+            values["exception"] = self.formatException(record.exc_info)
+        return json.dumps(values, ensure_ascii=False)
 
 
-def start_logging(form: str) -> None:
+def start_logging(log_format: str) -> None:
     """Send all logs to standard error, as `text` or `json`."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines() if form == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

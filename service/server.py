@@ -1,4 +1,4 @@
-"""The process: how it stops. Readiness falls first, then the listener closes, then what was accepted is answered."""
+"""The server process and how it stops: readiness falls, the listener closes, accepted requests are answered."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from service.engine import Engine
-from service.protocol import bounded_protocol
+from service.http.connections import limited_protocol
+from service.runtime import Engine
 from service.settings import Settings
 
-_STOP_SECONDS = 8  # for what was accepted, once the listener is closed: an idle process ends within 10 s of SIGTERM
-MODEL_FAILED = 70  # exit status: a supervisor restarts the process
-_FLUSH_SECONDS = 1.0  # for the answers of what was accepted, once the model thread has failed
+_STOP_SECONDS = 8  # for accepted requests, after the listener has closed: an idle process ends within 10 s of SIGTERM
+MODEL_FAILED = 70  # exit status: a supervisor should restart the process
+_FLUSH_SECONDS = 1.0  # for the responses of accepted requests, after the model thread has failed
 _LOG = logging.getLogger(__name__)
 
 
 class DrainingServer(uvicorn.Server):
-    """A server that stops as a load balancer needs it, and ends with a status that tells why."""
+    """A server that stops as a load balancer needs it, with an exit status that says why."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         config = uvicorn.Config(
-            app, host=settings.host, port=settings.port, http=bounded_protocol(settings), ws="none", access_log=False,
+            app, host=settings.host, port=settings.port, http=limited_protocol(settings), ws="none", access_log=False,
             log_config=None, server_header=False, proxy_headers=False, timeout_graceful_shutdown=_STOP_SECONDS,
         )  # fmt: skip
         super().__init__(config)
@@ -36,11 +36,11 @@ class DrainingServer(uvicorn.Server):
         app.state.on_failure = self._model_failed
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop being ready at the first signal, and listening some seconds later; a second one does not wait."""
-        if self._engine.draining or sig == signal.SIGINT:
+        """Stop being ready at the first signal, and listening some seconds later; a second signal does not wait."""
+        if self._engine.is_draining or sig == signal.SIGINT:
             self.should_exit = True
             return
-        self._engine.draining = True
+        self._engine.is_draining = True
         _LOG.info("draining seconds=%g", self._drain_seconds)
         asyncio.get_running_loop().call_later(self._drain_seconds, self._close)
 
@@ -49,6 +49,6 @@ class DrainingServer(uvicorn.Server):
 
     def _model_failed(self) -> None:
         self.status = MODEL_FAILED
-        _LOG.critical("model failed; the process ends with status %d", MODEL_FAILED)
-        # The model thread may hang in a call that never returns: nothing may wait for it.
+        _LOG.critical("the model failed; the process ends with status %d", MODEL_FAILED)
+        # The model thread may be in a call that never returns: nothing may wait for it.
         asyncio.get_running_loop().call_later(_FLUSH_SECONDS, os._exit, MODEL_FAILED)

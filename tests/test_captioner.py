@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from model.generation import Generation
 
-from model import CaptionBatch, Captioner, CaptionRequest, CaptionResult, GenerationOptions, TextError, Word
+from model import Captioner, CaptionRequest, Checkpoint, DevicePolicy, CaptionResult, GenerationOptions, TextError, Word
+from tests.helpers import watched
 
 
 def test_a_caption_joins_text_words_and_figures(tiny_captioner, views):
@@ -130,48 +130,73 @@ def test_a_captioner_is_shared_by_threads(tiny_captioner, views):
 
 
 @pytest.mark.parametrize("decoder_too", [False, True])
-def test_bfloat16_says_nearly_the_same(tiny_captioner, views, tokenizer, decoder_too, monkeypatch):
-    import copy
-
-    from model import Checkpoint, Precision
-
-    halved = Precision(torch.bfloat16, "as asked")
+def test_bfloat16_gives_nearly_the_same(tiny_captioner, views, decoder_too, monkeypatch):
     if decoder_too:
-        monkeypatch.setattr("model.captioner.choose_decoder_precision", lambda *_: halved)
-    network = copy.deepcopy(tiny_captioner._network)
-    quick = Captioner.from_checkpoint(Checkpoint(network, tokenizer, ""), halved)
-    assert quick._network.decoder.token_embedding.weight.dtype == (torch.bfloat16 if decoder_too else torch.float32)
+        monkeypatch.setattr("model.device._LARGE_DECODER", 1)
+    checkpoint = Checkpoint(tiny_captioner.runtime, tiny_captioner.tokenizer, "")
+    other = Captioner.from_checkpoint(checkpoint, DevicePolicy(dtype=torch.bfloat16))
+    assert other.runtime.decoder.dtype == (torch.bfloat16 if decoder_too else torch.float32)
     text = "a brown dog runs"
-    for one, two in zip(tiny_captioner.explain(views, [[text]] * 3), quick.explain(views, [[text]] * 3), strict=True):
-        for word, other in zip(one.captions[0].words, two.captions[0].words, strict=True):
-            assert word.log_probability == pytest.approx(other.log_probability, abs=0.15)  # the random weights are large
-            torch.testing.assert_close(word.map.values, other.map.values, atol=4e-2, rtol=0)
+    for one, two in zip(tiny_captioner.explain(views, [[text]] * 3), other.explain(views, [[text]] * 3), strict=True):
+        for word, known in zip(one.captions[0].words, two.captions[0].words, strict=True):
+            assert word.log_probability == pytest.approx(known.log_probability, abs=0.15)  # the random weights are large
+            torch.testing.assert_close(word.map.values, known.map.values, atol=4e-2, rtol=0)
 
 
-def test_pictures_that_could_not_begin_leave_a_batch_as_it_was(tiny_captioner, views, monkeypatch):
-    batch = CaptionBatch(tiny_captioner)
-    batch.add(["before"], [CaptionRequest(view=views[0], options=GenerationOptions())])
-    wanted = [
+def test_a_captioner_leaves_the_network_of_its_checkpoint_as_it_was(tiny_captioner, views):
+    checkpoint = Checkpoint(tiny_captioner.runtime, tiny_captioner.tokenizer, "")
+    before = {name: value.clone() for name, value in checkpoint.network.state_dict().items()}
+    texts = []
+    for dtype in (torch.bfloat16, torch.float32, torch.bfloat16):
+        captioner = Captioner.from_checkpoint(checkpoint, DevicePolicy(dtype=dtype))
+        texts.append([result.captions[0].text for result in captioner.caption(views)])
+    assert texts[0] == texts[2]
+    after = checkpoint.network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) and value.dtype == after[name].dtype for name, value in before.items())
+
+
+def test_a_batch_that_cannot_add_requests_stays_as_it_was(tiny_captioner, views):
+    captioner, runtime = watched(tiny_captioner)
+    batch = captioner.batch()
+    before = CaptionRequest(view=views[0], options=GenerationOptions())
+    batch.add(["before"], [before])
+    requests = [
         CaptionRequest(view=views[1], options=GenerationOptions(prompt="")),
         CaptionRequest(view=views[2], options=GenerationOptions(prompt="a brown dog")),
     ]
-    original, calls = Generation._add_equal, []
 
-    def second_fails(*given: object) -> None:
-        calls.append(given)
-        if len(calls) == 2:
-            raise MemoryError("of the second length of prompts")
-        original(*given)
+    def fail(tokens: torch.Tensor, weights: bool) -> None:
+        raise MemoryError("while the longer prompt is read")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Generation, "_add_equal", second_fails)
-        with pytest.raises(MemoryError):
-            batch.add(["one", "two"], wanted)
+    runtime.before_decode = fail
+    with pytest.raises(MemoryError):
+        batch.add(["one", "two"], requests)
     assert batch.keys == ["before"]
-    batch.add(["one", "two"], wanted)
-    while len(found := batch.step()) < 3:
+    runtime.before_decode = lambda tokens, weights: None
+    batch.add(["one", "two"], requests)
+    while len(done := batch.step()) < 3:
         pass
-    for entry, captions in zip([CaptionRequest(view=views[0], options=GenerationOptions()), *wanted], batch.pop_results(found), strict=True):
+    for entry, result in zip([before, *requests], batch.pop_results(done), strict=True):
         (alone,) = tiny_captioner.caption([entry.view], entry.options)
-        assert [caption.text for caption in captions.captions] == [caption.text for caption in alone.captions]
+        assert [caption.text for caption in result.captions] == [caption.text for caption in alone.captions]
     assert batch.num_rows == 0
+
+
+def test_a_device_without_memory_for_a_batch_captions_it_in_halves(tiny_captioner, views):
+    captioner, runtime = watched(tiny_captioner)
+
+    def exhausted(pixels: torch.Tensor) -> None:
+        if pixels.size(0) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    runtime.before_encode = exhausted
+    many = [*views, *views[:2]]
+    expected = tiny_captioner.caption(many)
+    for one, two in zip(captioner.caption(many), expected, strict=True):
+        assert one.captions[0].text == two.captions[0].text
+        assert one.captions[0].log_probability == pytest.approx(two.captions[0].log_probability, abs=1e-5)
+    assert runtime.encoded == [5, 2, 3, 1, 2]
+    runtime.before_encode = lambda pixels: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(torch.OutOfMemoryError):
+        captioner.caption(views[:1])

@@ -61,7 +61,7 @@ def test_a_converted_folder_gives_the_peers_captions_through_the_service(family,
     peer, tokenizer, processor = saved(family, tmp_path / "source")
     assert main(["convert", str(tmp_path / "source"), str(tmp_path / "ours"), "--license", "MIT"]) == 0
 
-    captioner = Captioner.load(tmp_path / "ours", "float32")
+    captioner = Captioner.load(tmp_path / "ours", dtype="float32")
     with TestClient(create_app({"converted": captioner}, Settings())) as client:
         for image in photographs():
             pixels = processor(image, return_tensors="pt")["pixel_values"]
@@ -85,7 +85,7 @@ def test_a_converted_folder_gives_the_peers_captions_through_the_service(family,
 def test_a_caption_of_somebody_else_is_explained_too(family, tmp_path):
     saved(family, tmp_path / "source")
     convert_source(tmp_path / "source", tmp_path / "ours")
-    captioner = Captioner.load(tmp_path / "ours", "float32")
+    captioner = Captioner.load(tmp_path / "ours", dtype="float32")
     view = prepare(png(next(photographs())), captioner.image_config)
     (answer,) = captioner.explain([view], [["A brown dog, isn't it?"]])
     words = answer.captions[0].words

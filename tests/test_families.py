@@ -30,7 +30,7 @@ def family(request, tmp_path):
         )
         processor.save_pretrained(tmp_path / "source")
     convert_source(tmp_path / "source", tmp_path / "ours")
-    return Captioner.load(tmp_path / "ours", "float32"), peer, processor, tmp_path / "ours"
+    return Captioner.load(tmp_path / "ours", dtype="float32"), peer, processor, tmp_path / "ours"
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def test_the_service_converts_once_and_then_needs_no_network(hub, source, monkey
     count = len(hub.downloads)
 
     monkeypatch.setattr("model.hub.convert_source", lambda *_, **__: pytest.fail("it was converted before"))
-    assert Captioner.load(f"hub:{NAME}", "float32").caption([view])[0].captions[0].text == wanted.text
+    assert Captioner.load(f"hub:{NAME}", dtype="float32").caption([view])[0].captions[0].text == wanted.text
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert checkpoint_folder(f"hub:{NAME}").is_dir()
     assert len(hub.downloads) == count

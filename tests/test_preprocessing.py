@@ -13,10 +13,10 @@ from model import Box, ConfigError, ImageConfig, prepare
 
 CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 CONFIGS = {
-    "blip": ImageConfig(height=384, width=384, exact=True, **CLIP),
-    "vit": ImageConfig(height=224, width=224, resample="bilinear", exact=True),
-    "deit": ImageConfig(height=224, width=224, crop=(256, 256), exact=True),
-    "trocr": ImageConfig(height=384, width=384, resample="bilinear", exact=True),
+    "blip": ImageConfig(height=384, width=384, full_decode=True, **CLIP),
+    "vit": ImageConfig(height=224, width=224, resample="bilinear", full_decode=True),
+    "deit": ImageConfig(height=224, width=224, resize_to=(256, 256), full_decode=True),
+    "trocr": ImageConfig(height=384, width=384, resample="bilinear", full_decode=True),
 }
 SHAPES = [(640, 480), (300, 500), (224, 224), (1000, 120), (50, 70)]
 
@@ -84,4 +84,4 @@ def test_covers_is_what_was_not_cut_away():
     assert prepare(file.getvalue(), CONFIGS["deit"]).covers == Box(32, 16, 480, 240)
     assert prepare(file.getvalue(), CONFIGS["vit"]).covers == Box(0, 0, 512, 256)
     with pytest.raises(ConfigError, match="none below 224 x 224"):
-        ImageConfig(crop=(200, 256))
+        ImageConfig(resize_to=(200, 256))

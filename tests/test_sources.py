@@ -57,7 +57,7 @@ def of_the_authors(folder):
 def test_the_authors_pth_gives_the_peers_captions_behind_their_prompt(tmp_path):
     peer = of_the_authors(tmp_path / "blip")
     convert_source(tmp_path / "blip/model_caption.pth", tmp_path / "ours", license="BSD-3-Clause")
-    captioner = Captioner.load(tmp_path / "ours", "float32")
+    captioner = Captioner.load(tmp_path / "ours", dtype="float32")
     assert captioner.config.encoder.layer_norm_eps == 1e-6
     generation = captioner.config.generation
     assert (generation.prompt, generation.num_beams) == ("a dog on", 3)

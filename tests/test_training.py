@@ -12,19 +12,18 @@ import torch
 
 import train
 from corpus import open_dataset
-from model import BOS_ID, EOS_ID, PAD_ID, CaptionNetwork, DecoderConfig, ImageConfig, load_checkpoint
+import copy
+
+from model import BOS_ID, EOS_ID, PAD_ID, CaptionNetwork, EncoderConfig, ImageConfig, ModelConfig, load_checkpoint
 from tests.conftest import tiny_config
 from training import (
     FrozenPart,
     TrainConfig,
-    TrainingSource,
-    WeightAverage,
+    TrainingData,
     build_network,
     cached_features,
-    caption_loss,
-    frozen_part,
+    choose_frozen_part,
     parse_arguments,
-    rate_factor,
     view_pixels,
 )
 
@@ -44,8 +43,8 @@ def test_the_loss_is_the_mean_over_real_targets_and_ignores_how_they_are_grouped
     by_hand = -logits.log_softmax(-1)[range(7), targets].mean()
     smoothed = 0.9 * by_hand - 0.1 * logits.log_softmax(-1).mean()
 
-    torch.testing.assert_close(caption_loss(logits, targets, 0.0), by_hand)
-    torch.testing.assert_close(caption_loss(logits, targets, 0.1), smoothed)
+    torch.testing.assert_close(train.caption_loss(logits, targets, 0.0), by_hand)
+    torch.testing.assert_close(train.caption_loss(logits, targets, 0.1), smoothed)
 
 
 def test_padding_has_no_part_in_the_loss(tiny_network, pixels):
@@ -57,7 +56,7 @@ def test_padding_has_no_part_in_the_loss(tiny_network, pixels):
         tokens = torch.tensor([row + [PAD_ID] * (longest - len(row)) for row in rows])
         targets = tokens[:, 1:]
         logits, _, _ = tiny_network.decode(tokens[:, :-1], state, only=targets != PAD_ID)
-        return caption_loss(logits, targets[targets != PAD_ID], 0.1), int((targets != PAD_ID).sum())
+        return train.caption_loss(logits, targets[targets != PAD_ID], 0.1), int((targets != PAD_ID).sum())
 
     together, count = loss_of(rows, state)
     parts = [loss_of([row], tiny_network.start(tiny_network.encode(pixels[i : i + 1]))) for i, row in enumerate(rows)]
@@ -66,7 +65,7 @@ def test_padding_has_no_part_in_the_loss(tiny_network, pixels):
 
 
 def test_the_rate_warms_up_and_falls_along_a_cosine():
-    factors = [rate_factor(step, 100, 10) for step in range(100)]
+    factors = [train.lr_factor(step, 100, 10) for step in range(100)]
     assert factors[0] == pytest.approx(0.1)
     assert factors[9] == pytest.approx(1.0)
     assert all(a >= b for a, b in itertools.pairwise(factors[9:]))
@@ -75,29 +74,27 @@ def test_the_rate_warms_up_and_falls_along_a_cosine():
 
 
 def test_the_average_follows_the_trained_weights_only(tiny_network):
-    import copy
-
     network = copy.deepcopy(tiny_network).requires_grad_(True)
     network.encoder.requires_grad_(False)
-    average = WeightAverage(network, 0.5)
+    average = copy.deepcopy(network).requires_grad_(False)
     before = network.no_image.detach().clone()
     with torch.no_grad():
         network.no_image += 1
         network.encoder.vit.pos_embed += 1
-    average.update(network, step=1000)
-    torch.testing.assert_close(average.network.no_image, before + 0.5)
-    torch.testing.assert_close(average.network.encoder.vit.pos_embed, tiny_network.encoder.vit.pos_embed)
+    train.update_average(average, network, 0.5, step=1000)
+    torch.testing.assert_close(average.no_image, before + 0.5)
+    torch.testing.assert_close(average.encoder.vit.pos_embed, tiny_network.encoder.vit.pos_embed)
 
 
 def test_the_average_carries_the_statistics_of_a_trained_stem(tokenizer):
     network = CaptionNetwork(tiny_config(tokenizer.size, stem="resnet10t", stem_strides=(8,)))
-    average = WeightAverage(network, 0.9)
+    average = copy.deepcopy(network)
     network.train()
     network.encode(torch.randn(4, 3, 24, 32))
-    average.update(network, step=5)
+    train.update_average(average, network, 0.9, step=5)
     trained = dict(network.named_buffers())
     assert any("running_mean" in name for name in trained)
-    assert all(torch.equal(value, trained[name]) for name, value in average.network.named_buffers())
+    assert all(torch.equal(value, trained[name]) for name, value in average.named_buffers())
 
 
 def test_cached_features_are_those_of_exactly_these_pictures_and_strides(tmp_path, tokenizer):
@@ -123,10 +120,10 @@ def test_cached_features_are_those_of_exactly_these_pictures_and_strides(tmp_pat
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def source(tokenizer, **options: object) -> TrainingSource:
+def source(tokenizer, **options: object) -> TrainingData:
     entries = open_dataset("scenes:20").split("train")
-    settings = {"views": 1, "most_captions": 2, "most_tokens": 200} | options
-    return TrainingSource(entries, tokenizer, ImageConfig(height=56, width=56), DecoderConfig(), None, **settings)
+    settings = {"num_views": 1, "captions_per_image": 2, "max_caption_tokens": 200} | options
+    return TrainingData(entries, tokenizer, ModelConfig(image=ImageConfig(height=56, width=56), encoder=EncoderConfig(patch_size=8)), None, **settings)
 
 
 def test_an_epoch_goes_through_every_picture_once_in_another_order(tokenizer):
@@ -141,7 +138,7 @@ def test_an_epoch_goes_through_every_picture_once_in_another_order(tokenizer):
 def test_a_batch_holds_start_text_end_and_padding(tokenizer):
     batch = source(tokenizer).batch([0, 3], random.Random(0))
     assert batch.image_of == (0, 0, 1, 1)
-    assert batch.maps[0].shape == (2, 3, 56, 56)
+    assert batch.inputs[0].shape == (2, 3, 56, 56)
     for row in batch.tokens.tolist():
         text = row[1 : row.index(EOS_ID)]
         assert row[0] == BOS_ID
@@ -150,7 +147,7 @@ def test_a_batch_holds_start_text_end_and_padding(tokenizer):
 
 
 def test_a_caption_that_is_cut_has_no_end(tokenizer):
-    batch = source(tokenizer, most_tokens=4).batch([0, 1], random.Random(0))
+    batch = source(tokenizer, max_caption_tokens=4).batch([0, 1], random.Random(0))
     assert batch.tokens.size(1) == 5
     assert EOS_ID not in batch.tokens
 
@@ -159,7 +156,7 @@ def test_the_control_gives_every_caption_another_picture(tokenizer):
     shuffled = source(tokenizer, shuffle_images=True)
     honest = source(tokenizer)
     differ = [
-        not torch.equal(shuffled.batch([i], random.Random(0)).maps[0], honest.batch([i], random.Random(0)).maps[0])
+        not torch.equal(shuffled.batch([i], random.Random(0)).inputs[0], honest.batch([i], random.Random(0)).inputs[0])
         for i in range(20)
     ]
     assert sum(differ) >= 15
@@ -169,11 +166,11 @@ def test_the_control_gives_every_caption_another_picture(tokenizer):
 def test_the_packaged_stem_is_frozen_and_pretrained():
     config = TrainConfig(data=("scenes:2",), run="x", hidden_size=24, num_heads=2, vocab_size=300)
     network, _ = build_network(config, [open_dataset("scenes:2")])
-    stem = frozen_part(network, config).module(network.encoder)
+    stem = choose_frozen_part(network, config).module(network.encoder)
     weight = stem.backbone.conv_stem.weight
     assert weight.abs().mean() > 0.05, "ImageNet weights, not the initialisation"
-    assert frozen_part(network, dataclasses.replace(config, freeze="none")).module(network.encoder) is None
-    assert frozen_part(network, dataclasses.replace(config, freeze="encoder")).module(network.encoder) is network.encoder
+    assert choose_frozen_part(network, dataclasses.replace(config, freeze="none")).module(network.encoder) is None
+    assert choose_frozen_part(network, dataclasses.replace(config, freeze="encoder")).module(network.encoder) is network.encoder
 
 
 def weights_of(folder) -> dict[str, torch.Tensor]:
@@ -185,7 +182,7 @@ def test_a_run_that_was_stopped_resumes_to_the_same_weights(tmp_path, capsys):
     assert train.main(whole) == 0
     out = capsys.readouterr().out
     assert "distinct" in out
-    assert "threads 1" in out
+    assert "1 threads" in out
 
     stopped = [*TINY, "--run", str(tmp_path / "stopped"), "--epochs", "3", "--save-steps", "2"]
 
@@ -232,7 +229,7 @@ def test_a_dry_run_of_a_stopped_run_trains_nothing_either(tmp_path, capsys):
     run = tmp_path / "run"
     assert train.main([*TINY, "--run", str(run), "--epochs", "3", "--max-steps", "2"]) == 0
     state = torch.load(run / "state.pt", weights_only=True)
-    state["progress"]["finished"] = False
+    state["progress"]["is_finished"] = False
     torch.save(state, run / "state.pt")
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     assert train.main(["--run", str(run), "--resume", "--dry-run"]) == 0
@@ -246,8 +243,8 @@ def test_a_checkpoint_can_be_trained_on(tmp_path, capsys):
     again = [*SHORT, "--run", str(tmp_path / "two"), *start, "--lr", "0"]
     assert train.main(again) == 0
     card = (tmp_path / "two/best/README.md").read_text()
-    assert "- rate: 0.0" in card
-    assert "width" not in card, "the network is not what this run's flags say"
+    assert "- lr: 0.0" in card
+    assert "hidden_size" not in card, "the network is not what this run's flags say"
     one, two = weights_of(tmp_path / "one/best"), weights_of(tmp_path / "two/best")
     assert all(torch.equal(value, two[name]) for name, value in one.items()), "a rate of 0 changes nothing"
 
@@ -258,8 +255,8 @@ def test_a_checkpoint_can_be_trained_on(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "scenes:4"], "--run FOLDER is needed"),
-        (["--run", "x"], "--data DATA is needed"),
+        (["--data", "scenes:4"], "--run FOLDER is required"),
+        (["--run", "x"], "--data DATA is required"),
         (["--run", "x", "--data", "scenes", "--batch-size", "0"], "--batch-size is 0"),
         (["--run", "x", "--data", "scenes", "--dropout", "1.5"], "--dropout is 1.5"),
         (["--run", "x", "--data", "scenes", "--stem", "", "--freeze", "stem"], "--freeze stem needs a stem"),
@@ -285,7 +282,7 @@ def test_a_run_does_not_move_into_a_folder_of_something_else(tmp_path, capsys):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/captions.json").write_text("{}")
     assert train.main([*TINY, "--run", str(tmp_path / "data")]) == 2
-    assert "holds 'captions.json', which is no run's" in capsys.readouterr().err
+    assert "contains 'captions.json', which is not a run's" in capsys.readouterr().err
     (tmp_path / "file").write_text("x")
     assert train.main([*TINY, "--run", str(tmp_path / "file/run"), "--epochs", "1", "--max-steps", "1"]) == 1
     assert "file" in capsys.readouterr().err

@@ -27,7 +27,7 @@ from model.pretrained import convert_source
 from tests.conftest import tiny_config
 from tests.test_convert import edit, photographs, png, saved
 from tests.test_hub import hub  # noqa: F401  the fixture
-from training import FrozenPart, TrainingSource, cached_features, load_state, restored_config
+from training import FrozenPart, TrainingData, cached_features, load_state, restored_config
 
 SHORT = [
     "--data", "scenes:24", "--batch-size", "8", "--epochs", "1", "--eval-images", "4", "--dtype", "float32", "--threads", "1",
@@ -46,12 +46,12 @@ def test_targets_are_told_by_length_where_padding_is_the_end_token(converted):
     checkpoint = load_checkpoint(converted)
     decoder = checkpoint.config.decoder
     entries = open_dataset("scenes:8").split("train")
-    settings = {"views": 1, "most_captions": 2, "most_tokens": 200}
-    source = TrainingSource(entries, checkpoint.tokenizer, checkpoint.config.image, decoder, None, **settings)
+    settings = {"num_views": 1, "captions_per_image": 2, "max_caption_tokens": 200}
+    source = TrainingData(entries, checkpoint.tokenizer, checkpoint.config, None, **settings)
     batch = source.batch([0, 1, 2], random.Random(0))
     known = [checkpoint.tokenizer.encode(text) for entry in entries[:3] for text in entry.captions]
-    assert len({int(row.sum()) for row in batch.real}) > 1, "captions of several lengths"
-    for row, real in zip(batch.tokens, batch.real, strict=True):
+    assert len({int(row.sum()) for row in batch.is_target}) > 1, "captions of several lengths"
+    for row, real in zip(batch.tokens, batch.is_target, strict=True):
         count = int(real.sum())
         assert real[:count].all(), "what is real comes first"
         assert row[0] == decoder.bos_token_id
@@ -69,7 +69,7 @@ def test_a_converted_checkpoint_is_trained_on_with_its_encoder_frozen(converted,
     for name, value in before.network.state_dict().items():
         same = torch.equal(value.half(), after.network.state_dict()[name].half())
         assert same == name.startswith("encoder."), f"{name}: the encoder stays, the rest learns"
-    captioner = Captioner.load(run / "last", "float32")
+    captioner = Captioner.load(run / "last", dtype="float32")
     (answer,) = captioner.caption([prepare(png(next(photographs())), captioner.image_config)])
     assert answer.grid.num_patches == 16
     assert len(list((run / "features").iterdir())) == 2, "kept once for training, once for validation"

@@ -26,7 +26,7 @@ def test_a_captioner_trained_on_a_folder_says_of_new_pictures_what_is_in_them(tm
     arguments = [*TINY[2:], "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--epochs", "30", "--lr", "4e-3"]
     assert train.main([*arguments, "--eval-epochs", "30", "--num-views", "1"]) == 0
 
-    captioner = Captioner.load(tmp_path / "run/best", "float32")
+    captioner = Captioner.load(tmp_path / "run/best", dtype="float32")
     for name, (red, green, blue) in colours.items():
         file = io.BytesIO()
         Image.new("RGB", (90, 120), (red + 5, green - 3, blue + 9)).save(file, "JPEG")

@@ -118,7 +118,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> TrainConfig:
     try:
         config = restored_config(flag_values(TrainConfig, parser.parse_args(arguments)))
     except ConfigError as error:
-        parser.error(str(error))
+        name, _, rest = str(error).partition(" ")
+        parser.error(f"{_flags([name])} {rest}" if name in TrainConfig.__dataclass_fields__ else str(error))
     if not config.run:
         parser.error("--run FOLDER is required: the folder for checkpoints")
     if not config.data and not config.resume:

@@ -1,0 +1,1 @@
+"""HTTP: connections, bodies, negotiation, security, responses, and the APIs (dialects) over one engine."""

@@ -1,0 +1,107 @@
+"""Captions and models as JSON bodies: the shapes of schemas.py, with the maps as arrays for `encode_json`."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from typing import Any
+
+from model import Captioner, CaptionResult, ImageView, PatchGrid, Word, resample_map, to_json
+from service.http.json_encoding import finite, map_values
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def result_json(
+    kind: str,
+    model: str,
+    language: str,
+    view: ImageView,
+    result: CaptionResult,
+    target: PatchGrid | None,
+    result_id: str = "",
+) -> dict[str, Any]:
+    """Return the body of a caption or an explanation; `target` is the grid that maps are resampled to."""
+    return {
+        "id": result_id or f"{'cap' if kind == 'caption' else 'exp'}_{sortable_id()}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+        "image": image_json(view),
+        "captions": [
+            {
+                "text": caption.text,
+                "language": language,
+                "finish_reason": caption.finish_reason,
+                "log_probability": finite(caption.log_probability),
+                "confidence": None,
+                "words": [word_json(word, view, result.grid, target) for word in caption.words],
+            }
+            for caption in result.captions
+        ],
+        "grid": grid_json(view, result.grid),
+        "timing": {name: round(value, 3) for name, value in result.timing.as_dict().items()},
+    }
+
+
+def image_json(view: ImageView) -> dict[str, Any]:
+    """Return the facts of the image that was sent."""
+    width, height = view.source_size
+    return {"width": width, "height": height, "format": view.format, "orientation_applied": view.orientation}
+
+
+def grid_json(view: ImageView, grid: PatchGrid) -> dict[str, Any]:
+    """Return the patches of the maps, and the part of the image that they tile."""
+    covers = view.covers
+    rounded = [round(covers.x0), round(covers.y0), round(covers.x1), round(covers.y1)]
+    return {"rows": grid.rows, "columns": grid.columns, "covers": rounded}
+
+
+def word_json(word: Word, view: ImageView, grid: PatchGrid, target: PatchGrid | None) -> dict[str, Any]:
+    """Return a word; `target` is the grid that its map is resampled to."""
+    body: dict[str, Any] = {
+        "text": word.text,
+        "start": word.start,
+        "end": word.end,
+        "log_probability": finite(word.log_probability),
+        "probability": math.exp(word.log_probability),
+        "image_reliance": None if word.image_reliance is None else finite(word.image_reliance),
+        "map": None,
+        "image_mass": None,
+        "focus": None,
+        "box": None,
+    }
+    if word.map is None:
+        return body
+    values, shape = word.map.values, grid
+    if target is not None:
+        values, shape = resample_map(values, grid, view.covers, view.source_size, target), target
+    body["map"] = {"rows": shape.rows, "columns": shape.columns, "values": map_values(values)}
+    return body | {"image_mass": word.map.image_mass, "focus": word.map.focus, "box": list(word.box or ())}
+
+
+def model_json(name: str, captioner: Captioner) -> dict[str, Any]:
+    """Return a checkpoint's entry of /v1/models."""
+    config = captioner.config
+    return {
+        "id": name,
+        "object": "model",
+        "created": config.created,
+        "owned_by": "sightline",
+        "name": name,
+        "parameters": captioner.parameters,
+        "image": {"width": config.image.width, "height": config.image.height},
+        "grid": {"rows": captioner.grid.rows, "columns": captioner.grid.columns},
+        "languages": list(config.languages),
+        "maps": {"method": config.maps.method, "head_mean": config.maps.head_mean, "pointing": config.maps.pointing},
+        "defaults": to_json(config.generation),
+        "license": config.license,
+        "card": captioner.card,
+    }
+
+
+def sortable_id() -> str:
+    """Return 26 characters that sort by time: 48 bits of milliseconds and 80 random bits, in Crockford's base 32."""
+    value = int(time.time() * 1000) << 80 | secrets.randbits(80)
+    return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))

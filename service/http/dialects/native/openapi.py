@@ -1,0 +1,159 @@
+"""The OpenAPI document of each operation: bodies, options, responses, and every error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from service.errors import ERRORS
+from service.http.body import MAX_BATCH_IMAGES
+from service.http.dialects.native.problems import MEDIA_TYPE
+from service.http.dialects.native.schemas import (
+    BatchBody,
+    CaptionOptions,
+    CaptionsBody,
+    ExplanationOptions,
+    HealthBody,
+    LoadOptions,
+    ModelBody,
+    ModelsBody,
+    ProblemBody,
+)
+from service.http.openapi import SCHEMA_REF
+
+SCHEMAS: tuple[type[BaseModel], ...] = (
+    BatchBody, CaptionOptions, CaptionsBody, ExplanationOptions, HealthBody, ModelsBody, ProblemBody,
+)  # fmt: skip
+# A gray PNG of 2 x 2 pixels, as an example.
+_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNsYGBiYAAAApIAhPd8o1gAAAAASUVORK5CYII="
+_EVERYWHERE = ("method", "internal")
+_KEYS = ("missing_key", "wrong_key", "rate_limited")
+_IMAGE_ERRORS = (
+    "empty_body", "broken_image", "broken_base64", "broken_multipart", "broken_json", "host_not_allowed",
+    "unknown_model", "not_acceptable", "slow_body", "body_too_large", "too_many_pixels", "unsupported_media_type",
+    "unsupported_image_format", "invalid_option", "overloaded", "not_ready", "deadline_exceeded", *_KEYS, *_EVERYWHERE,
+)  # fmt: skip
+
+
+def captions_operation() -> dict[str, Any]:
+    """Return FastAPI's arguments for POST /v1/captions."""
+    others = {
+        "text/plain": {"schema": {"type": "string"}, "example": "a brown dog runs on grass\n"},
+        "text/event-stream": {"schema": {"type": "string", "description": "events start, word, caption, error"}},
+        "image/png": {"schema": {"type": "string", "format": "binary", "description": "a contact sheet"}},
+        "text/html": {"schema": {"type": "string", "description": "a self-contained page"}},
+    }
+    return _operation("Caption an image", CaptionOptions, "The captions, best first", others)
+
+
+def batch_operation() -> dict[str, Any]:
+    """Return FastAPI's arguments for POST /v1/captions/batch."""
+    operation = _operation("Caption several images", CaptionOptions, "Captions or problems, in order", {}, BatchBody)
+    content = operation["openapi_extra"]["requestBody"]["content"]
+    for name in [name for name in content if name not in ("multipart/form-data", "application/json")]:
+        del content[name]
+    form, document = content["multipart/form-data"]["schema"], content["application/json"]["schema"]
+    form["properties"] = {
+        **form["properties"],
+        "image": {"type": "array", "maxItems": MAX_BATCH_IMAGES, "items": form["properties"]["image"]},
+    }
+    images = {"type": "array", "minItems": 1, "maxItems": MAX_BATCH_IMAGES, "items": document["properties"]["image"]}
+    properties = {name: value for name, value in document["properties"].items() if name not in ("image", "url")}
+    document |= {"required": ["images"], "properties": {"images": images, **properties}}
+    return operation
+
+
+def explanations_operation() -> dict[str, Any]:
+    """Return FastAPI's arguments for POST /v1/explanations."""
+    return _operation("Explain a caption that was written elsewhere", ExplanationOptions, "The caption with its maps", {})
+
+
+def load_operation() -> dict[str, Any]:
+    """Return FastAPI's arguments for POST /v1/models/{name}/load."""
+    codes = (*_KEYS, "unknown_model", "broken_json", "slow_body", "body_too_large", "invalid_option")
+    operation = _simple("Replace a checkpoint without losing a request", ModelBody, *codes, "overloaded")
+    body = {"required": True, "content": {"application/json": {"schema": LoadOptions.model_json_schema()}}}
+    return operation | {"openapi_extra": {"requestBody": body}}
+
+
+def _operation(
+    summary: str, options: type[BaseModel], description: str, others: dict[str, Any], body: type[BaseModel] = CaptionsBody
+) -> dict[str, Any]:
+    content = {"application/json": _schema(body), **others}
+    return {
+        "summary": summary,
+        "responses": {200: {"description": description, "content": content}, **_problems(*_IMAGE_ERRORS)},
+        "openapi_extra": {"parameters": _parameters(options), "requestBody": _request_body(options)},
+    }
+
+
+def _parameters(options: type[BaseModel]) -> list[dict[str, Any]]:
+    """Return the options as query parameters, for raw bytes; a form or JSON body has its own.
+
+    Without their defaults: a generated client would send those in the query with every body.
+    """
+    properties: dict[str, Any] = options.model_json_schema()["properties"]
+    schemas = {name: {key: value for key, value in schema.items() if key != "default"} for name, schema in properties.items()}
+    return [
+        {"name": name, "in": "query", "required": False, "schema": schema, "description": schema.get("description", "")}
+        for name, schema in schemas.items()
+    ]
+
+
+def _request_body(options: type[BaseModel]) -> dict[str, Any]:
+    schema = options.model_json_schema()
+    required = schema.get("required", [])
+    binary = {"type": "string", "format": "binary"}
+    form = {"type": "object", "required": ["image", *required], "properties": {"image": binary, **schema["properties"]}}
+    text = {"type": "string", "description": "base64, or a data: URL", "examples": [_PIXEL]}
+    url = "https, instead of image, if the service's settings allow the host"
+    document = {
+        "type": "object",
+        **({"required": required} if required else {}),
+        "properties": {"image": text, "url": {"type": "string", "description": url}, **schema["properties"]},
+        "additionalProperties": False,
+    }
+    raw = {name: {"schema": binary} for name in ("image/jpeg", "image/png", "image/webp", "application/octet-stream")}
+    return {
+        "required": True,
+        "content": {**raw, "multipart/form-data": {"schema": form}, "application/json": {"schema": document}},
+    }
+
+
+def _problems(*codes: str) -> dict[int | str, dict[str, Any]]:
+    by_status: dict[int, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(ERRORS[code].status, []).append(code)
+    return {
+        status: {"description": " · ".join(names), "content": {MEDIA_TYPE: _schema(ProblemBody)}}
+        for status, names in by_status.items()
+    }
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return {"schema": {"$ref": SCHEMA_REF.format(model=model.__name__)}}
+
+
+def _simple(summary: str, model: type[BaseModel], *codes: str) -> dict[str, Any]:
+    response = {"description": summary, "content": {"application/json": _schema(model)}}
+    return {"summary": summary, "responses": {200: response, **_problems(*codes, *_EVERYWHERE)}}
+
+
+LIVE = _simple("Whether the process is alive", HealthBody, "not_ready")
+READY = _simple("Whether requests are accepted", HealthBody, "not_ready", "draining")
+MODELS = _simple("The checkpoints that are served", ModelsBody)
+METRICS: dict[str, Any] = {
+    "summary": "Metrics for Prometheus",
+    "responses": {
+        200: {"description": "Metrics in Prometheus' text format", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        **_problems(*_EVERYWHERE),
+    },
+}
+PROBLEM_PAGE: dict[str, Any] = {
+    "summary": "The explanation of an error code",
+    "responses": {
+        200: {"description": "The explanation", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        **_problems("unknown_path", *_EVERYWHERE),
+    },
+}

@@ -1,0 +1,83 @@
+"""What a request of the native API says, checked and resolved: the engine's terms from here on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from model import Captioner, CaptionRequest, ConfigError, GenerationOptions, ImageView
+from service.errors import ServiceError, option_error
+from service.http.body import RequestBody
+from service.http.dialects.native.schemas import (
+    MAX_CAPTION_WORDS,
+    CaptionOptions,
+    ExplanationOptions,
+    MapOptions,
+    generation_options,
+    parse_options,
+)
+from service.runtime import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRequest:
+    """A request for captions, or for the explanation of `text`."""
+
+    id: str
+    images: list[bytes | str | ServiceError]  # bytes, URL, or the error with one image of a batch
+    model: str
+    captioner: Captioner
+    language: str
+    options: MapOptions
+    generation: GenerationOptions | None  # None: an explanation
+    text: str
+    is_json: bool  # whether the options are in a JSON body
+
+    def caption_request(self, view: ImageView, *, text_only: bool = False) -> CaptionRequest:
+        """Return the request of one image for the model; a response of text alone needs no maps."""
+        return CaptionRequest(
+            view=view,
+            options=self.generation,
+            texts=(self.text,) if self.generation is None else (),
+            maps="none" if text_only else self.options.maps,
+            reliance=self.options.reliance and not text_only,
+            language=self.language,
+        )
+
+
+def parse_captions(engine: Engine, request: Request, body: RequestBody) -> ParsedRequest:
+    """Parse a request for captions. Raises ServiceError."""
+    request.scope["state"]["options_are_json"] = body.is_json
+    options = parse_options(CaptionOptions, body.options, is_json=body.is_json)
+    model, captioner = engine.captioner(options.model)
+    generation = generation_options(options, captioner.config.generation)
+    return _parsed(request, body, model, captioner, options, generation, "")
+
+
+def parse_explanation(engine: Engine, request: Request, body: RequestBody) -> ParsedRequest:
+    """Parse a request for an explanation. Raises ServiceError."""
+    request.scope["state"]["options_are_json"] = body.is_json
+    options = parse_options(ExplanationOptions, body.options, is_json=body.is_json)
+    model, captioner = engine.captioner(options.model)
+    if (num_words := captioner.count_words(options.caption)) > MAX_CAPTION_WORDS:
+        detail = f"caption has {num_words} words; at most {MAX_CAPTION_WORDS} can be explained: send a shorter one"
+        raise option_error("caption", detail)
+    return _parsed(request, body, model, captioner, options, None, options.caption)
+
+
+def _parsed(
+    request: Request,
+    body: RequestBody,
+    model: str,
+    captioner: Captioner,
+    options: MapOptions,
+    generation: GenerationOptions | None,
+    text: str,
+) -> ParsedRequest:
+    try:
+        language = captioner.language(options.language or "")
+    except ConfigError as error:
+        raise option_error("language", str(error)) from error
+    request_id = request.scope["state"]["request_id"]
+    return ParsedRequest(request_id, body.images, model, captioner, language, options, generation, text, body.is_json)

@@ -1,0 +1,224 @@
+"""The schemas of the native API: options of requests, derived from their declarations, and the bodies of responses."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import reprlib
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from model import MAP_METHODS, ConfigError, GenerationOptions, PatchGrid, fields_of
+from service.errors import OptionError, ServiceError, option_error
+
+MAX_CAPTION_WORDS = 60
+MAX_MAP_VALUES = 4_000_000  # of a response's maps together: some 50 MB of JSON, a few seconds of one thread
+
+_MAP_SIZE = re.compile(r"^(\d{1,3})x(\d{1,3})$")
+_MAX_MAP_EDGE = 512
+_MAX_TEXT = 1000  # characters of a text option
+_MAP_HELP = "; ".join(["none", *(f"{name}: {method.help}" for name, method in MAP_METHODS.items())])
+MapName = Literal["none", *MAP_METHODS]  # type: ignore[valid-type]  # the registry's names
+
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
+
+
+class MapOptions(BaseModel):
+    """The options of captions and explanations."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    model: str | None = Field(None, description="a name from /v1/models; default: the first checkpoint")
+    language: str | None = Field(None, description="one of the checkpoint's languages, BCP 47; default: its first")
+    maps: MapName | None = Field(None, description=f"map of each word; default: the checkpoint's method. {_MAP_HELP}")
+    map_size: str = Field("grid", description="`grid` or WxH up to 512x512", pattern=r"^(grid|\d{1,3}x\d{1,3})$")
+    reliance: bool = Field(True, description="image_reliance of each word; false: it is null")
+
+    def target_grid(self) -> PatchGrid | None:
+        """Return the grid that maps are resampled to, None for the patch grid itself."""
+        match = _MAP_SIZE.match(self.map_size)
+        return PatchGrid(int(match[2]), int(match[1])) if match else None
+
+
+def _caption_options() -> type[MapOptions]:
+    """Return MapOptions with a field for each declared option of GenerationOptions; None is the checkpoint's default."""
+    fields: dict[str, Any] = {
+        info.name: (
+            info.hint | None,
+            Field(
+                None,
+                ge=info.minimum,
+                le=info.maximum,
+                max_length=_MAX_TEXT if info.hint is str else None,
+                description=f"{info.help} ({info.unit})" if info.unit else info.help,
+            ),
+        )
+        for info in fields_of(GenerationOptions)
+    }
+    doc = "The options of POST /v1/captions; one that is missing takes the checkpoint's default."
+    return create_model("CaptionOptions", __base__=MapOptions, __doc__=doc, **fields)
+
+
+CaptionOptions: type[MapOptions] = _caption_options()
+
+
+class ExplanationOptions(MapOptions):
+    """The options of POST /v1/explanations."""
+
+    caption: str = Field(min_length=1, max_length=4000, description="the caption to explain, up to 60 words")
+
+
+class LoadOptions(BaseModel):
+    """The body of POST /v1/models/{name}/load."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    checkpoint: str = Field(min_length=1, max_length=1000, description="a folder of the service's machine, or hub:ID[@REVISION]")
+
+
+def generation_options(options: MapOptions, defaults: GenerationOptions) -> GenerationOptions:
+    """Return the checkpoint's defaults with the request's options. Raises ServiceError if options exclude each other."""
+    names = {info.name for info in fields_of(GenerationOptions)}
+    values = {name: value for name, value in options.model_dump(include=names).items() if value is not None}
+    try:
+        return dataclasses.replace(defaults, **values)
+    except ConfigError as error:  # it begins with the name of the field
+        raise option_error(str(error).partition(" ")[0], str(error)) from error
+
+
+def parse_options(kind: type[OptionsT], values: dict[str, Any], *, is_json: bool) -> OptionsT:
+    """Check options from JSON (typed strictly) or from query and form (all of them text). Raises ServiceError."""
+    try:
+        options = kind.model_validate(values, strict=is_json)
+    except ValidationError as error:
+        errors = [_option_error(kind, entry) for entry in error.errors()]
+        raise ServiceError("invalid_option", "; ".join(entry.detail for entry in errors), errors) from error
+    target = options.target_grid() if isinstance(options, MapOptions) else None
+    if target is not None and not (1 <= target.rows <= _MAX_MAP_EDGE and 1 <= target.columns <= _MAX_MAP_EDGE):
+        detail = f"map_size is {values['map_size']!r}; it must be `grid` or between 1x1 and 512x512"
+        raise option_error("map_size", detail)
+    return options
+
+
+def _option_error(kind: type[BaseModel], entry: Any) -> OptionError:
+    name = str(entry["loc"][0])[:80] if entry["loc"] else ""
+    if entry["type"] == "extra_forbidden":
+        known = ", ".join(sorted(kind.model_fields))
+        return OptionError(name, f"there is no option {name!r}; the options are {known}")
+    if entry["type"] == "missing":
+        return OptionError(name, f"{name} is missing; {kind.model_fields[name].description}")
+    received = reprlib.repr(entry["input"])
+    return OptionError(name, f"{name} is {received[:80]}; {entry['msg'][0].lower()}{entry['msg'][1:]}")
+
+
+class ImageInfo(BaseModel):
+    width: int
+    height: int
+    format: str
+    orientation_applied: int = Field(description="EXIF orientation, 1 to 8; width and height are upright")
+
+
+class MapBody(BaseModel):
+    rows: int
+    columns: int
+    values: list[float] = Field(description="row-major, >= 0, sum 1")
+
+
+class WordBody(BaseModel):
+    text: str
+    start: int = Field(description="text[start:end] of the caption is the word, in Unicode code points")
+    end: int
+    log_probability: float = Field(description="nats, of the word given the words before it and the image")
+    probability: float
+    image_reliance: float | None = Field(description="nats lost if the image is replaced by none")
+    map: MapBody | None
+    image_mass: float | None = Field(description="share of the attention on the image's patches; null for other methods")
+    focus: float | None = Field(description="1 - entropy / ln(cells)")
+    box: list[int] | None = Field(description="[x0, y0, x1, y1) around the map's peak, pixels of the upright image")
+
+
+class CaptionBody(BaseModel):
+    text: str
+    language: str
+    finish_reason: Literal["stop", "length"]
+    log_probability: float
+    confidence: float | None
+    words: list[WordBody]
+
+
+class GridBody(BaseModel):
+    rows: int
+    columns: int
+    covers: list[int] = Field(description="what the patches tile, pixels of the upright image")
+
+
+class TimingBody(BaseModel):
+    decode_image_ms: float
+    queue_ms: float
+    encode_ms: float
+    decode_ms: float
+    maps_ms: float
+
+
+class CaptionsBody(BaseModel):
+    """The response of POST /v1/captions and POST /v1/explanations."""
+
+    id: str
+    object: Literal["caption", "explanation"]
+    created: int
+    model: str
+    image: ImageInfo
+    captions: list[CaptionBody]
+    grid: GridBody
+    timing: TimingBody
+
+
+class ModelBody(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    name: str
+    parameters: int
+    image: dict[str, int]
+    grid: dict[str, int]
+    languages: list[str]
+    maps: dict[str, Any] = Field(description="method and its measured pointing score")
+    defaults: dict[str, Any] = Field(description="the options' defaults")
+    license: str
+    card: str
+
+
+class ModelsBody(BaseModel):
+    object: Literal["list"]
+    data: list[ModelBody]
+
+
+class OptionProblemBody(BaseModel):
+    parameter: str | None = None
+    pointer: str | None = None
+    detail: str
+
+
+class ProblemBody(BaseModel):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: list[OptionProblemBody] | None = None
+
+
+class BatchBody(BaseModel):
+    """The response of POST /v1/captions/batch."""
+
+    object: Literal["list"]
+    data: list[CaptionsBody | ProblemBody] = Field(description="in the order of the images")
+
+
+class HealthBody(BaseModel):
+    status: str

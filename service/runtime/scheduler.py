@@ -1,0 +1,297 @@
+"""The model thread: continuous batching of all requests, and what happens when a call of the network fails.
+
+One thread owns every network. Requests wait in groups, one image of each group in turn, so that a batch of 64 does not keep
+single callers waiting. Rows of all options step together; while rows run, few images are encoded between two steps, and while
+images wait, finished captions are scored together. A call that fails is repeated with half of its images, down to one, so that
+one image's failure, or a lack of device memory, costs only what causes it. No HTTP here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+
+from model import CaptionBatch, Captioner, CaptionRequest, CaptionResult, Word, is_out_of_memory, release_memory
+from service.metrics import Metrics
+from service.runtime.rate import Rate
+
+_SCORE_TOGETHER = 4  # captions, while images wait: docs/decisions.md
+_LOG = logging.getLogger(__name__)
+
+
+class Unserved(Exception):
+    """The model thread has failed or is stopping: this work is not done."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerLimits:
+    """How much the model thread computes at once."""
+
+    max_rows: int  # rows that step together, over all checkpoints
+    encode_batch_size: int  # images per encoder call while rows run: they wait for it
+    encode_batch_size_idle: int = 8  # and while no row runs
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One image from the queue to its captions. Cancelling `future` is how a client leaves."""
+
+    captioner: Captioner
+    request: CaptionRequest
+    group: Hashable  # of the images of one HTTP request
+    queued: float = field(default_factory=time.perf_counter)
+    queue_ms: float = 0.0
+    future: Future[CaptionResult] = field(default_factory=Future)
+    on_words: Callable[[tuple[Word, ...]], None] | None = None  # called in the model thread with words that became final
+
+    def finish(self, result: CaptionResult) -> None:
+        if not self.future.cancelled():
+            with contextlib.suppress(InvalidStateError):  # it was cancelled in between
+                self.future.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.future.cancelled():
+            with contextlib.suppress(InvalidStateError):
+                self.future.set_exception(error)
+
+
+@dataclass(slots=True)
+class _Active:
+    """The images of one captioner that are being captioned."""
+
+    batch: CaptionBatch
+    jobs: list[Job] = field(default_factory=list)
+
+
+class Scheduler:
+    """Owns the model thread; `submit` may be called from any thread."""
+
+    def __init__(self, limits: SchedulerLimits, metrics: Metrics | None = None) -> None:
+        self._limits = limits
+        self._metrics = metrics or Metrics()
+        self._queue: OrderedDict[Hashable, deque[Job]] = OrderedDict()  # by group
+        self._active: dict[Captioner, _Active] = {}  # captioners that have images
+        self._unanswered: set[Future[CaptionResult]] = set()
+        self._wake = threading.Condition()
+        self._is_stopping = False
+        self._error: BaseException | None = None
+        self._last_progress = time.monotonic()
+        self._is_busy = False
+        self.rate = Rate()
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, *jobs: Job) -> None:
+        """Queue images. Raises Unserved if the thread has ended or is ending."""
+        with self._wake:
+            if self._error is not None or self._is_stopping:
+                raise Unserved("the model thread has ended")
+            for job in jobs:
+                self._unanswered.add(job.future)
+                self._queue.setdefault(job.group, deque()).append(job)
+            self._wake.notify()
+        for job in jobs:  # the callback must not refer to the job: it would keep itself, its image and its network alive
+            job.future.add_done_callback(self._unanswered.discard)
+
+    def stop(self) -> None:
+        """Finish what is queued, then end the thread."""
+        with self._wake:
+            self._is_stopping = True
+            self._wake.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the thread, None while it lives."""
+        return self._error
+
+    @property
+    def num_waiting(self) -> int:
+        """Images in the queue."""
+        with self._wake:
+            return sum(len(jobs) for jobs in self._queue.values())
+
+    @property
+    def num_active(self) -> int:
+        """Images that are being captioned."""
+        return sum(len(active.jobs) for active in list(self._active.values()))
+
+    @property
+    def num_unanswered(self) -> int:
+        return len(self._unanswered)
+
+    def seconds_since_progress(self) -> float:
+        """Return how long the thread has been in one call of the network; 0 while it is idle."""
+        return time.monotonic() - self._last_progress if self._is_busy else 0.0
+
+    def fail_all(self, error: BaseException) -> None:
+        """Fail everything queued or active: the thread hangs, or has died."""
+        with self._wake:
+            self._error = self._error or error
+            self._queue.clear()
+        for future in list(self._unanswered):
+            with contextlib.suppress(InvalidStateError):  # it was answered or cancelled in between
+                future.set_exception(Unserved(str(error)))
+
+    def _run(self) -> None:
+        try:
+            while self._wait_for_work():
+                started = time.perf_counter()
+                self._drop_cancelled()
+                self._admit()
+                finished = sum(self._step(captioner) for captioner in list(self._active))
+                # A captioner without images may have been replaced by another: its memory is released.
+                self._active = {captioner: active for captioner, active in self._active.items() if active.jobs}
+                self.rate.add(finished, time.perf_counter() - started)
+        except BaseException as error:
+            _LOG.critical("the model thread has failed", exc_info=error)
+            self.fail_all(error)
+        finally:
+            self._is_busy = False
+
+    def _wait_for_work(self) -> bool:
+        """Wait until there is work; returns False when the thread is to end."""
+        with self._wake:
+            while not self._queue and not self.num_active:
+                if self._is_stopping:
+                    return False
+                self._is_busy = False
+                self._wake.wait()
+            self._last_progress, self._is_busy = time.monotonic(), True
+            return self._error is None
+
+    def _drop_cancelled(self) -> None:
+        """Remove cancelled jobs, queued or active: their rows are gone before the next step."""
+        with self._wake:
+            for group, jobs in list(self._queue.items()):
+                kept = deque(job for job in jobs if not job.future.cancelled())
+                if kept:
+                    self._queue[group] = kept
+                else:
+                    del self._queue[group]
+        for active in self._active.values():
+            for job in [job for job in active.jobs if job.future.cancelled()]:
+                active.batch.remove(job)
+                active.jobs.remove(job)
+
+    def _admit(self) -> None:
+        """Encode the next images of the groups in turn, as many as there are free rows for.
+
+        While most rows run and more images wait than there is room for, they wait until a full encoder call fits: one of two
+        images costs little more than one of one.
+        """
+        rows = sum(active.batch.num_rows for active in self._active.values())
+        count = self._limits.encode_batch_size if rows else self._limits.encode_batch_size_idle
+        with self._wake:
+            candidates = self._next(count)
+            free = self._limits.max_rows - rows
+            admitted: list[Job] = []
+            for job in candidates:
+                needed = max(1, job.request.num_rows)
+                if needed > free and (rows or admitted):
+                    break
+                admitted.append(job)
+                free -= needed
+            if 2 * rows > self._limits.max_rows and len(admitted) < len(candidates):
+                return
+            for job in admitted:
+                self._queue[job.group].popleft()
+                self._queue.move_to_end(job.group)
+                if not self._queue[job.group]:
+                    del self._queue[job.group]
+        by_captioner: dict[Captioner, list[Job]] = {}
+        now = time.perf_counter()
+        for job in admitted:
+            job.queue_ms = 1e3 * (now - job.queued)
+            self._metrics.queue_seconds.observe(now - job.queued)
+            by_captioner.setdefault(job.captioner, []).append(job)
+        for captioner, jobs in by_captioner.items():
+            self._encode(captioner, jobs)
+
+    def _next(self, count: int) -> list[Job]:
+        """Return the jobs whose turn is next: one of each group, then the second of each, and so on."""
+        jobs: list[Job] = []
+        depth = 0
+        while len(jobs) < count and any(len(group) > depth for group in self._queue.values()):
+            jobs += [group[depth] for group in self._queue.values() if len(group) > depth]
+            depth += 1
+        return jobs[:count]
+
+    def _encode(self, captioner: Captioner, jobs: list[Job]) -> None:
+        """Encode images together; if that fails, as two halves: a failure belongs to one image."""
+        if captioner not in self._active:
+            self._active[captioner] = _Active(captioner.batch())
+        active = self._active[captioner]
+        try:
+            with self._metrics.encode_seconds.time():
+                active.batch.add(jobs, [job.request for job in jobs])
+            active.jobs.extend(jobs)
+        except Exception as error:
+            self._release_memory(captioner, error)
+            if len(jobs) == 1:
+                jobs[0].fail(error)
+                return
+            half = len(jobs) // 2
+            for part in (jobs[:half], jobs[half:]):
+                self._encode(captioner, part)
+        self._last_progress = time.monotonic()
+
+    def _step(self, captioner: Captioner) -> int:
+        """Decode the next token of every row of a captioner; returns the number of finished images."""
+        active = self._active[captioner]
+        batch, finished = active.batch, list[tuple[Job, CaptionResult]]()
+        if not active.jobs:
+            return 0
+        try:
+            self._metrics.batch_rows.observe(batch.num_rows)
+            with self._metrics.step_seconds.time():
+                decoded = [job for job in batch.step() if isinstance(job, Job)]
+            self._last_progress = time.monotonic()
+            for job in active.jobs:
+                if job.on_words is not None and (words := batch.new_words(job)):
+                    job.on_words(words)
+            if len(decoded) >= _SCORE_TOGETHER or not batch.num_rows or not self._queue:
+                scored = decoded[:_SCORE_TOGETHER]
+                finished = list(zip(scored, batch.pop_results(scored), strict=True))
+        except Exception as error:
+            _LOG.error("a step failed; its %d images are retried one by one", len(active.jobs), exc_info=error)
+            self._release_memory(captioner, error)
+            return self._retry(captioner)
+        for job, result in finished:
+            active.jobs.remove(job)
+            job.finish(result)
+            self._metrics.words.inc(sum(len(caption.words) for caption in result.captions))
+        self._last_progress = time.monotonic()
+        return len(finished)
+
+    def _retry(self, captioner: Captioner) -> int:
+        """Caption the images of a failed step one by one, each from its start."""
+        jobs, self._active[captioner] = self._active[captioner].jobs, _Active(captioner.batch())
+        for job in jobs:
+            if job.future.cancelled():
+                continue
+            batch = captioner.batch()
+            try:
+                batch.add([job], [job.request])
+                while not (decoded := batch.step()):
+                    self._last_progress = time.monotonic()
+                job.finish(batch.pop_results(decoded)[0])
+            except Exception as error:
+                self._release_memory(captioner, error)
+                job.fail(error)
+            self._last_progress = time.monotonic()
+        return len(jobs)
+
+    def _release_memory(self, captioner: Captioner, error: Exception) -> None:
+        if is_out_of_memory(error):
+            _LOG.warning("the device has no memory left: %s", error)
+            release_memory(captioner.runtime.device)
