@@ -93,7 +93,7 @@ IMAGE = ("a.jpg", b"\xff\xd8\xff")
 CASES = {
     "coco": [
         (write(TRAIN, b""), rf"{TRAIN} is not JSON"),
-        (truncate(TRAIN), rf"{TRAIN} is not JSON .*cut off"),
+        (truncate(TRAIN), rf"{TRAIN} is not JSON .*truncated"),
         (write(TRAIN, b"[1]"), rf"{TRAIN} is not a COCO captions file: it needs a list 'images' and has list"),
         (write(TRAIN, b'{"images": []}'), rf"{TRAIN} is not a COCO captions file: it needs a list 'annotations'"),
         (write(TRAIN, b'\xff{"images": []}'), rf"{TRAIN} is not JSON .*utf-8"),
@@ -109,14 +109,14 @@ CASES = {
     ],
     "karpathy": [
         (write(SPLIT_FILE, b""), r"dataset.json is not JSON"),
-        (truncate("dataset.json"), r"dataset.json is not JSON .*cut off"),
+        (truncate("dataset.json"), r"dataset.json is not JSON .*truncated"),
         (write(SPLIT_FILE, b'"x"'), r"dataset.json is not a Karpathy split file: it needs a list 'images' and has str"),
         (write(SPLIT_FILE, b'{"images": {}}'), r"it needs a list 'images' and has \['images'\]"),
         (edit_json(SPLIT_FILE, lambda d: d["images"].__setitem__(2, [])), r"dataset.json: images\[2\] has no 'filename'"),
         (edit_json(SPLIT_FILE, lambda d: d["images"][1].pop("split")), r"dataset.json: images\[1\] has no 'split'"),
         (edit_json(SPLIT_FILE, lambda d: d["images"][0].update(sentences="x")), r"images\[0\]: 'sentences' is 'x'"),
         (edit_json(SPLIT_FILE, lambda d: d["images"][0]["sentences"][1].pop("raw")), r"images\[0\].*no 'raw'"),
-        (edit_json(SPLIT_FILE, lambda d: d["images"][0]["sentences"][0].update(raw="\ud800")), "a caption has an unpaired surrogate"),
+        (edit_json(SPLIT_FILE, lambda d: d["images"][0]["sentences"][0].update(raw="\ud800")), "unpaired surrogate"),
         (remove("images/2.jpg"), r"dataset.json: images\[1\]: the image '2.jpg' is not in"),
         (edit_json(SPLIT_FILE, lambda d: d["images"].append({**d["images"][0], "split": "test"})), "'train' and 'test'"),
         (edit_json(SPLIT_FILE, lambda d: d["images"].append(d["images"][0])), r"image '1' occurs twice"),
@@ -132,7 +132,7 @@ CASES = {
         (edit("captions.csv", b"a cat", b"a \xff cat"), r"captions.csv, line 4 is not UTF-8"),
         (edit("captions.csv", b"images/2.jpg", b""), r"captions.csv, line 4 has no image"),
         (remove("images/2.jpg"), r"captions.csv, line 4: the image 'images/2.jpg' is not in"),
-        (edit("captions.csv", b"two,,train", b"two,,val"), r"line 3: '1' is in 'val', but .*captions.csv, line 2 has it in 'train'"),
+        (edit("captions.csv", b"two,,train", b"two,,val"), r"3: '1' is in 'val', but .*captions.csv, line 2 has it in 'train'"),
         (edit("captions.csv", b"a cat", b"x" * 10_000_001), r"captions.csv, line 4: field larger than"),
     ],
     "jsonl": [
