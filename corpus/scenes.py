@@ -203,8 +203,8 @@ def _visible_masks(masks: list[Mask]) -> list[Mask] | None:
     return visible_masks[::-1]
 
 
-def _mask(outline: Image.Image) -> Mask:
-    small = outline.resize((SIDE, SIDE), Image.Resampling.BOX)
+def _mask(image: Image.Image) -> Mask:
+    small = image.resize((SIDE, SIDE), Image.Resampling.BOX)
     return np.asarray(small) >= 128
 
 

@@ -123,13 +123,8 @@ def test_a_conversion_reports_the_features_that_it_loses(kind, all_features, tmp
 
 
 def test_the_docs_list_the_features_of_each_format():
-    lines = (
-        (Path(__file__).parent.parent / "docs/data.md")
-        .read_text(encoding="utf-8")
-        .split("## Conversions")[1]
-        .split("## ")[0]
-        .splitlines()
-    )
+    text = (Path(__file__).parent.parent / "docs/data.md").read_text(encoding="utf-8")
+    lines = text.split("## Conversions")[1].split("## ")[0].splitlines()
     columns = (ANY_SPLIT, LANGUAGES, BOXES, NO_CAPTIONS, LINE_BREAKS, EMPTY_CAPTIONS)
     header, _, *rows = [line for line in lines if line.startswith("|")]
     assert tuple(cell.strip() for cell in header.split("|")[2:8]) == columns
@@ -188,16 +183,16 @@ def test_columns_of_tables_are_recognized_or_named(tmp_path):
     assert [example.references for example in stream_data(tmp_path / "results.csv")][1] == ("A cat",)
     with (tmp_path / "own.tsv").open("w", newline="") as file:
         csv.writer(file, delimiter="\t").writerows(
-            [("photo", "title", "where"), ("1.jpg", 'a "big", dog', "val"), ("1.jpg", "2", "val")]
+            [("img", "title", "part"), ("1.jpg", 'a "big", dog', "val"), ("1.jpg", "2", "val")]
         )
-    with pytest.raises(DataError, match="no column for image files; it has 'photo', 'title', 'where'"):
+    with pytest.raises(DataError, match="no column for image files; it has 'img', 'title', 'part'"):
         read_data(tmp_path / "own.tsv")
-    (example,) = read_data(f"csv:{tmp_path}/own.tsv?image=photo&caption=title&split=where")
+    (example,) = read_data(f"csv:{tmp_path}/own.tsv?image=img&caption=title&split=part")
     assert (example.references, example.split) == (('a "big", dog', "2"), "val")
     with pytest.raises(DataError, match="has no column 'pic'"):
         read_data(f"csv:{tmp_path}/own.tsv?image=pic")
     with pytest.raises(DataError, match="'color' is not a field of records"):
-        read_data(f"csv:{tmp_path}/own.tsv?color=photo")
+        read_data(f"csv:{tmp_path}/own.tsv?color=img")
 
 
 def test_lists_of_records_with_one_caption_each_are_joined(tmp_path):
@@ -259,20 +254,9 @@ def test_texts_next_to_images_are_read(tmp_path):
 def test_the_output_of_img2dataset_is_read(tmp_path):
     with webdataset.ShardWriter(str(tmp_path / "%05d.tar"), maxcount=2, verbose=0) as writer:
         for number in range(3):
-            record = {
-                "caption": f"a dog {number}",
-                "url": "https://example.org",
-                "key": f"{number:09d}",
-                "status": "success",
-                "sha256": "",
-            }
-            sample = {
-                "__key__": f"{number:09d}",
-                "jpg": b"\xff\xd8\xff" + bytes([number]),
-                "txt": f"a dog {number}",
-                "json": record,
-            }
-            writer.write(sample)
+            key, text = f"{number:09d}", f"a dog {number}"
+            record = {"caption": text, "url": "https://example.org", "key": key, "status": "success", "sha256": ""}
+            writer.write({"__key__": key, "jpg": b"\xff\xd8\xff" + bytes([number]), "txt": text, "json": record})
     (tmp_path / "00000_stats.json").write_text("{}")
     for data in (tmp_path, f"{tmp_path}/{{00000..00001}}.tar"):
         examples = list(stream_data(data))

@@ -260,12 +260,12 @@ def test_an_invalid_coco_box_is_an_error_that_keeps_the_captions(tmp_path, box):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("{}/t.csv?image=photo", "names columns but no format; write csv:"),
+        ("{}/t.csv?image=img", "names columns but no format; write csv:"),
         ("zip:{}", "'zip' is not a format of files; use one of shards, "),
     ],
 )
 def test_a_missing_or_unknown_format_is_an_error(tmp_path, data, message):
-    (tmp_path / "t.csv").write_text("photo,caption\n")
+    (tmp_path / "t.csv").write_text("img,caption\n")
     with pytest.raises(DataError, match=re.escape(message)):
         read_data(data.format(tmp_path))
 
