@@ -1,4 +1,6 @@
-"""CaptionedImage pictures, on disk or drawn, as examples."""
+"""Captioned images: files on disk or synthetic scenes, read as examples, checked, shown and converted."""
+
+import model  # isort: skip  # noqa: F401  before torch is imported
 
 import model  # isort: skip  # noqa: F401  before torch is imported
 
@@ -10,18 +12,18 @@ from corpus.dataset import (
     CaptionDataset,
     CaptionedImage,
     is_synthetic,
+    normalize_caption,
     open_dataset,
-    plain_caption,
 )
 from corpus.errors import DataError, ErrorLog
-from corpus.example import Example, Member, NamedBox, matches_language
+from corpus.example import Example, NamedBox, ShardMember, matches_language
 from corpus.findings import Report
 from corpus.formats import FORMATS, Format, convert, read_data, stream_data
 from corpus.scene_captions import SceneCaption, SceneWord, Verdict, captions_of, judge
-from corpus.scenes import COLOURS, SHAPES, UNSEEN_PAIRS, Scene, SceneObject, draw_scene
+from corpus.scenes import COLORS, SHAPES, UNSEEN_PAIRS, Scene, SceneObject, draw_scene
 
 __all__ = [
-    "COLOURS",
+    "COLORS",
     "FORMATS",
     "LOCAL_IMAGE_LIMITS",
     "SCENE_SPLITS",
@@ -33,13 +35,13 @@ __all__ = [
     "ErrorLog",
     "Example",
     "Format",
-    "Member",
     "NamedBox",
     "Report",
     "Scene",
     "SceneCaption",
     "SceneObject",
     "SceneWord",
+    "ShardMember",
     "Verdict",
     "augmented",
     "captions_of",
@@ -51,8 +53,8 @@ __all__ = [
     "judge",
     "matches_language",
     "mirrored_caption",
+    "normalize_caption",
     "open_dataset",
-    "plain_caption",
     "read_data",
     "stream_data",
 ]

@@ -1,4 +1,4 @@
-"""Changed views of a training picture that keep its captions true: crops and mirror images, never a change of hue."""
+"""Augmented views of a training image that keep its captions true: crops and mirror images, no change of color."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import re
 
 from PIL import Image, ImageOps
 
-MIN_CROP = 0.75  # share of each edge that a crop keeps at least: what captions name is seldom nearer to the border
+MIN_CROP = 0.75  # smallest share of each edge that a crop keeps: captions seldom name things closer to the border
 
 
-def augmented(image: Image.Image, view: int, dice: random.Random) -> Image.Image:
-    """Return view number `view`: 0 the picture itself, 1 its mirror image, then crops, every other one mirrored."""
+def augmented(image: Image.Image, view: int, rng: random.Random) -> Image.Image:
+    """Return view number `view`: 0 is the image itself, 1 its mirror image, 2 and above are crops; odd views are mirrored."""
     if view >= 2:
         width, height = image.size
-        across, down = (dice.uniform(MIN_CROP, 1.0) for _ in range(2))
-        left, top = dice.uniform(0, 1 - across) * width, dice.uniform(0, 1 - down) * height
-        image = image.crop((int(left), int(top), int(left + across * width), int(top + down * height)))
+        width_share, height_share = (rng.uniform(MIN_CROP, 1.0) for _ in range(2))
+        left, top = rng.uniform(0, 1 - width_share) * width, rng.uniform(0, 1 - height_share) * height
+        image = image.crop((int(left), int(top), int(left + width_share * width), int(top + height_share * height)))
     return ImageOps.mirror(image) if is_mirrored(view) else image
 
 
@@ -26,5 +26,5 @@ def is_mirrored(view: int) -> bool:
 
 
 def mirrored_caption(caption: str) -> str:
-    """Exchange left and right in a caption, so that it stays true of the mirror image."""
-    return re.sub(r"\b(left|right)\b", lambda found: "right" if found.group() == "left" else "left", caption)
+    """Swap the words left and right in a caption, so that it is true of the mirror image."""
+    return re.sub(r"\b(left|right)\b", lambda match: "right" if match.group() == "left" else "left", caption)

@@ -1,4 +1,4 @@
-"""What is wrong with somebody's data: the file, the record and what to do."""
+"""Errors in data: the exception, and a log that collects the errors of many records."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from model import CaptionerError
 
 
 class DataError(CaptionerError):
-    """CaptionedImage photographs that cannot be read as told."""
+    """Data cannot be read or written. The message names the file and the record, and says what to do."""
 
 
 class ErrorLog:
-    """What readers find wrong: `with faults:` around a record or a file.
+    """Context manager around the reading of one record or file: `with errors:`.
 
-    The first fault goes through as the DataError that it is; with `keep` their messages are gathered, and reading goes on.
+    By default the first DataError is raised. With `keep` its message is appended to `messages` and reading continues.
     """
 
     def __init__(self, *, keep: bool = False) -> None:
         self.keep = keep
-        self.found: list[str] = []
+        self.messages: list[str] = []
 
     def __enter__(self) -> ErrorLog:
         return self
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         if self.keep and isinstance(error, DataError):
-            self.found.append(str(error))
+            self.messages.append(str(error))
             return True
         return False

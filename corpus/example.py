@@ -1,4 +1,4 @@
-"""One captioned photograph, whatever format it came from."""
+"""One captioned image, independent of the format that it was read from."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from model import Box
 
 @dataclass(frozen=True, slots=True)
 class NamedBox:
-    """An object of the photograph: its class and its rectangle in pixels of the file."""
+    """An object in the image: its class name and its bounding box in pixels of the image file."""
 
     name: str
     box: Box
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """A picture inside a tar shard: where its bytes lie. Nothing is read before `read`."""
+class ShardMember:
+    """An image file inside a tar shard, by the position of its bytes. `read` reads them."""
 
     shard: Path
     name: str
-    offset: int  # bytes from the beginning of the shard
+    offset: int  # bytes from the start of the shard
     size: int  # bytes
 
     def read(self) -> bytes:
-        """Return the member's bytes."""
+        """Return the bytes of the image file. Raises OSError if the shard cannot be read."""
         with self.shard.open("rb", buffering=0) as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -34,52 +34,52 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A photograph with its references. An image id is in exactly one split.
+    """An image with its reference captions. An image id is in exactly one split.
 
-    `languages` has one tag a reference (BCP 47), "" where the data does not tell; left out it is "" for all.
+    `languages` has one tag (BCP 47) per reference, "" if the data does not name the language. The default is "" for all.
     """
 
-    image: Path | Member | bytes
+    image: Path | ShardMember | bytes
     references: tuple[str, ...]
     split: str
     image_id: str
     languages: tuple[str, ...] = ()
     objects: tuple[NamedBox, ...] = ()
-    where: str = field(default="", compare=False)  # file and line, record or sample that tells it
-    sources: tuple[str, ...] = field(default=(), compare=False)  # where each reference is told; left out: all there
+    origin: str = field(default="", compare=False)  # the file and the line, record or sample of the example
+    origins: tuple[str, ...] = field(default=(), compare=False)  # one per reference; the default is `origin` for all
 
     def __post_init__(self) -> None:
         if not self.languages:
             object.__setattr__(self, "languages", ("",) * len(self.references))
-        if not self.sources:
-            object.__setattr__(self, "sources", (self.where,) * len(self.references))
-        assert len(self.languages) == len(self.references) == len(self.sources), "one language a reference"
+        if not self.origins:
+            object.__setattr__(self, "origins", (self.origin,) * len(self.references))
+        assert len(self.languages) == len(self.references) == len(self.origins), "one language and one origin per reference"
 
     def read(self) -> bytes:
-        """Return the picture's bytes."""
+        """Return the bytes of the image file. Raises OSError or ValueError if it cannot be read."""
         if isinstance(self.image, bytes):
             return self.image
         return self.image.read_bytes() if isinstance(self.image, Path) else self.image.read()
 
     @property
-    def place(self) -> str:
-        """Where the picture lies, for people."""
+    def location(self) -> str:
+        """Path of the image, or its shard and member, as a text for messages."""
         if isinstance(self.image, bytes):
             return f"image {self.image_id!r}"
-        told = str(self.image) if isinstance(self.image, Path) else f"{self.image.shard}, member {self.image.name!r}"
-        return told.encode(errors="backslashreplace").decode()
+        text = str(self.image) if isinstance(self.image, Path) else f"{self.image.shard}, member {self.image.name!r}"
+        return text.encode(errors="backslashreplace").decode()
 
     def in_language(self, language: str) -> Example:
-        """Return the example with the references in a language alone, and those whose language is not told."""
-        kept = [place for place, told in enumerate(self.languages) if not told or matches_language(told, language)]
+        """Return the example with only the references in `language` and those without a language."""
+        kept = [index for index, tag in enumerate(self.languages) if not tag or matches_language(tag, language)]
         return replace(
             self,
-            references=tuple(self.references[place] for place in kept),
-            languages=tuple(self.languages[place] for place in kept),
-            sources=tuple(self.sources[place] for place in kept),
+            references=tuple(self.references[index] for index in kept),
+            languages=tuple(self.languages[index] for index in kept),
+            origins=tuple(self.origins[index] for index in kept),
         )
 
 
-def matches_language(told: str, wanted: str) -> bool:
-    """Return whether a language tag is the one that is wanted or a kind of it: en-GB speaks en."""
-    return f"{told.lower()}-".startswith(f"{wanted.lower()}-")
+def matches_language(tag: str, language: str) -> bool:
+    """Return whether a language tag is `language` or a variant of it: en-GB matches en. Case is ignored."""
+    return f"{tag.lower()}-".startswith(f"{language.lower()}-")

@@ -1,21 +1,22 @@
-"""CaptionedImage photographs on disk: COCO json, tar shards with JSON lines, and their errors."""
+"""Captioned images: COCO json and tar shards on disk, data sets for training, and augmented views."""
 
 from __future__ import annotations
 
 import io
 import json
+import random
 import tarfile
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from corpus import DataError, augmented, is_mirrored, mirrored_caption, open_dataset, plain_caption, read_data
+from corpus import DataError, augmented, is_mirrored, mirrored_caption, normalize_caption, open_dataset, read_data
 from model import ImageConfig, prepare, resize_and_normalize
 
 
 @pytest.fixture
 def coco(tmp_path, photo):
-    """Write a COCO folder of two photographs."""
+    """Write a COCO folder of two images."""
     (tmp_path / "images").mkdir()
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / "images" / name).write_bytes(photo(format="JPEG"))
@@ -33,7 +34,7 @@ def coco(tmp_path, photo):
 
 @pytest.fixture
 def shards(tmp_path, photo):
-    """Write two shards and two languages."""
+    """Write two shards with captions in two languages."""
     folder = tmp_path / "shards"
     folder.mkdir()
     for shard, names in (("train-00", ("p", "q")), ("test-00", ("r",))):
@@ -53,7 +54,7 @@ def shards(tmp_path, photo):
     return folder
 
 
-def test_coco_is_read_from_its_file_and_its_folder(coco):
+def test_coco_is_read_from_a_file_and_from_a_folder(coco):
     for data in (coco, coco / "captions_val2017.json", f"coco:{coco}"):
         examples = read_data(data)
         assert [(e.image_id, e.split, e.references) for e in examples] == [
@@ -63,7 +64,7 @@ def test_coco_is_read_from_its_file_and_its_folder(coco):
         assert examples[0].read()[:2] == b"\xff\xd8"
 
 
-def test_shards_are_read_beside_the_captions_of_a_language(shards):
+def test_shards_are_read_with_the_captions_of_one_language(shards):
     examples = read_data(shards)
     assert [(e.image_id, e.split, e.references) for e in examples] == [
         ("p", "train", ("one", "two")),
@@ -77,7 +78,7 @@ def test_shards_are_read_beside_the_captions_of_a_language(shards):
     assert len(read_data(shards / "captions.en.jsonl", need_captions=False)) == 3
 
 
-def test_an_image_id_in_two_splits_is_refused(coco):
+def test_an_image_id_in_two_splits_is_an_error(coco):
     document = json.loads((coco / "captions_val2017.json").read_text())
     document["images"], document["annotations"] = document["images"][:1], document["annotations"][:2]
     (coco / "captions_train2017.json").write_text(json.dumps(document))
@@ -85,7 +86,7 @@ def test_an_image_id_in_two_splits_is_refused(coco):
         read_data(coco)
 
 
-def test_cocos_own_folders_are_read(coco):
+def test_folders_of_the_coco_download_are_read(coco):
     (coco / "annotations").mkdir()
     (coco / "captions_val2017.json").rename(coco / "annotations/captions_val2017.json")
     (coco / "images").rename(coco / "val2017")
@@ -94,23 +95,23 @@ def test_cocos_own_folders_are_read(coco):
     assert [example.split for example in read_data(coco)] == ["val", "test"]
 
 
-def test_only_a_line_feed_ends_a_line_of_json(shards):
+def test_only_a_line_feed_ends_a_json_line(shards):
     rows = ['{"image": "p", "captions": ["one\u2028two"]}', "", '{"image": "zz", "captions": ["x"]}']
     (shards / "captions.en.jsonl").write_text("\n".join(rows), encoding="utf-8")
     with pytest.raises(DataError, match="line 3"):
         read_data(shards)
 
 
-def test_training_sees_a_photograph_as_the_service_does(tmp_path):
-    """Upright, alpha over white, 16 bits scaled: one preprocessing path."""
+def test_training_and_service_decode_an_image_to_the_same_pixels(tmp_path):
+    """Upright, alpha over white, 16 bits scaled to 8."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    phone, clear, deep = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    Image.linear_gradient("L").resize((80, 40)).convert("RGB").save(phone, "JPEG", exif=exif, quality=95)
-    Image.new("RGBA", (30, 30), (255, 0, 0, 0)).save(clear, "PNG")
+    rotated, transparent, deep = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    Image.linear_gradient("L").resize((80, 40)).convert("RGB").save(rotated, "JPEG", exif=exif, quality=95)
+    Image.new("RGBA", (30, 30), (255, 0, 0, 0)).save(transparent, "PNG")
     Image.new("I;16", (30, 30), 40_000).save(deep, "PNG")
     (tmp_path / "images").mkdir()
-    files = {"a.jpg": phone, "b.png": clear, "c.png": deep}
+    files = {"a.jpg": rotated, "b.png": transparent, "c.png": deep}
     for name, file in files.items():
         (tmp_path / "images" / name).write_bytes(file.getvalue())
     document = {
@@ -120,8 +121,8 @@ def test_training_sees_a_photograph_as_the_service_does(tmp_path):
     (tmp_path / "captions.json").write_text(json.dumps(document))
     config = ImageConfig(height=24, width=24)
     for entry, file in zip(open_dataset(str(tmp_path)).split("train"), files.values(), strict=True):
-        trained, served = resize_and_normalize(entry.load(), config), prepare(file.getvalue(), config).pixels
-        assert (trained - served).abs().max() < 0.05
+        training, service = resize_and_normalize(entry.load(), config), prepare(file.getvalue(), config).pixels
+        assert (training - service).abs().max() < 0.05
 
 
 def test_only_english_captions_are_mirrored(shards):
@@ -129,54 +130,50 @@ def test_only_english_captions_are_mirrored(shards):
     assert not open_dataset(str(shards), language="zh").split("train")[0].can_mirror
 
 
-def test_data_that_is_not_there_or_cannot_be_told_is_refused(tmp_path):
+def test_missing_data_and_unknown_formats_are_errors(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         read_data(tmp_path / "none")
-    with pytest.raises(DataError, match=r"no captions that can be told .* it has nothing"):
+    with pytest.raises(DataError, match=r"no captions in a known format; expected .* it has no files"):
         read_data(tmp_path)
     (tmp_path / "x.txt").write_text("hello")
-    with pytest.raises(DataError, match="format that can be told; say FORMAT:"):
+    with pytest.raises(DataError, match="has an unknown format; write FORMAT:"):
         read_data(tmp_path / "x.txt")
 
 
-def test_a_source_spells_captions_in_one_way(shards, coco):
-    source = open_dataset(str(shards))
-    assert [entry.captions for entry in source.split("train")] == [("one", "two")]
-    assert source.split("train")[0].load().size == (64, 48)
-    assert plain_caption("  A Dog\truns . ") == "a dog runs"
+def test_a_dataset_normalizes_captions(shards, coco):
+    dataset = open_dataset(str(shards))
+    assert [entry.captions for entry in dataset.split("train")] == [("one", "two")]
+    assert dataset.split("train")[0].load().size == (64, 48)
+    assert normalize_caption("  A Dog\truns . ") == "a dog runs"
     with pytest.raises(DataError, match="train split"):
         open_dataset(str(coco))
 
 
-def test_scenes_are_a_source_of_their_own():
-    source = open_dataset("scenes:3")
-    assert len(source.split("train")) == 3
-    assert len(source.split("val")) == 200
-    assert source.split("train")[0].load().size == (224, 224)
+def test_scenes_are_a_dataset_without_files():
+    dataset = open_dataset("scenes:3")
+    assert len(dataset.split("train")) == 3
+    assert len(dataset.split("val")) == 200
+    assert dataset.split("train")[0].load().size == (224, 224)
     with pytest.raises(DataError, match="scenes:many"):
         open_dataset("scenes:many")
 
 
-def test_places_are_said_in_training_only_and_of_the_same_pictures():
-    plain, placed = open_dataset("scenes:30"), open_dataset("places:30")
-    pairs = list(zip(plain.split("train"), placed.split("train"), strict=True))
+def test_positions_are_stated_in_training_only_and_of_the_same_images():
+    scenes, positions = open_dataset("scenes:30"), open_dataset("positions:30")
+    pairs = list(zip(scenes.split("train"), positions.split("train"), strict=True))
     assert all(one.fingerprint == two.fingerprint and one.captions == two.captions[:2] for one, two in pairs)
     assert all(" in the " in two.captions[2] for _, two in pairs)
-    assert [entry.captions for entry in plain.split("val")] == [entry.captions for entry in placed.split("val")]
-    with pytest.raises(DataError, match="places:many"):
-        open_dataset("places:many")
+    assert [entry.captions for entry in scenes.split("val")] == [entry.captions for entry in positions.split("val")]
+    with pytest.raises(DataError, match="positions:many"):
+        open_dataset("positions:many")
 
 
-def test_a_mirrored_view_exchanges_left_and_right_in_the_words():
+def test_a_mirrored_view_swaps_the_words_left_and_right():
     assert mirrored_caption("the dog left of the right lefty") == "the dog right of the left lefty"
     assert [is_mirrored(view) for view in range(4)] == [False, True, False, True]
 
 
-def test_views_keep_the_picture_and_its_colours(photo):
-    import random
-
-    from PIL import Image, ImageDraw
-
+def test_views_mirror_or_crop_the_image():
     image = Image.new("RGB", (100, 50), "black")
     ImageDraw.Draw(image).rectangle((0, 0, 19, 49), fill="white")
     assert augmented(image, 0, random.Random(0)).tobytes() == image.tobytes()

@@ -1,7 +1,8 @@
-"""CaptionedImage pictures in every format that people keep them in: read, written, converted."""
+"""Formats of captioned images on disk: detected, read, written and converted."""
 
 from corpus.formats.convert import convert
-from corpus.formats.known import FORMATS, Format
-from corpus.formats.reading import read_data, stream_data, unique
+from corpus.formats.read_options import ReadOptions
+from corpus.formats.reader import read_data, stream_data, unique_examples
+from corpus.formats.registry import FORMATS, Format
 
-__all__ = ["FORMATS", "Format", "convert", "read_data", "stream_data", "unique"]
+__all__ = ["FORMATS", "Format", "ReadOptions", "convert", "read_data", "stream_data", "unique_examples"]

@@ -1,7 +1,7 @@
-"""COCO: captions json (`images`; `annotations` with `image_id` and `caption`) and the boxes of the instances json beside it.
+"""COCO: captions json (`images`; `annotations` with `image_id` and `caption`) and the boxes of the instances json next to it.
 
-The split is an image's own `split`, else what the file's name says (captions_val2017.json: val), else train. A caption may
-have a `language`. Boxes are [x, y, width, height].
+The split is the `split` of an image, else that in the file name (captions_val2017.json: val), else train. A caption may have
+a `language`. Boxes are [x, y, width, height].
 """
 
 from __future__ import annotations
@@ -14,60 +14,54 @@ from typing import Any
 
 from corpus.errors import DataError
 from corpus.example import Example, NamedBox
-from corpus.formats.files import (
-    Reading,
-    box_of,
-    find_picture,
-    json_document,
-    language_of,
-    missing_picture,
-    split_name,
-    split_of_name,
-    table,
-    texts_of,
-    value_of,
-)
-from corpus.formats.writing import NewFolder, numbered
+from corpus.formats.fields import box_from_corners, captions_from, language_from, list_of, value_of
+from corpus.formats.image_files import find_image, missing_image_message
+from corpus.formats.read_options import ReadOptions
+from corpus.formats.splits import normalize_split, split_from_name
+from corpus.formats.text_files import json_document
+from corpus.formats.writer import NewFolder, enumerate_valid
 from model import Box
 
 _ID = (int, str)
+_DECIMAL_ID = re.compile(r"0|[1-9]\d{0,17}", re.ASCII)
+_Caption = tuple[str, str, str]  # text, language, origin
 
 
-def read_coco(paths: list[Path], reading: Reading) -> Iterator[Example]:
-    """Read captions files; pictures lie in `images/` or a folder named like the split, beside the file or one above it."""
+def read_coco(paths: list[Path], options: ReadOptions) -> Iterator[Example]:
+    """Read captions files; images are in `images/` or a folder named like the split, next to the file or one folder above."""
     for path in paths:
-        with reading.faults:
+        with options.errors:
             document = json_document(path)
-            images, annotations = (table(document, name, path, "COCO captions file") for name in ("images", "annotations"))
-            known = {str(record["id"]) for record in images if isinstance(record, dict) and "id" in record}
-            captions = _captions(path, annotations, known, reading)
+            images, annotations = (list_of(document, name, path, "COCO captions file") for name in ("images", "annotations"))
+            image_ids = {str(record["id"]) for record in images if isinstance(record, dict) and "id" in record}
+            captions = _read_captions(path, annotations, image_ids, options)
             objects: dict[str, list[NamedBox]] = defaultdict(list)
-            with reading.faults:  # broken boxes leave the captions as they are
-                objects = _objects(path.with_name(path.name.replace("captions", "instances")), path, reading)
+            with options.errors:  # captions are kept if the boxes are invalid
+                objects = _read_objects(path.with_name(path.name.replace("captions", "instances")), path, options)
             for number, record in enumerate(images):
                 example = None
-                with reading.faults:
-                    example = _example(path, f"{path}: images[{number}]", record, captions, objects, reading)
+                with options.errors:
+                    example = _example(path, f"{path}: images[{number}]", record, captions, objects, options)
                 if example is not None:
                     yield example
 
 
 def write_coco(examples: Iterable[Example], folder: NewFolder) -> None:
-    """Write annotations/captions_<split>.json, instances_<split>.json where there are boxes, and a folder of pictures a split."""
+    """Write per split annotations/captions_<split>.json, instances_<split>.json if there are boxes, and a folder of images."""
     images: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     captions: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     boxes: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     classes: dict[str, int] = {}
     count = 0
-    for number, example in numbered(examples):
-        name = folder.picture(example, number, example.split).partition("/")[2]
+    for number, example in enumerate_valid(examples):
+        name = folder.write_image(example, number, example.split).partition("/")[2]
         image_id: int | str = example.image_id
-        if re.fullmatch(r"0|[1-9]\d{0,17}", example.image_id, re.ASCII):
-            image_id = int(example.image_id)  # as other programs have them
+        if _DECIMAL_ID.fullmatch(example.image_id):
+            image_id = int(example.image_id)  # other programs expect integers
         images[example.split].append({"id": image_id, "file_name": name, "split": example.split})
         for text, language in zip(example.references, example.languages, strict=True):
-            told = {"language": language} if language else {}
-            captions[example.split].append({"id": count, "image_id": image_id, "caption": text, **told})
+            optional = {"language": language} if language else {}
+            captions[example.split].append({"id": count, "image_id": image_id, "caption": text, **optional})
             count += 1
         for entry in example.objects:
             box = entry.box
@@ -91,60 +85,58 @@ def write_coco(examples: Iterable[Example], folder: NewFolder) -> None:
 
 def _example(
     path: Path,
-    where: str,
+    origin: str,
     record: Any,
-    captions: dict[str, list[tuple[str, str, str]]],
+    captions: dict[str, list[_Caption]],
     objects: dict[str, list[NamedBox]],
-    reading: Reading,
+    options: ReadOptions,
 ) -> Example:
-    image_id = str(value_of(record, "id", _ID, where))
-    name = str(value_of({"file_name": f"{image_id}.jpg", **record}, "file_name", (str,), where))
-    split = split_name(str(record.get("split") or split_of_name(path.name)))
-    file = find_picture([path.parent, path.parent.parent], name, split)  # COCO keeps its json in annotations/
-    if file is None and reading.need_images:
-        raise DataError(missing_picture(name, where, path.parent))
-    texts, languages, sources = zip(*captions[image_id], strict=True) if captions[image_id] else ((), (), ())
-    return Example(file or path.parent / name, texts, split, image_id, languages, tuple(objects[image_id]), where, sources)
+    image_id = str(value_of(record, "id", _ID, origin))
+    name = str(value_of({"file_name": f"{image_id}.jpg", **record}, "file_name", (str,), origin))
+    split = normalize_split(str(record.get("split") or split_from_name(path.name)))
+    file = find_image([path.parent, path.parent.parent], name, split)  # COCO keeps its json in annotations/
+    if file is None and options.need_images:
+        raise DataError(missing_image_message(name, origin, path.parent))
+    texts, languages, origins = zip(*captions[image_id], strict=True) if captions[image_id] else ((), (), ())
+    return Example(file or path.parent / name, texts, split, image_id, languages, tuple(objects[image_id]), origin, origins)
 
 
-def _captions(path: Path, annotations: list[Any], known: set[str], reading: Reading) -> dict[str, list[tuple[str, str, str]]]:
-    found: defaultdict[str, list[tuple[str, str, str]]] = defaultdict(list)
+def _read_captions(path: Path, annotations: list[Any], image_ids: set[str], options: ReadOptions) -> dict[str, list[_Caption]]:
+    captions: defaultdict[str, list[_Caption]] = defaultdict(list)
     for number, record in enumerate(annotations):
-        with reading.faults:
-            where = f"{path}: annotations[{number}]"
-            image_id = str(value_of(record, "image_id", _ID, where))
-            (text,) = texts_of(value_of(record, "caption", (str,), where), where)
-            if image_id not in known:
-                raise DataError(
-                    f"{where} is about the image {image_id!r}, which is not in 'images'; every caption needs its image"
-                )
-            found[image_id].append((text, language_of(record, where), where))
-    return found
+        with options.errors:
+            origin = f"{path}: annotations[{number}]"
+            image_id = str(value_of(record, "image_id", _ID, origin))
+            (text,) = captions_from(value_of(record, "caption", (str,), origin), origin)
+            if image_id not in image_ids:
+                raise DataError(f"{origin} has the image id {image_id!r}, which is not in 'images'; add the image there")
+            captions[image_id].append((text, language_from(record, origin), origin))
+    return captions
 
 
-def _objects(path: Path, captions: Path, reading: Reading) -> dict[str, list[NamedBox]]:
-    """Return the boxes by image, where an instances file lies beside the captions."""
-    found: defaultdict[str, list[NamedBox]] = defaultdict(list)
-    if path == captions or not path.exists():
-        return found
+def _read_objects(path: Path, captions_path: Path, options: ReadOptions) -> dict[str, list[NamedBox]]:
+    """Return the boxes by image id, none if there is no instances file next to the captions."""
+    objects: defaultdict[str, list[NamedBox]] = defaultdict(list)
+    if path == captions_path or not path.exists():
+        return objects
     document = json_document(path)
     names = {}
-    for number, record in enumerate(table(document, "categories", path, "COCO instances file")):
-        where = f"{path}: categories[{number}]"
-        names[value_of(record, "id", _ID, where)] = str(value_of(record, "name", (str,), where))
-    for number, record in enumerate(table(document, "annotations", path, "COCO instances file")):
-        with reading.faults:
-            where = f"{path}: annotations[{number}]"
-            image_id, category = value_of(record, "image_id", _ID, where), value_of(record, "category_id", _ID, where)
+    for number, record in enumerate(list_of(document, "categories", path, "COCO instances file")):
+        origin = f"{path}: categories[{number}]"
+        names[value_of(record, "id", _ID, origin)] = str(value_of(record, "name", (str,), origin))
+    for number, record in enumerate(list_of(document, "annotations", path, "COCO instances file")):
+        with options.errors:
+            origin = f"{path}: annotations[{number}]"
+            image_id, category = value_of(record, "image_id", _ID, origin), value_of(record, "category_id", _ID, origin)
             if category not in names:
-                raise DataError(f"{where} is of category {category!r}, which is not in 'categories'")
-            found[str(image_id)].append(NamedBox(names[category], _box(record, where)))
-    return found
+                raise DataError(f"{origin} has the category {category!r}, which is not in 'categories'; add it there")
+            objects[str(image_id)].append(NamedBox(names[category], _box(record, origin)))
+    return objects
 
 
-def _box(record: dict[str, Any], where: str) -> Box:
+def _box(record: dict[str, Any], origin: str) -> Box:
     try:
         left, top, width, height = map(float, record["bbox"])
-        return box_of(left, top, left + width, top + height)
+        return box_from_corners(left, top, left + width, top + height)
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{where} has the box {record.get('bbox')!r}; it must be [x, y, width, height] in pixels") from error
+        raise DataError(f"{origin} has the box {record.get('bbox')!r}; it must be [x, y, width, height] in pixels") from error

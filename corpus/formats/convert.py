@@ -1,4 +1,4 @@
-"""From any format to any other, whole or not at all; what the other cannot hold is an error unless losing it is allowed."""
+"""Conversion from any format to any other. What the target does not support is an error unless the conversion is lossy."""
 
 from __future__ import annotations
 
@@ -12,69 +12,77 @@ from tqdm import tqdm
 
 from corpus.errors import DataError
 from corpus.example import Example
-from corpus.formats.known import BOXES, BREAKS, EMPTY, FORMATS, LANGUAGES, SILENT, SPLITS, Format
-from corpus.formats.reading import stream_data, unique
-from corpus.formats.writing import NewFolder
-
-_USUAL_SPLITS = ("train", "val", "test")
+from corpus.formats.reader import stream_data, unique_examples
+from corpus.formats.registry import (
+    ANY_SPLIT,
+    BOXES,
+    EMPTY_CAPTIONS,
+    FORMATS,
+    LANGUAGES,
+    LINE_BREAKS,
+    NO_CAPTIONS,
+    Format,
+)
+from corpus.formats.splits import SPLITS
+from corpus.formats.writer import NewFolder
 
 
 def convert(data: str | Path, target: str, *, lossy: bool = False) -> tuple[int, dict[str, int]]:
-    """Write the examples of `data` to `FORMAT:FOLDER`, a new folder; returns their number and what was lost, by kind.
+    """Write the examples of `data` to `FORMAT:FOLDER`, a new folder.
 
-    Raises DataError, and leaves nothing behind, at the first fault, or where the format cannot hold an example and the
-    conversion is not `lossy`.
+    Returns the number of examples, and the number of images by feature that was lost. Raises DataError at the first error,
+    or if the format does not support an example and the conversion is not `lossy`; then no folder is left.
     """
-    kind, _, folder = target.partition(":")
-    if kind not in FORMATS:
-        raise DataError(f"{target!r} says no format to write: {kind!r} is none of {', '.join(FORMATS)}; say FORMAT:FOLDER")
+    name, _, folder = target.partition(":")
+    if name not in FORMATS:
+        raise DataError(f"{target!r} has no format: {name!r} is not one of {', '.join(FORMATS)}; write FORMAT:FOLDER")
     if not folder:
-        raise DataError(f"{target!r} says no format to write and its folder; say {kind}:FOLDER")
+        raise DataError(f"{target!r} has no folder; write {name}:FOLDER")
     lost: Counter[str] = Counter()
     count = 0
 
-    def counted(examples: Iterable[Example]) -> Iterator[Example]:
+    def supported_examples(examples: Iterable[Example]) -> Iterator[Example]:
         nonlocal count
-        for example in tqdm(examples, desc=kind, unit="picture", mininterval=1):
-            held = _held(example, FORMATS[kind], lost, lossy=lossy)
-            if held is not None:
+        for example in tqdm(examples, desc=name, unit="image", mininterval=1):
+            supported = _supported(example, FORMATS[name], lost, lossy=lossy)
+            if supported is not None:
                 count += 1
-                yield held
+                yield supported
 
     with NewFolder(Path(folder)) as new:
-        FORMATS[kind].write(counted(unique(stream_data(data), data)), new)
+        FORMATS[name].write(supported_examples(unique_examples(stream_data(data), data)), new)
         if not count:
-            raise DataError(f"{data} has no example that {kind} can hold; nothing was written")
+            raise DataError(f"{data} has no example that {name} supports; nothing was written")
     return count, dict(lost)
 
 
-def _held(example: Example, target: Format, lost: Counter[str], *, lossy: bool) -> Example | None:
-    """Return what the format can hold of an example, None where that is nothing."""
+def _supported(example: Example, target: Format, lost: Counter[str], *, lossy: bool) -> Example | None:
+    """Return the part of an example that the format supports, None if it must be left out."""
     texts = example.references
-    absent = {
-        SPLITS: example.split not in _USUAL_SPLITS,
+    used = {
+        ANY_SPLIT: example.split not in SPLITS,
         LANGUAGES: any(example.languages),
         BOXES: bool(example.objects),
-        BREAKS: any(re.search(r"[\r\n]", text) for text in texts),
-        EMPTY: "" in texts,
-        SILENT: not texts,
+        LINE_BREAKS: any(re.search(r"[\r\n]", text) for text in texts),
+        EMPTY_CAPTIONS: "" in texts,
+        NO_CAPTIONS: not texts,
     }
-    losses = [what for what, there in absent.items() if there and what not in target.holds]
+    losses = [feature for feature, is_used in used.items() if is_used and feature not in target.features]
     if losses and not lossy:
         raise DataError(
-            f"{target.name} cannot hold {losses[0]}, and image {example.image_id!r} ({example.place}) has some; "
-            "say --lossy to do without, or convert to jsonl, which holds everything"
+            f"{target.name} does not support {losses[0]}, which image {example.image_id!r} ({example.location}) needs; "
+            "leave out what is not supported with --lossy, or convert to jsonl, which supports everything"
         )
     lost.update(losses)
-    if SPLITS in losses or SILENT in losses:
+    if ANY_SPLIT in losses or NO_CAPTIONS in losses:
         return None
-    if EMPTY in losses or BREAKS in losses:
-        kept = [place for place, text in enumerate(texts) if text or EMPTY not in losses]
-        if not kept and SILENT not in target.holds:
+    if EMPTY_CAPTIONS in losses or LINE_BREAKS in losses:
+        kept = [index for index, text in enumerate(texts) if text or EMPTY_CAPTIONS not in losses]
+        if not kept and NO_CAPTIONS not in target.features:
             return None
-        texts = tuple(re.sub(r"\s*[\r\n]+\s*", " ", texts[place]) if BREAKS in losses else texts[place] for place in kept)
-        languages, sources = (tuple(values[place] for place in kept) for values in (example.languages, example.sources))
-        example = replace(example, references=texts, languages=languages, sources=sources)
+        texts = tuple(re.sub(r"\s*[\r\n]+\s*", " ", texts[index]) if LINE_BREAKS in losses else texts[index] for index in kept)
+        languages, origins = (tuple(values[index] for index in kept) for values in (example.languages, example.origins))
+        example = replace(example, references=texts, languages=languages, origins=origins)
     if LANGUAGES in losses:
         example = replace(example, languages=("",) * len(texts))
     return replace(example, objects=()) if BOXES in losses else example

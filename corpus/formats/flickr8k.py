@@ -1,7 +1,7 @@
-"""Flickr8k's token file (Hodosh, Young and Hockenmaier 2013): `<picture>#<number><tab><caption>`; Flickr30k's is the same.
+"""Flickr8k's token file (Hodosh, Young and Hockenmaier 2013): `<image>#<number><tab><caption>`; Flickr30k's is the same.
 
-The lists of pictures beside it (…trainImages.txt, …devImages.txt, …testImages.txt) are the splits; where there is one, a
-picture in none of them is in the split `unlisted`.
+The lists of images next to it (*trainImages.txt, *devImages.txt, *testImages.txt) are the splits. If there is a list, images
+in none of the lists are in the split `unlisted`.
 """
 
 from __future__ import annotations
@@ -14,70 +14,83 @@ from pathlib import Path
 
 from corpus.errors import DataError
 from corpus.example import Example
-from corpus.formats.files import Reading, find_picture, missing_picture, text_lines, without_ending
-from corpus.formats.writing import NewFolder, numbered
+from corpus.formats.image_files import find_image, missing_image_message, without_image_suffix
+from corpus.formats.read_options import ReadOptions
+from corpus.formats.text_files import text_lines
+from corpus.formats.writer import NewFolder, enumerate_valid
 
-SPLITS = {"train": "train", "val": "dev", "test": "test"}  # a split and what Flickr8k calls it
 UNLISTED = "unlisted"
-_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "Images", "images")  # its authors spell the first so
+_LIST_NAMES = {"train": "train", "val": "dev", "test": "test"}  # split -> its name in Flickr8k
+_IMAGE_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "Images", "images")  # the first is its spelling
+_LINE = re.compile(r"([^\t]+)#(\d+)[\t ]+(.*)")
 
 
-def read_flickr8k(paths: list[Path], reading: Reading) -> Iterator[Example]:
+def read_flickr8k(paths: list[Path], options: ReadOptions) -> Iterator[Example]:
     """Read token files with the lists of their splits."""
-    return chain.from_iterable(_read(path, reading) for path in paths)
+    return chain.from_iterable(_read(path, options) for path in paths)
 
 
 def write_flickr8k(examples: Iterable[Example], folder: NewFolder) -> None:
-    """Write Flickr8k.token.txt, the three lists, and the pictures in images/."""
-    listed: defaultdict[str, list[str]] = defaultdict(list)
+    """Write Flickr8k.token.txt, the three lists, and the images in images/."""
+    names_by_split: defaultdict[str, list[str]] = defaultdict(list)
     with folder.open("Flickr8k.token.txt") as file:
-        for number, example in numbered(examples):
-            name = folder.picture(example, number, "images", by_id=True).partition("/")[2]
+        for number, example in enumerate_valid(examples):
+            name = folder.write_image(example, number, "images", by_id=True).partition("/")[2]
             if "#" in name:
-                raise DataError(f"the image id {example.image_id!r} has a '#', which ends the picture's name in this format")
-            listed[example.split].append(name)
-            for place, text in enumerate(example.references):
-                file.write(f"{name}#{place}\t{text}\n")
-    for split, told in SPLITS.items():
-        with folder.open(f"Flickr_8k.{told}Images.txt") as file:
-            file.writelines(f"{name}\n" for name in listed[split])
+                raise DataError(
+                    f"the image id {example.image_id!r} has a '#', which ends the image name in this format; "
+                    "convert to another format, such as jsonl"
+                )
+            names_by_split[example.split].append(name)
+            for index, text in enumerate(example.references):
+                file.write(f"{name}#{index}\t{text}\n")
+    for split, list_name in _LIST_NAMES.items():
+        with folder.open(f"Flickr_8k.{list_name}Images.txt") as file:
+            file.writelines(f"{name}\n" for name in names_by_split[split])
 
 
-def read_list(path: Path, reading: Reading) -> dict[str, str]:
-    """Return the pictures that a list names, a line each, with where each stands."""
-    return {line.strip(): f"{path}, line {number}" for number, line in text_lines(path, reading.faults) if line.strip()}
+def read_list(path: Path, options: ReadOptions) -> dict[str, str]:
+    """Return the image names in a list (one per line), each with its file and line. Raises DataError if it cannot be read."""
+    return {line.strip(): f"{path}, line {number}" for number, line in text_lines(path, options.errors) if line.strip()}
 
 
-def _read(path: Path, reading: Reading) -> Iterator[Example]:
-    splits: dict[str, str] = {}
-    for split, told in SPLITS.items():
-        for file in sorted(path.parent.glob(f"*{told}Images.txt")):
-            for name, where in read_list(file, reading).items():
-                with reading.faults:
-                    if splits.setdefault(name, split) != split:
-                        raise DataError(f"{where}: {name!r} is in the list of {splits[name]!r} too; choose one split")
+def _read(path: Path, options: ReadOptions) -> Iterator[Example]:
+    splits = _read_splits(path, options)
     captions: dict[str, list[str]] = {}
-    first: dict[str, str] = {}
-    for number, line in text_lines(path, reading.faults):
-        with reading.faults:
+    origins: dict[str, str] = {}
+    for number, line in text_lines(path, options.errors):
+        with options.errors:
             if line.strip():
-                where = f"{path}, line {number}"
-                found = re.fullmatch(r"([^\t]+)#(\d+)[\t ]+(.*)", line.rstrip("\r\n"))
-                if found is None:
-                    raise DataError(f"{where} is {line.strip()[:60]!r}; it must be <picture>#<number><tab><caption>")
-                captions.setdefault(found[1], []).append(found[3].strip())
-                first.setdefault(found[1], where)
-    with reading.faults:
+                origin = f"{path}, line {number}"
+                match = _LINE.fullmatch(line.rstrip("\r\n"))
+                if match is None:
+                    raise DataError(f"{origin} is {line.strip()[:60]!r}; it must be <image>#<number><tab><caption>")
+                captions.setdefault(match[1], []).append(match[3].strip())
+                origins.setdefault(match[1], origin)
+    with options.errors:
         if not captions:
-            raise DataError(f"{path} holds no caption; its lines are <picture>#<number><tab><caption>")
-    roots = [path.parent, *(path.parent / folder for folder in _FOLDERS)]
+            raise DataError(f"{path} has no caption; its lines must be <image>#<number><tab><caption>")
+    roots = [path.parent, *(path.parent / folder for folder in _IMAGE_FOLDERS)]
     for name, texts in captions.items():
         example = None
-        with reading.faults:
+        with options.errors:
             split = splits.get(name, UNLISTED) if splits else "train"
-            image = find_picture(roots, name, split)
-            if image is None and reading.need_images:
-                raise DataError(missing_picture(name, first[name], path.parent))
-            example = Example(image or path.parent / name, tuple(texts), split, without_ending(name), where=first[name])
+            image = find_image(roots, name, split)
+            if image is None and options.need_images:
+                raise DataError(missing_image_message(name, origins[name], path.parent))
+            image_id = without_image_suffix(name)
+            example = Example(image or path.parent / name, tuple(texts), split, image_id, origin=origins[name])
         if example is not None:
             yield example
+
+
+def _read_splits(path: Path, options: ReadOptions) -> dict[str, str]:
+    """Return the split of each image in the lists next to a token file."""
+    splits: dict[str, str] = {}
+    for split, list_name in _LIST_NAMES.items():
+        for file in sorted(path.parent.glob(f"*{list_name}Images.txt")):
+            for name, origin in read_list(file, options).items():
+                with options.errors:
+                    if splits.setdefault(name, split) != split:
+                        raise DataError(f"{origin}: {name!r} is also in the list of {splits[name]!r}; choose one split")
+    return splits

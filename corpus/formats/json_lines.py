@@ -1,6 +1,6 @@
-"""JSON lines, or a JSON list, of records: a picture's file with a caption or a list of them.
+"""JSON lines, or a JSON list, of records: an image file with a caption or a list of captions.
 
-Hugging Face's imagefolder has its metadata.jsonl so (`file_name`, `text`), other programs' lists `image` and `caption`.
+Also metadata.jsonl of Hugging Face's imagefolder (`file_name`, `text`), and lists with `image` and `caption`.
 """
 
 from __future__ import annotations
@@ -13,53 +13,55 @@ from typing import Any
 
 from corpus.errors import DataError
 from corpus.example import Example
-from corpus.formats.files import Reading, json_document, text_lines
-from corpus.formats.records import Row, join_rows, rows_prefix, tells_split
-from corpus.formats.writing import NewFolder, numbered, record_of
+from corpus.formats.read_options import ReadOptions
+from corpus.formats.records import CaptionRecord, id_prefix, join_records, name_with_split
+from corpus.formats.text_files import json_document, text_lines
+from corpus.formats.writer import NewFolder, enumerate_valid, example_record
 
 
-def read_json_lines(paths: list[Path], reading: Reading) -> Iterator[Example]:
-    """Read files of JSON lines, or of one JSON list each, with pictures beside them."""
-    return join_rows(chain.from_iterable(json_rows(path, reading, prefix=rows_prefix(path, paths)) for path in paths), reading)
+def read_json_lines(paths: list[Path], options: ReadOptions) -> Iterator[Example]:
+    """Read files of JSON lines, or of one JSON list each, with images next to them."""
+    records = chain.from_iterable(json_records(path, options, prefix=id_prefix(path, paths)) for path in paths)
+    return join_records(records, options)
 
 
 def write_json_lines(examples: Iterable[Example], folder: NewFolder) -> None:
-    """Write metadata.jsonl, one picture a line, and the pictures in images/."""
+    """Write metadata.jsonl with one image per line, and the images in images/."""
     with folder.open("metadata.jsonl") as file:
-        for number, example in numbered(examples):
-            record = {"file_name": folder.picture(example, number, "images"), **record_of(example)}
+        for number, example in enumerate_valid(examples):
+            record = {"file_name": folder.write_image(example, number, "images"), **example_record(example)}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def json_rows(path: Path, reading: Reading, language: str = "", prefix: str = "") -> Iterator[Row]:
-    """Yield the records of a file with where they stand. Raises DataError where it is no list of records at all."""
-    told = tells_split(path)
-    for where, record in _records(path, reading):
-        with reading.faults:
+def json_records(path: Path, options: ReadOptions, language: str = "", prefix: str = "") -> Iterator[CaptionRecord]:
+    """Yield the records of a file. Raises DataError if it is not a list of records."""
+    split_source = name_with_split(path)
+    for origin, record in _parse_file(path, options):
+        with options.errors:
             if not isinstance(record, dict):
-                raise DataError(f"{where} is {str(record)[:60]!r}; it must be an object with a picture and captions")
+                raise DataError(f"{origin} is {str(record)[:60]!r}; it must be an object with an image and captions")
         if isinstance(record, dict):
-            yield Row(where, record, path.parent, told, language, prefix)
+            yield CaptionRecord(origin, record, path.parent, split_source, language, prefix)
 
 
-def _records(path: Path, reading: Reading) -> Iterator[tuple[str, Any]]:
+def _parse_file(path: Path, options: ReadOptions) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".json":
         document = json_document(path)
         if not isinstance(document, list):
-            raise DataError(f"{path} is no list of records; say coco:{path} or karpathy:{path} if it is one of those")
+            raise DataError(f"{path} is not a list of records; write coco:{path} or karpathy:{path} if it is one of those")
         yield from ((f"{path}: record {number}", record) for number, record in enumerate(document))
         return
-    for number, line in text_lines(path, reading.faults):
+    for number, line in text_lines(path, options.errors):
         if line.strip():
-            where, record = f"{path}, line {number}", None
-            with reading.faults:
-                record = _parsed(line, where)
+            origin, record = f"{path}, line {number}", None
+            with options.errors:
+                record = _parse_line(line, origin)
             if record is not None:
-                yield where, record
+                yield origin, record
 
 
-def _parsed(line: str, where: str) -> Any:
+def _parse_line(line: str, origin: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is no JSON ({error}); every line must be one object") from error
+        raise DataError(f"{origin} is not JSON ({error}); every line must be one object") from error

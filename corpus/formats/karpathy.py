@@ -1,6 +1,6 @@
 """Karpathy's split json (Karpathy and Fei-Fei 2015): `images` with `filename`, `split` and `sentences` of `raw` captions.
 
-COCO's restval is read as train, as papers do. A sentence may have a `language`.
+COCO's restval is read as train, as in papers. A sentence may have a `language`.
 """
 
 from __future__ import annotations
@@ -11,64 +11,56 @@ from typing import Any
 
 from corpus.errors import DataError
 from corpus.example import Example
-from corpus.formats.files import (
-    Reading,
-    find_picture,
-    id_of,
-    json_document,
-    language_of,
-    missing_picture,
-    split_name,
-    table,
-    texts_of,
-    value_of,
-    without_ending,
-)
-from corpus.formats.writing import NewFolder, numbered
+from corpus.formats.fields import captions_from, image_id_from, language_from, list_of, value_of
+from corpus.formats.image_files import find_image, missing_image_message, without_image_suffix
+from corpus.formats.read_options import ReadOptions
+from corpus.formats.splits import normalize_split
+from corpus.formats.text_files import json_document
+from corpus.formats.writer import NewFolder, enumerate_valid
 
 
-def read_karpathy(paths: list[Path], reading: Reading) -> Iterator[Example]:
-    """Read split files; pictures lie beside them, in images/ or in the folder that `filepath` names.
+def read_karpathy(paths: list[Path], options: ReadOptions) -> Iterator[Example]:
+    """Read split files; images are next to them, in images/ or in the folder `filepath`.
 
-    The image id is the picture's name without its ending, or `image_id` where a record has one.
+    The image id is `image_id` if a record has one, else the name of the image without its suffix.
     """
     for path in paths:
-        with reading.faults:
-            for number, record in enumerate(table(json_document(path), "images", path, "Karpathy split file")):
+        with options.errors:
+            for number, record in enumerate(list_of(json_document(path), "images", path, "Karpathy split file")):
                 example = None
-                with reading.faults:
-                    example = _example(path, f"{path}: images[{number}]", record, reading)
+                with options.errors:
+                    example = _example(path, f"{path}: images[{number}]", record, options)
                 if example is not None:
                     yield example
 
 
 def write_karpathy(examples: Iterable[Example], folder: NewFolder) -> None:
-    """Write dataset.json, and the pictures in images/."""
+    """Write dataset.json, and the images in images/."""
     images: list[dict[str, Any]] = []
-    sentences = 0
-    for number, example in numbered(examples):
-        name = folder.picture(example, number, "images").partition("/")[2]
-        told = []
+    num_sentences = 0
+    for number, example in enumerate_valid(examples):
+        name = folder.write_image(example, number, "images").partition("/")[2]
+        sentences = []
         for text, language in zip(example.references, example.languages, strict=True):
-            entry = {"raw": text, "tokens": text.lower().split(), "imgid": number, "sentid": sentences}
-            told.append(entry | ({"language": language} if language else {}))
-            sentences += 1
-        record = {"imgid": number, "image_id": example.image_id, "filename": name, "split": example.split, "sentences": told}
-        images.append(record | {"sentids": [entry["sentid"] for entry in told]})
+            entry = {"raw": text, "tokens": text.lower().split(), "imgid": number, "sentid": num_sentences}
+            sentences.append(entry | ({"language": language} if language else {}))
+            num_sentences += 1
+        record = {"imgid": number, "image_id": example.image_id, "filename": name, "split": example.split, "sentences": sentences}
+        images.append(record | {"sentids": [entry["sentid"] for entry in sentences]})
     folder.write_json("dataset.json", {"images": images, "dataset": folder.path.name})
 
 
-def _example(path: Path, where: str, record: Any, reading: Reading) -> Example:
-    name = value_of(record, "filename", (str,), where)
-    split = split_name(value_of(record, "split", (str,), where))
+def _example(path: Path, origin: str, record: Any, options: ReadOptions) -> Example:
+    name = value_of(record, "filename", (str,), origin)
+    split = normalize_split(value_of(record, "split", (str,), origin))
     texts, languages = [], []
-    for number, sentence in enumerate(value_of(record, "sentences", (list,), where)):
-        texts += texts_of(value_of(sentence, "raw", (str,), f"{where}.sentences[{number}]"), where)
-        languages.append(language_of(sentence, where))
+    for number, sentence in enumerate(value_of(record, "sentences", (list,), origin)):
+        texts += captions_from(value_of(sentence, "raw", (str,), f"{origin}.sentences[{number}]"), origin)
+        languages.append(language_from(sentence, origin))
     folder = str(record.get("filepath") or "")
     roots = [path.parent / folder, path.parent / "images" / folder, path.parent]
-    file = find_picture(roots, name, split)
-    if file is None and reading.need_images:
-        raise DataError(missing_picture(name, where, path.parent))
-    image_id = id_of(record.get("image_id"), where) or without_ending(name)
-    return Example(file or path.parent / name, tuple(texts), split, image_id, tuple(languages), where=where)
+    file = find_image(roots, name, split)
+    if file is None and options.need_images:
+        raise DataError(missing_image_message(name, origin, path.parent))
+    image_id = image_id_from(record.get("image_id"), origin) or without_image_suffix(name)
+    return Example(file or path.parent / name, tuple(texts), split, image_id, tuple(languages), origin=origin)

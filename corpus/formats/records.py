@@ -1,4 +1,4 @@
-"""Rows with a picture and one or several captions, joined by picture: what CSV, JSON lines and lists of records share."""
+"""Records of an image with one or several captions, joined by image: common to CSV, JSON lines and JSON lists."""
 
 from __future__ import annotations
 
@@ -8,20 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from corpus.errors import DataError
-from corpus.example import Example, Member, NamedBox
-from corpus.formats.files import (
-    Reading,
-    boxes_of,
-    find_picture,
-    id_of,
-    missing_picture,
-    split_name,
-    split_of_name,
-    texts_of,
-    without_ending,
-)
+from corpus.example import Example, NamedBox, ShardMember
+from corpus.formats.fields import boxes_from, captions_from, image_id_from, languages_from
+from corpus.formats.image_files import find_image, missing_image_message, without_image_suffix
+from corpus.formats.read_options import ReadOptions
+from corpus.formats.splits import SPLITS, normalize_split, split_from_name
 
-COLUMNS: dict[str, tuple[str, ...]] = {  # what a row holds, and what people call the column for it
+COLUMNS: dict[str, tuple[str, ...]] = {  # field -> usual names of its column
     "image": (
         "file_name", "filename", "image", "image_path", "file_path", "filepath", "image_file", "image_name", "file", "path",
     ),
@@ -32,127 +25,126 @@ COLUMNS: dict[str, tuple[str, ...]] = {  # what a row holds, and what people cal
     "boxes": ("boxes",),
 }  # fmt: skip
 
-Locate = Callable[[str], Path | Member | None]  # a picture's name -> where it is
+Locate = Callable[[str], Path | ShardMember | None]  # name of an image -> its location
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One record: where it stands, its values by column, and what its file tells about all of them."""
+class CaptionRecord:
+    """One record: its origin, its values by column, and the properties of its file."""
 
-    where: str
+    origin: str
     values: dict[str, Any]
-    folder: Path  # that its picture lies in
-    file: str = ""  # name of the file, which may tell the split
+    folder: Path  # of the file; image names are relative to it
+    split_source: str = ""  # a name that may have the split
     language: str = ""
-    prefix: str = ""  # of ids that are made of the picture's name
+    prefix: str = ""  # of an image id that is made from the image name
 
 
 @dataclass(slots=True)
-class _Gathered:
-    """An example that is being joined of its rows."""
+class _JoinedRecord:
+    """The records of one image."""
 
-    where: str
+    origin: str
     split: str
-    picture: tuple[Path, str]  # folder and name
-    image: Path | Member
+    image_key: tuple[Path, str]  # folder and name
+    image: Path | ShardMember
     references: list[str] = field(default_factory=list)
     languages: list[str] = field(default_factory=list)
-    sources: list[str] = field(default_factory=list)
+    origins: list[str] = field(default_factory=list)
     objects: tuple[NamedBox, ...] = ()
 
 
-def join_rows(rows: Iterable[Row], reading: Reading, locate: Locate | None = None) -> Iterator[Example]:
-    """Join rows by picture, in the order of their first rows; the id is `image_id`, else the picture's name without ending.
+def join_records(records: Iterable[CaptionRecord], options: ReadOptions, locate: Locate | None = None) -> Iterator[Example]:
+    """Join records by image id, in the order of their first records. All captions are kept in memory, no image is.
 
-    `locate` finds pictures in shards; without it they are files. All captions are held, no picture is. A bad row is a fault
-    that names it, and so is data without any column for captions.
+    The image id is `image_id`, else the image name without its suffix. `locate` returns images in shards; without it, images
+    are files. An invalid record is an error in `options.errors`, and so are records without any column for captions.
     """
-    found: dict[str, _Gathered] = {}
-    has_captions, last = False, None
-    for last in rows:
-        with reading.faults:
-            has_captions |= bool(_gather(found, last, reading, locate))
-    with reading.faults:
-        if found and not has_captions and last is not None:
+    joined: dict[str, _JoinedRecord] = {}
+    has_captions, record = False, None
+    for record in records:
+        with options.errors:
+            has_captions |= bool(_add_record(joined, record, options, locate))
+    with options.errors:
+        if joined and not has_captions and record is not None:
             raise DataError(
-                f"{last.where} and all others have no column for captions; they have {', '.join(map(repr, last.values))}: "
-                "name it, as in jsonl:PATH?caption=COLUMN"
+                f"{record.origin} and all other records have no column for captions; they have "
+                f"{', '.join(map(repr, record.values))}: name it, as in jsonl:PATH?caption=COLUMN"
             )
-    for image_id, entry in found.items():
-        texts, languages, sources = (tuple(values) for values in (entry.references, entry.languages, entry.sources))
-        yield Example(entry.image, texts, entry.split, image_id, languages, entry.objects, entry.where, sources)
+    for image_id, entry in joined.items():
+        texts, languages, origins = (tuple(values) for values in (entry.references, entry.languages, entry.origins))
+        yield Example(entry.image, texts, entry.split, image_id, languages, entry.objects, entry.origin, origins)
 
 
-def tells_split(path: Path) -> str:
-    """Return the name that may tell a file's split: of metadata.jsonl and metadata.csv their folder's, if it is a split's."""
+def name_with_split(path: Path) -> str:
+    """Return the name that may have a file's split: for metadata.jsonl and metadata.csv that of a folder named like a split."""
     if path.stem != "metadata":
         return path.name
-    return path.parent.name if split_name(path.parent.name) in ("train", "val", "test") else ""
+    return path.parent.name if normalize_split(path.parent.name) in SPLITS else ""
 
 
-def rows_prefix(path: Path, paths: list[Path]) -> str:
-    """Return what ids of a file begin with: its folder's name, where files of several folders are read together."""
+def id_prefix(path: Path, paths: list[Path]) -> str:
+    """Return the prefix of image ids of a file: the name of its folder if files of several folders are read together."""
     return f"{path.parent.name}/" if len({other.parent for other in paths}) > 1 else ""
 
 
-def columns_of(names: Iterable[str], told: dict[str, str], where: str) -> dict[str, str]:
-    """Return which column holds what. Raises DataError where there is none for pictures or a told one is missing."""
+def columns_of(names: Iterable[str], chosen: dict[str, str], origin: str) -> dict[str, str]:
+    """Return the column name of each field, "" if there is none. `chosen` has the columns that the user named.
+
+    Raises DataError if there is no column for images, or if a chosen field or column does not exist.
+    """
     names = list(names)
-    if wrong := sorted(set(told) - set(COLUMNS)):
-        raise DataError(f"{wrong[0]!r} is nothing that a column holds here; name columns for {', '.join(COLUMNS)}")
-    if absent := [column for column in told.values() if column not in names]:
-        raise DataError(f"{where} has no column {absent[0]!r}; it has {', '.join(map(repr, names))}: name one of these")
-    found = {what: next((name for name in known if name in names), "") for what, known in COLUMNS.items()} | told
-    if not found["image"]:
+    if unknown := sorted(set(chosen) - set(COLUMNS)):
+        raise DataError(f"{unknown[0]!r} is not a field of records; name columns for {', '.join(COLUMNS)}")
+    if absent := [column for column in chosen.values() if column not in names]:
+        raise DataError(f"{origin} has no column {absent[0]!r}; it has {', '.join(map(repr, names))}: name one of these")
+    columns = {key: next((name for name in usual if name in names), "") for key, usual in COLUMNS.items()} | chosen
+    if not columns["image"]:
         raise DataError(
-            f"{where} has no column for the picture's file; it has {', '.join(map(repr, names)) or 'none'}: "
+            f"{origin} has no column for image files; it has {', '.join(map(repr, names)) or 'none'}: "
             "name them, as in csv:PATH?image=COLUMN&caption=COLUMN"
         )
-    return found
+    return columns
 
 
-def languages_of(value: Any, texts: int, where: str) -> list[str]:
-    """Return one language a caption of one for all, a list, or none. Raises DataError that names the record."""
-    values = [value or ""] * texts if value is None or isinstance(value, str) else value
-    if not isinstance(values, list) or len(values) != texts or not all(isinstance(tag, str) for tag in values):
-        raise DataError(f"{where}: languages are {value!r}; they must be one tag, or a list of one for each caption")
-    return values
-
-
-def _gather(found: dict[str, _Gathered], row: Row, reading: Reading, locate: Locate | None) -> str:
-    """Add a row to what was found; returns the name of its column for captions, "" where it has none."""
-    column = columns_of(row.values, reading.columns, row.where)
-    value = {what: row.values.get(name) if name else None for what, name in column.items()}
-    name = _text(value["image"], column["image"], row.where)
+def _add_record(joined: dict[str, _JoinedRecord], record: CaptionRecord, options: ReadOptions, locate: Locate | None) -> str:
+    """Join a record with those of the same image; returns the name of its caption column, "" if it has none."""
+    columns = columns_of(record.values, options.columns, record.origin)
+    value = {key: record.values.get(name) if name else None for key, name in columns.items()}
+    name = _string(value["image"], columns["image"], record.origin)
     if not name:
-        raise DataError(f"{row.where} names no picture; its column {column['image']!r} is empty")
-    told = _text(value["split"] or "", column["split"], row.where)
-    split = split_name(told) if told else split_of_name(row.file, name.partition("/")[0] if "/" in name else "")
-    image_id = id_of(value["id"], row.where) or row.prefix + without_ending(name)
-    texts = [] if value["caption"] is None else texts_of(value["caption"], row.where)
-    languages = languages_of(value["language"] or row.language, len(texts), row.where)
-    objects = boxes_of(value["boxes"] or [], row.where)
-    entry = found.get(image_id)
+        raise DataError(f"{record.origin} has no image; its column {columns['image']!r} is empty")
+    own_split = _string(value["split"] or "", columns["split"], record.origin)
+    image_folder = name.partition("/")[0] if "/" in name else ""
+    split = normalize_split(own_split) if own_split else split_from_name(record.split_source, image_folder)
+    image_id = image_id_from(value["id"], record.origin) or record.prefix + without_image_suffix(name)
+    texts = [] if value["caption"] is None else captions_from(value["caption"], record.origin)
+    languages = languages_from(value["language"] or record.language, len(texts), record.origin)
+    objects = boxes_from(value["boxes"] or [], record.origin)
+    entry = joined.get(image_id)
     if entry is None:
-        image = locate(name) if locate else find_picture([row.folder], name, split)
-        if image is None and reading.need_images:
-            raise DataError(missing_picture(name, row.where, None if locate else row.folder))
-        entry = found[image_id] = _Gathered(row.where, split, (row.folder, name), image or row.folder / name)
+        image = locate(name) if locate else find_image([record.folder], name, split)
+        if image is None and options.need_images:
+            raise DataError(missing_image_message(name, record.origin, None if locate else record.folder))
+        entry = _JoinedRecord(record.origin, split, (record.folder, name), image or record.folder / name)
+        joined[image_id] = entry
     if entry.split != split:
-        raise DataError(f"{row.where}: {image_id!r} is in {split!r}, and in {entry.split!r} by {entry.where}; choose one split")
-    if entry.picture != (row.folder, name):
         raise DataError(
-            f"{row.where}: {image_id!r} is the picture {name!r}, and {entry.picture[1]!r} by {entry.where}; "
-            "give each an 'image_id' of its own"
+            f"{record.origin}: {image_id!r} is in {split!r}, but {entry.origin} has it in {entry.split!r}; choose one split"
+        )
+    if entry.image_key != (record.folder, name):
+        raise DataError(
+            f"{record.origin}: {image_id!r} is the image {name!r}, but {entry.origin} has {entry.image_key[1]!r}; "
+            "give each a different 'image_id'"
         )
     entry.references += texts
     entry.languages += languages
-    entry.sources += [row.where] * len(texts)
+    entry.origins += [record.origin] * len(texts)
     entry.objects = entry.objects or objects
-    return column["caption"]
+    return columns["caption"]
 
 
-def _text(value: Any, column: str, where: str) -> str:
+def _string(value: Any, column: str, origin: str) -> str:
     if not isinstance(value, str):
-        raise DataError(f"{where}: {column!r} is {value!r}; it must be a text")
+        raise DataError(f"{origin}: {column!r} is {value!r}; it must be a string")
     return value

@@ -1,0 +1,97 @@
+"""Fields of records, validated: captions, languages, image ids and boxes. An error names the record by its `origin`."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from corpus.errors import DataError
+from corpus.example import NamedBox
+from model import Box
+
+LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*")  # BCP 47, also with "_"
+_TYPE_NAMES = {str: "a string", int: "an integer", list: "a list", dict: "an object"}
+_MAX_REPR = 60  # characters of a value in a message
+
+
+def list_of(document: Any, name: str, path: Path, kind: str) -> list[Any]:
+    """Return the list `name` of a JSON document. Raises DataError if the document does not have it."""
+    if not isinstance(document, dict) or not isinstance(document.get(name), list):
+        content = sorted(map(str, document)) if isinstance(document, dict) else type(document).__name__
+        raise DataError(
+            f"{path} is not a {kind}: it needs a list {name!r} and has {content}; write FORMAT:PATH if it is another format"
+        )
+    return list(document[name])
+
+
+def value_of(record: Any, name: str, types: tuple[type, ...], origin: str) -> Any:
+    """Return a field of a record. Raises DataError if it is missing or has another type; bool is not an integer here."""
+    if not isinstance(record, dict) or name not in record:
+        raise DataError(f"{origin} has no {name!r}; every record needs it")
+    value = record[name]
+    if not isinstance(value, types) or isinstance(value, bool):
+        expected = " or ".join(_TYPE_NAMES[kind] for kind in types)
+        raise DataError(f"{origin}: {name!r} is {_short_repr(value)}; it must be {expected}")
+    return value
+
+
+def captions_from(value: Any, origin: str) -> list[str]:
+    """Return one caption or a list of captions, without white space at both ends. Raises DataError if they are not strings."""
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
+        raise DataError(f"{origin}: captions are {_short_repr(value)}; they must be a string or a list of strings")
+    try:
+        "".join(values).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{origin}: a caption has an unpaired surrogate ({error.reason}); save it as UTF-8 again") from error
+    return [text.strip() for text in values]
+
+
+def language_from(record: dict[str, Any], origin: str) -> str:
+    """Return the `language` of a record, "" if it has none. Raises DataError if it is not a string."""
+    value = record.get("language")
+    if value is not None and not isinstance(value, str):
+        raise DataError(f"{origin}: 'language' is {_short_repr(value)}; it must be a tag such as en or zh-TW")
+    return value or ""
+
+
+def languages_from(value: Any, num_captions: int, origin: str) -> list[str]:
+    """Return one language per caption from one tag for all, a list of tags, or None. Raises DataError for any other value."""
+    values = [value or ""] * num_captions if value is None or isinstance(value, str) else value
+    if not isinstance(values, list) or len(values) != num_captions or not all(isinstance(tag, str) for tag in values):
+        raise DataError(f"{origin}: languages are {value!r}; they must be one tag, or a list with one tag per caption")
+    return values
+
+
+def image_id_from(value: Any, origin: str) -> str | None:
+    """Return an image id as a string, None if the value is None or "". Raises DataError if it is not a string or an integer."""
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise DataError(f"{origin}: the image id is {_short_repr(value)}; it must be a string or an integer")
+    return str(value)
+
+
+def boxes_from(value: Any, origin: str) -> tuple[NamedBox, ...]:
+    """Return the boxes of rows [x0, y0, x1, y1, class]. Raises DataError if a row is invalid."""
+    try:
+        return tuple(NamedBox(str(row[4]), box_from_corners(*row[:4])) for row in value)
+    except (ValueError, TypeError, IndexError, KeyError) as error:
+        raise DataError(
+            f"{origin}: boxes are {_short_repr(value)}; they must be rows of [x0, y0, x1, y1, class] in pixels"
+        ) from error
+
+
+def box_from_corners(x0: Any, y0: Any, x1: Any, y1: Any) -> Box:
+    """Return a box. Raises ValueError or TypeError if the corners are not finite numbers in ascending order."""
+    box = Box(float(x0), float(y0), float(x1), float(y1))
+    if not (-math.inf < box.x0 <= box.x1 < math.inf and -math.inf < box.y0 <= box.y1 < math.inf):
+        raise ValueError("x1 must be at least x0 and y1 at least y0, all finite")
+    return box
+
+
+def _short_repr(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_REPR else f"{text[: _MAX_REPR - 3]}..."

@@ -1,0 +1,120 @@
+"""Webdataset shards: a sample consists of the members with one key, an image with .json or .txt, as img2dataset writes them.
+
+The json has `captions`, `caption` or `text` (else the .txt is the caption), and optionally `image_id`, `split`, `languages`
+and `boxes`. Without them the image id is shard/key and the split is that in the name of the shard.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from webdataset.tariterators import group_by_keys
+
+from corpus.errors import DataError
+from corpus.example import Example, ShardMember
+from corpus.formats.fields import boxes_from, captions_from, image_id_from, languages_from
+from corpus.formats.image_files import IMAGE_SUFFIXES
+from corpus.formats.read_options import ReadOptions
+from corpus.formats.records import COLUMNS
+from corpus.formats.splits import normalize_split, split_from_name
+from corpus.formats.tar_shards import ShardWriters, iter_members
+from corpus.formats.writer import NewFolder, enumerate_valid, example_record, image_suffix, read_image
+
+_TEXT_SUFFIXES = (".json", ".txt")
+_IMAGE_KEYS = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
+
+
+def read_samples(shards: list[Path], options: ReadOptions) -> Iterator[Example]:
+    """Stream the samples of shards in order; nothing is kept in memory."""
+
+    def report_duplicate(error: Exception) -> bool:
+        with options.errors:
+            raise DataError(f"a member of a sample occurs twice: {error.args[0]}; keys must be unique in a shard") from error
+        return True
+
+    for sample in group_by_keys(_members(shards, options), handler=report_duplicate):
+        example = None
+        with options.errors:
+            example = _example(sample, f"{sample['__url__']}, sample {sample['__key__']!r}")
+        if example is not None:
+            yield example
+
+
+def write_samples(examples: Iterable[Example], folder: NewFolder) -> None:
+    """Write <split>-000000.tar, …: an image, a json with all fields, and the first caption as .txt for other programs."""
+    with ExitStack() as stack:
+        writers = ShardWriters(folder, stack)
+        for number, example in enumerate_valid(examples):
+            data = read_image(example)
+            text = {"txt": example.references[0]} if example.references else {}
+            suffix = image_suffix(example, data)[1:].lower()
+            sample = {"__key__": f"{number:09d}", suffix: data, "json": example_record(example)}
+            writers.write(example.split, sample | text)
+
+
+def _members(shards: list[Path], options: ReadOptions) -> Iterator[dict[str, Any]]:
+    """Yield what webdataset groups: the name of each member with its content, or an image's ShardMember; {} ends a shard."""
+    for path in shards:
+        url = str(path)
+        for member, content in iter_members(path, options, _TEXT_SUFFIXES):
+            is_text = member.name.lower().endswith(_TEXT_SUFFIXES)
+            yield {"fname": member.name, "data": content if is_text else member, "__url__": url}
+        yield {}
+
+
+def _example(sample: dict[str, Any], origin: str) -> Example:
+    image_keys = [key for key in sample if key in _IMAGE_KEYS]
+    if len(image_keys) != 1:
+        keys = sorted(key for key in sample if not key.startswith("__"))
+        hint = "; a key ends at the first dot of a name" if any("." in key for key in keys) else ""
+        raise DataError(f"{origin} has {len(image_keys)} images among its members ({', '.join(keys)}); it must have one{hint}")
+    image = sample[image_keys[0]]
+    assert isinstance(image, ShardMember)
+    record = _json_record(sample, origin)
+    value = next((record[name] for name in COLUMNS["caption"] if record.get(name) is not None), None)
+    if value is None and "txt" in sample:
+        value = _decode_text(sample["txt"], origin)
+    texts = [] if value is None else captions_from(value, origin)
+    languages = languages_from(record.get("languages") or record.get("language"), len(texts), origin)
+    shard, split = _name_and_split(image.shard)
+    split = normalize_split(str(record["split"])) if record.get("split") else split
+    image_id = image_id_from(record.get("image_id"), origin) or f"{shard}/{sample['__key__']}"
+    return Example(
+        image,
+        tuple(texts),
+        split,
+        image_id,
+        tuple(languages),
+        boxes_from(record["boxes"], origin) if record.get("boxes") else (),
+        origin,
+    )
+
+
+@lru_cache(maxsize=16)
+def _name_and_split(shard: Path) -> tuple[str, str]:
+    """Return the name of a shard without its suffix, and its split; cached, because it is called for every sample."""
+    return shard.stem, split_from_name(shard.name)
+
+
+def _json_record(sample: dict[str, Any], origin: str) -> dict[str, Any]:
+    if "json" not in sample:
+        return {}
+    try:
+        record = json.loads(sample["json"])
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{origin}: its .json is not JSON ({error}); write the sample again") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{origin}: its .json is {str(record)[:60]!r}; it must be an object")
+    return record
+
+
+def _decode_text(text: bytes, origin: str) -> str:
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{origin}: its .txt is not UTF-8 ({error.reason}); write it as UTF-8") from error
