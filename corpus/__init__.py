@@ -2,8 +2,6 @@
 
 import model  # isort: skip  # noqa: F401  before torch is imported
 
-import model  # isort: skip  # noqa: F401  before torch is imported
-
 from corpus.augment import augmented, is_mirrored, mirrored_caption
 from corpus.check import check_data
 from corpus.dataset import (

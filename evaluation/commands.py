@@ -177,7 +177,7 @@ def _captions_of_scenes(options: argparse.Namespace) -> dict[str, Any]:
         captioner = _loaded(folder, options.dtype)
         told = figures[name] = {}
         for kind, scenes in sets.items():
-            pictures = [png_bytes(scene.paint()) for scene in scenes]
+            pictures = [png_bytes(scene.render()) for scene in scenes]
             texts = caption_images(captioner, pictures, _generation(captioner, num_beams, options))
             told[kind] = judge_captions(texts, scenes) | invented_in_scenes(texts, scenes).as_json()
     return figures

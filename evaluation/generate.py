@@ -56,4 +56,4 @@ def _prepared(captioner: Captioner, picture: bytes | Example) -> ImageView:
     try:
         return prepare(picture.read(), captioner.image_config, LOCAL_IMAGE_LIMITS)
     except (OSError, ValueError, ImageError) as error:
-        raise DataError(f"{picture.where}: {picture.place} cannot be used ({error}); mend it, or take it out") from error
+        raise DataError(f"{picture.origin}: {picture.location} cannot be used ({error}); mend it, or take it out") from error

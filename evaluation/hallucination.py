@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from corpus import COLOURS, SHAPES, DataError, Scene
+from corpus import COLORS, SHAPES, DataError, Scene
 
 _PEOPLE = (
     "people man men woman women boy girl child children kid baby toddler infant lady guy gentleman adult teenager player rider "
@@ -181,10 +181,10 @@ def invented_objects(
 
 def invented_in_scenes(captions: Sequence[str], scenes: Sequence[Scene]) -> Hallucination:
     """Count colour-shape pairs that captions of drawn scenes name and the scenes do not hold: exact, nothing is left unsaid."""
-    pairs = re.compile(rf"\b({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})\b")
+    pairs = re.compile(rf"\b({'|'.join(COLORS)}) ({'|'.join(SHAPES)})\b")
     counts = []
     for text, scene in zip(captions, scenes, strict=True):
-        shown = {(entry.colour, entry.shape) for entry in scene.objects}
+        shown = {(entry.color, entry.shape) for entry in scene.objects}
         named = pairs.findall(text)
         counts.append((len(named), sum(pair not in shown for pair in named)))
     return _summed(counts)

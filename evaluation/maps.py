@@ -44,7 +44,7 @@ class Pointing:
 def scene_pointing(captioner: Captioner, scenes: Sequence[Scene]) -> Pointing:
     """Explain the exact caption of each scene and judge the map of every shape's name by the shape's mask."""
     captions = [captions_of(scene, random.Random(0))[0] for scene in scenes]
-    pictures = [png_bytes(scene.paint()) for scene in scenes]
+    pictures = [png_bytes(scene.render()) for scene in scenes]
     answers = explain_images(captioner, pictures, [[caption.text] for caption in captions])
     hits, centres, areas, others, swaps = [], [], [], [], []
     for scene, caption, answer in zip(scenes, captions, answers, strict=True):

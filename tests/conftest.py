@@ -27,8 +27,8 @@ from model import (
     prepare,
 )
 from service import Settings, create_app
-from service.errors import PROBLEMS
-from service.schemas import ProblemAnswer
+from service.errors import ERRORS
+from service.http.dialects.native.schemas import ProblemBody
 
 SENTENCES = [
     "a brown dog runs on the grass",
@@ -131,8 +131,8 @@ def problem(response, code: str) -> dict:
     """Check that an answer is the problem `code`, whole, and return it."""
     body = response.json()
     assert body["code"] == code, body
-    assert response.status_code == PROBLEMS[code].status
+    assert response.status_code == ERRORS[code].status
     assert response.headers["content-type"] == "application/problem+json"
     assert response.headers["x-request-id"] == body["request_id"]
-    ProblemAnswer.model_validate(body)
+    ProblemBody.model_validate(body)
     return body

@@ -10,15 +10,15 @@ from fastapi.testclient import TestClient
 
 from model import Captioner
 from service import Settings, create_app
-from service.admission import Admission, AdmissionLimits
-from service.errors import Problem
+from service.runtime.admission import Admission, AdmissionLimits
+from service.errors import ServiceError
 from tests.conftest import problem
 
 
 def test_a_full_house_refuses_and_says_when_to_come_back():
     admission = Admission(AdmissionLimits(3, 100, 100), lambda pictures: 10 * pictures)
     with admission.enter(2), admission.enter():
-        with pytest.raises(Problem) as refused, admission.enter():
+        with pytest.raises(ServiceError) as refused, admission.enter():
             pass
         assert refused.value.code == "overloaded"
         assert refused.value.headers == {"Retry-After": "30"}
@@ -32,7 +32,7 @@ def test_one_request_always_finds_room_in_an_empty_house():
     admission = Admission(AdmissionLimits(96, 10, 100), lambda _: 1)
     with admission.enter() as place:
         place.take("body_bytes", 100)  # the body limit is another setting
-        with admission.enter() as other, pytest.raises(Problem):
+        with admission.enter() as other, pytest.raises(ServiceError):
             other.take("body_bytes", 1)
 
 
@@ -40,7 +40,7 @@ def test_who_has_left_takes_nothing_any_more():
     admission = Admission(AdmissionLimits(96, 400_000_000, 96_000_000), lambda _: 1)
     with admission.enter() as place:
         pass
-    with pytest.raises(Problem):
+    with pytest.raises(ServiceError):
         place.take("pixels", 7)  # its decoder asks too late
     assert admission.used == {"pictures": 0, "body_bytes": 0, "pixels": 0}
 
@@ -49,7 +49,7 @@ def test_one_batch_alone_finds_room_whatever_its_size():
     admission = Admission(AdmissionLimits(20, 100, 100), lambda _: 1)
     with admission.enter() as place:
         place.take("pictures", 40)
-        with pytest.raises(Problem), admission.enter():
+        with pytest.raises(ServiceError), admission.enter():
             pass
 
 
@@ -116,7 +116,7 @@ def test_work_past_its_deadline_is_a_504_and_is_dropped(tiny_captioner, picture)
         slow.go_on.set()
         engine = client.app.state.engine
         for _ in range(100):
-            if not engine.scheduler.unanswered and not engine.scheduler.running:
+            if not engine.scheduler.num_unanswered and not engine.scheduler.running:
                 break
             time.sleep(0.05)
         assert engine.scheduler.running == engine.scheduler.waiting == 0

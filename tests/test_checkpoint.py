@@ -77,7 +77,7 @@ def test_a_truncated_weights_file_is_named(folder):
     [
         (lambda document: document.pop("decoder"), "lacks decoder"),
         (lambda document: document["decoder"].pop("layer_norm_eps"), "lacks layer_norm_eps"),
-        (lambda document: document["encoder"].update(colour="red"), "unknown fields colour"),
+        (lambda document: document["encoder"].update(color="red"), "unknown fields colour"),
         (lambda document: document["decoder"].update(heads="two"), r"decoder\.heads is 'two'"),
         (lambda document: document["decoder"].update(heads=3), "multiple of its heads"),
         (lambda document: document.update(format="other-9"), "format 'other-9'"),

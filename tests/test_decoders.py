@@ -16,16 +16,16 @@ import pytest
 import torch
 
 from model import ImageConfig, ImageError, ImageLimits, ImageTooLargeError, UnsupportedImageError, num_pixels, prepare
-from service.admission import Admission, AdmissionLimits
-from service.errors import Problem
-from service.workers import DecoderLimits, DecoderPool
+from service.runtime.admission import Admission, AdmissionLimits
+from service.errors import ServiceError
+from service.workers.pool import WorkerLimits, ImageWorkers
 
 CONFIG = ImageConfig(height=24, width=32)
 
 
 @pytest.fixture(scope="module")
 def pool():
-    found = DecoderPool(DecoderLimits(workers=2, seconds=20.0, memory=400_000_000))
+    found = ImageWorkers(WorkerLimits(workers=2, seconds=20.0, memory=400_000_000))
     found.start()
     yield found
     found.stop()
@@ -73,7 +73,7 @@ def test_pixels_that_find_no_room_are_refused_before_they_are_decoded(pool, phot
     admission = room(pixels=64 * 48 + 10)
     with admission.enter() as other:
         other.take("pixels", 100)
-        with pytest.raises(Problem) as refused:
+        with pytest.raises(ServiceError) as refused:
             decode(pool, photo(64, 48), admission=admission)
         assert refused.value.code == "overloaded"
     assert decode(pool, photo(64, 48), admission=admission).source_size == (64, 48)
@@ -83,7 +83,7 @@ def test_pixels_that_find_no_room_are_refused_before_they_are_decoded(pool, phot
 @pytest.fixture
 def lonely():
     """A pool of one decoder."""
-    found = DecoderPool(DecoderLimits(workers=1, seconds=1.0, memory=400_000_000))
+    found = ImageWorkers(WorkerLimits(workers=1, seconds=1.0, memory=400_000_000))
     found.start()
     yield found
     found.stop()
@@ -145,7 +145,7 @@ def test_a_bomb_meets_the_memory_limit_and_the_decoder_lives(pool):
         rows = zlib.compress(bytes(height * (4 * width + 1)), 9)
         return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
-    small = DecoderPool(DecoderLimits(workers=1, seconds=20.0, memory=60_000_000))
+    small = ImageWorkers(WorkerLimits(workers=1, seconds=20.0, memory=60_000_000))
     small.start()
     try:
         bomb = png(5_000, 4_000)  # 80 MB of pixels in some kB
@@ -167,9 +167,9 @@ def test_a_size_is_read_without_decoding(photo):
 def test_decoders_die_with_their_service():
     code = (
         "import os, signal, sys\n"
-        "from service.workers import DecoderLimits, DecoderPool\n"
+        "from service.workers.pool import WorkerLimits, ImageWorkers\n"
         "if __name__ == '__main__':\n"
-        "    pool = DecoderPool(DecoderLimits(2, 1.5, 10**9))\n"
+        "    pool = ImageWorkers(WorkerLimits(2, 1.5, 10**9))\n"
         "    pool.start()\n"
         "    print(*(process.pid for process in pool.processes), flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -132,11 +132,11 @@ def test_every_python_module_that_the_docs_run_exists():
 
 def test_every_setting_option_and_problem_is_documented():
     from service import Settings
-    from service.errors import PROBLEMS
-    from service.schemas import CaptionOptions
+    from service.errors import ERRORS
+    from service.http.dialects.native.schemas import CaptionOptions
 
     page = (ROOT / "docs/service.md").read_text(encoding="utf-8")
-    for name in [*Settings.model_fields, *CaptionOptions.model_fields, *PROBLEMS]:
+    for name in [*Settings.model_fields, *CaptionOptions.model_fields, *ERRORS]:
         assert re.search(rf"\b{name}\b", page), name
 
 

@@ -168,7 +168,7 @@ def test_photographs_are_judged_by_the_boxes_of_the_class_that_a_word_names(phot
 
 def test_scenes_are_captioned_and_judged(tiny_captioner):
     scenes = held_out_scenes(6)
-    pictures = [png_bytes(scene.paint()) for scene in scenes]
+    pictures = [png_bytes(scene.render()) for scene in scenes]
     figures = judge_captions(caption_images(tiny_captioner, pictures, GenerationOptions(strategy="greedy")), scenes)
     assert figures["right"] == 0.0, "random weights cannot be right"
     assert sum(figures["wrong"].values()) == 6

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from model import ConfigError
 from service import Settings, create_app
-from service.fetch import Fetcher
+from service.runtime.fetch import Fetcher
 from tests.conftest import problem
 
 ASKED: list[tuple[str, dict[str, str]]] = []

@@ -14,7 +14,7 @@ from model import Captioner, CheckpointError, checkpoint_folder, load_checkpoint
 from model.__main__ import main
 from model.hub import is_hub_id
 from service import Settings
-from service.checkpoints import _named, load_captioners
+from service.runtime.checkpoints import _named, load_captioners
 from tests.loopback_hub import Hub, commit_of, serving
 from tests.test_convert import photographs, png, saved
 

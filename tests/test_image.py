@@ -159,7 +159,7 @@ def test_transparent_pixels_are_white_whatever_colour_hides_in_them():
 
 
 def test_the_first_frame_of_an_animation_is_taken():
-    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "green", "blue")]
+    frames = [Image.new("RGB", (20, 20), color) for color in ("red", "green", "blue")]
     for format in ("GIF", "WEBP", "PNG"):
         data = encoded(frames[0], format, save_all=True, append_images=frames[1:])
         found = levels(data)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from model import CaptionBatch, Captioner, CaptionRequest, GenerationOptions, TextError
-from service.rate import Rate
-from service.scheduler import Job, Scheduler, SchedulerLimits, Unserved
+from service.runtime.rate import Rate
+from service.runtime.scheduler import Job, Scheduler, SchedulerLimits, Unserved
 
 MIXED = [
     GenerationOptions(strategy="greedy"),
@@ -26,7 +26,7 @@ def scheduler(tiny_captioner):
     made = []
 
     def make(**limits: int) -> Scheduler:
-        found = Scheduler(SchedulerLimits(**{"rows": 32, "encoded_busy": 4} | limits))
+        found = Scheduler(SchedulerLimits(**{"max_rows": 32, "encode_batch_size": 4} | limits))
         found.start()
         made.append(found)
         return found
@@ -49,14 +49,14 @@ def same(one, other):
 def test_pictures_of_all_options_step_together_and_get_what_they_get_alone(scheduler, tiny_captioner, views):
     jobs = [Job(tiny_captioner, CaptionRequest(view=view, options=options), group) for group, view in enumerate(views) for options in MIXED]
     jobs += [Job(tiny_captioner, CaptionRequest(view=views[0], texts=("a dog runs",)), "explained")]
-    running = scheduler(rows=7)
+    running = scheduler(max_rows=7)
     for job in jobs:
         running.submit(job)
     for job in jobs[:-1]:
-        (alone,) = tiny_captioner.caption([job.wanted.view], job.wanted.options)
-        same(job.done.result(30), alone)
-    same(jobs[-1].done.result(30), tiny_captioner.explain([views[0]], [["a dog runs"]])[0])
-    assert running.waiting == running.running == 0
+        (alone,) = tiny_captioner.caption([job.request.view], job.request.options)
+        same(job.future.result(30), alone)
+    same(jobs[-1].future.result(30), tiny_captioner.explain([views[0]], [["a dog runs"]])[0])
+    assert running.num_waiting == running.num_active == 0
 
 
 def test_a_batch_does_not_keep_a_single_caller_waiting(scheduler, tiny_captioner, views):
@@ -64,14 +64,14 @@ def test_a_batch_does_not_keep_a_single_caller_waiting(scheduler, tiny_captioner
     many = [Job(tiny_captioner, CaptionRequest(view=views[0], options=GenerationOptions()), "batch") for _ in range(30)]
     one = Job(tiny_captioner, CaptionRequest(view=views[1], options=GenerationOptions()), "single")
     for job in many:
-        job.done.add_done_callback(lambda _: finished.append("batch"))
-    one.done.add_done_callback(lambda _: finished.append("single"))
-    running = scheduler(rows=6, encoded_idle=2)
+        job.future.add_done_callback(lambda _: finished.append("batch"))
+    one.future.add_done_callback(lambda _: finished.append("single"))
+    running = scheduler(max_rows=6, encode_batch_size_idle=2)
     with running._wake:  # nothing begins before all are there
         for job in [*many, one]:
             running.submit(job)
     for job in [*many, one]:
-        job.done.result(30)
+        job.future.result(30)
     assert finished.index("single") <= 4, "it has its turn after one picture of the batch, not after thirty"
 
 
@@ -81,40 +81,40 @@ def test_no_group_is_kept_waiting_by_those_before_it(scheduler, tiny_captioner, 
         (group, Job(tiny_captioner, CaptionRequest(view=views[0], options=GenerationOptions()), group)) for group in range(6) for _ in range(4)
     ]
     for group, job in jobs:
-        job.done.add_done_callback(lambda _, group=group: order.append(group))
-    running = scheduler(rows=6, encoded_idle=2, encoded_busy=2)
+        job.future.add_done_callback(lambda _, group=group: order.append(group))
+    running = scheduler(max_rows=6, encode_batch_size_idle=2, encode_batch_size=2)
     with running._wake:
         for _, job in jobs:
             running.submit(job)
     for _, job in jobs:
-        job.done.result(30)
+        job.future.result(30)
     assert set(order[:8]) == set(range(6)), "each has had a turn before the first has had two"
 
 
 def test_who_leaves_while_rows_run_frees_them(scheduler, tiny_captioner, views):
-    running = scheduler(rows=3)
+    running = scheduler(max_rows=3)
     steps = []
     original = CaptionBatch.step
 
     def step(batch):
         steps.append(list(batch.keys))
         if len(steps) == 2:
-            leaves.done.cancel()
+            leaves.future.cancel()
         return original(batch)
 
     CaptionBatch.step = step
     try:
         leaves = Job(tiny_captioner, CaptionRequest(view=views[0], options=GenerationOptions(min_new_tokens=40, max_words=60)), 1)
         running.submit(leaves)
-        while not leaves.done.cancelled():
+        while not leaves.future.cancelled():
             time.sleep(0.01)
         stays = Job(tiny_captioner, CaptionRequest(view=views[1], options=GenerationOptions()), 2)
         running.submit(stays)
-        stays.done.result(30)
+        stays.future.result(30)
     finally:
         CaptionBatch.step = original
     assert sum(leaves in keys for keys in steps) <= 3, "no step beyond the running one"
-    assert running.running == 0
+    assert running.num_active == 0
 
 
 class Watched(Captioner):
@@ -133,13 +133,13 @@ class Watched(Captioner):
 
 def test_few_pictures_are_encoded_between_the_steps_of_others(scheduler, tiny_captioner, views):
     watched = Watched(tiny_captioner)
-    running = scheduler(rows=40, encoded_idle=4, encoded_busy=2)
+    running = scheduler(max_rows=40, encode_batch_size_idle=4, encode_batch_size=2)
     with running._wake:
         jobs = [Job(watched, CaptionRequest(view=views[0], options=GenerationOptions(strategy="greedy")), number) for number in range(12)]
         for job in jobs:
             running.submit(job)
     for job in jobs:
-        job.done.result(30)
+        job.future.result(30)
     assert watched.encoded[0] == 4
     assert max(watched.encoded[1:]) <= 4
     assert 2 in watched.encoded[1:]
@@ -154,17 +154,17 @@ def test_who_leaves_is_dropped_queued_or_running(scheduler, tiny_captioner, view
         go_on.wait(20)
 
     watched.before = hold
-    running = scheduler(encoded_idle=1)
+    running = scheduler(encode_batch_size_idle=1)
     first, queued, stays = (Job(watched, CaptionRequest(view=view, options=GenerationOptions()), number) for number, view in enumerate(views))
     for job in (first, queued, stays):
         running.submit(job)
     enter.wait(20)
-    first.done.cancel()  # it is being encoded
-    queued.done.cancel()
+    first.future.cancel()  # it is being encoded
+    queued.future.cancel()
     go_on.set()
-    stays.done.result(30)
+    stays.future.result(30)
     assert sum(watched.encoded) == 2, "the one in the queue was never encoded"
-    assert running.waiting == running.running == 0
+    assert running.num_waiting == running.num_active == 0
 
 
 def test_a_picture_that_fails_fails_alone(scheduler, tiny_captioner, views):
@@ -182,11 +182,11 @@ def test_a_picture_that_fails_fails_alone(scheduler, tiny_captioner, views):
         for job in jobs:
             running.submit(job)
     with pytest.raises(RuntimeError, match="this picture"):
-        jobs[1].done.result(30)
+        jobs[1].future.result(30)
     with pytest.raises(TextError, match="has room for"):
-        jobs[3].done.result(30)
+        jobs[3].future.result(30)
     for job in (jobs[0], jobs[2]):
-        same(job.done.result(30), tiny_captioner.caption([job.wanted.view])[0])
+        same(job.future.result(30), tiny_captioner.caption([job.request.view])[0])
 
 
 def test_a_step_that_fails_is_repeated_picture_by_picture(scheduler, tiny_captioner, views, monkeypatch):
@@ -206,8 +206,8 @@ def test_a_step_that_fails_is_repeated_picture_by_picture(scheduler, tiny_captio
         for job in jobs:
             running.submit(job)
     for job in jobs:
-        same(job.done.result(30), tiny_captioner.caption([job.wanted.view], job.wanted.options)[0])
-    assert running.failed is None
+        same(job.future.result(30), tiny_captioner.caption([job.request.view], job.request.options)[0])
+    assert running.error is None
 
 
 def test_the_end_of_the_thread_is_told_to_all_that_wait(scheduler, tiny_captioner, views):
@@ -217,19 +217,19 @@ def test_the_end_of_the_thread_is_told_to_all_that_wait(scheduler, tiny_captione
         raise SystemExit("killed")
 
     watched.before = end
-    running = scheduler(encoded_idle=1)
+    running = scheduler(encode_batch_size_idle=1)
     with running._wake:
         jobs = [Job(watched, CaptionRequest(view=view, options=GenerationOptions()), number) for number, view in enumerate(views)]
         for job in jobs:
             running.submit(job)
     for job in jobs[1:]:
         with pytest.raises(Unserved):
-            job.done.result(10)
-    assert isinstance(running.failed, SystemExit)
+            job.future.result(10)
+    assert isinstance(running.error, SystemExit)
     with pytest.raises(Unserved):
         running.submit(Job(watched, CaptionRequest(view=views[0], options=GenerationOptions()), 9))
     with pytest.raises(Unserved):
-        jobs[0].done.result(1)
+        jobs[0].future.result(1)
 
 
 def test_a_thread_that_hangs_is_seen_and_one_that_waits_is_not(scheduler, tiny_captioner, views):
@@ -238,14 +238,14 @@ def test_a_thread_that_hangs_is_seen_and_one_that_waits_is_not(scheduler, tiny_c
     watched.before = lambda _: go_on.wait(20)
     running = scheduler()
     time.sleep(0.2)
-    assert running.silent_for() == 0, "nothing to do is no silence"
+    assert running.seconds_since_progress() == 0, "nothing to do is no silence"
     job = Job(watched, CaptionRequest(view=views[0], options=GenerationOptions()), 1)
     running.submit(job)
     time.sleep(0.4)
-    assert running.silent_for() > 0.3
-    running.abandon(TimeoutError("silent"))
+    assert running.seconds_since_progress() > 0.3
+    running.fail_all(TimeoutError("silent"))
     with pytest.raises(Unserved):
-        job.done.result(1)
+        job.future.result(1)
     go_on.set()
 
 
@@ -255,12 +255,12 @@ def test_stopping_does_what_is_queued(scheduler, tiny_captioner, views):
     for job in jobs:
         running.submit(job)
     running.stop()
-    assert all(job.done.done() and not job.done.exception() for job in jobs)
+    assert all(job.future.done() and not job.future.exception() for job in jobs)
 
 
 def test_pictures_that_wait_for_a_whole_call_do_not_wait_for_one_long_caption(scheduler, tiny_captioner, views):
     watched = Watched(tiny_captioner)
-    running = scheduler(rows=16, encoded_busy=4)
+    running = scheduler(max_rows=16, encode_batch_size=4)
     long = Job(
         watched,
         CaptionRequest(view=views[0], options=GenerationOptions(strategy="greedy", min_new_tokens=80, max_new_tokens=90, max_words=60)),
@@ -272,12 +272,12 @@ def test_pictures_that_wait_for_a_whole_call_do_not_wait_for_one_long_caption(sc
     ]
     order = []
     for job in (long, *wide):
-        job.done.add_done_callback(lambda _, job=job: order.append(job is long))
+        job.future.add_done_callback(lambda _, job=job: order.append(job is long))
     with running._wake:
         for job in (long, *wide):
             running.submit(job)
     for job in (long, *wide):
-        job.done.result(30)
+        job.future.result(30)
     assert order.index(True) > 2, "one row of sixteen keeps nobody out"
 
 
@@ -285,13 +285,13 @@ def test_while_pictures_wait_captions_are_read_together(scheduler, tiny_captione
     read = []
     original = CaptionBatch.read
     monkeypatch.setattr(CaptionBatch, "read", lambda batch, keys: (read.append(len(keys)), original(batch, keys))[1])
-    running = scheduler(rows=12, encoded_busy=4)
+    running = scheduler(max_rows=12, encode_batch_size=4)
     jobs = [Job(tiny_captioner, CaptionRequest(view=views[number % 3], options=MIXED[number % 4]), number) for number in range(24)]
     with running._wake:
         for job in jobs:
             running.submit(job)
     for job in jobs:
-        same(job.done.result(30), tiny_captioner.caption([job.wanted.view], job.wanted.options)[0])
+        same(job.future.result(30), tiny_captioner.caption([job.request.view], job.request.options)[0])
     assert sum(read) == len(jobs)
     assert max(read) >= 4
 

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from model import ConfigError
 from service import Settings, create_app
-from service.security import Rates, read_keys
+from service.http.security import RateLimiter, read_keys
 from tests.conftest import problem
 
 KEYS = "# of the tests\nfirst-key\nsecond key   # with a space\n\n"
@@ -92,12 +92,12 @@ def test_a_client_beyond_its_rate_is_told_when_to_come_back(served, picture):
 
 
 def test_tokens_come_back_with_time_and_clients_do_not_share_them():
-    rates = Rates(60)
+    rates = RateLimiter(60)
     assert [rates.wait(b"a", 0.0) for _ in range(61)] == [0] * 60 + [1]
     assert rates.wait(b"b", 0.0) == 0
     assert rates.wait(b"a", 0.5) == 1
     assert rates.wait(b"a", 1.6) == 0
-    slow = Rates(1)
+    slow = RateLimiter(1)
     assert (slow.wait(b"a", 0.0), slow.wait(b"a", 15.0)) == (0, 45)
 
 

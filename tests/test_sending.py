@@ -8,8 +8,8 @@ import time
 import pytest
 import torch
 
-from service.answers import _rounded, encode
-from service.sending import _takes_gzip
+from service.http.dialects.native.json_body import _rounded, encode
+from service.http.responses import _takes_gzip
 
 
 def test_encoded_maps_are_json_with_six_significant_digits():
@@ -28,7 +28,7 @@ def test_encoded_maps_are_json_with_six_significant_digits():
 def test_a_network_that_gives_no_number_is_a_bug_and_not_an_answer(tiny_captioner, views):
     import dataclasses
 
-    from service.answers import answer_json
+    from service.http.dialects.native.json_body import answer_json
 
     (found,) = tiny_captioner.caption(views[:1])
     broken = dataclasses.replace(found.captions[0], log_probability=float("nan"))

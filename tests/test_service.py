@@ -9,15 +9,15 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service import Settings, create_app
-from service.errors import PROBLEMS
-from service.schemas import CaptionOptions, CaptionsAnswer, ModelsAnswer
+from service.errors import ERRORS
+from service.http.dialects.native.schemas import CaptionOptions, CaptionsBody, ModelsBody
 from tests.helpers import failing
 from tests.conftest import problem
 
 
 def test_a_caption_has_words_with_offsets_probabilities_and_maps(client, picture):
     response = client.post("/v1/captions", content=picture, headers={"content-type": "image/jpeg"})
-    body = CaptionsAnswer.model_validate(response.json(), extra="forbid")
+    body = CaptionsBody.model_validate(response.json(), extra="forbid")
 
     assert response.status_code == 200
     assert body.id.startswith("cap_")
@@ -114,7 +114,7 @@ def test_other_types_are_not_acceptable(client, picture, accept):
 def test_an_explanation_keeps_the_text_as_it_was_sent(client, picture):
     text = "A brown DOG, well-known, runs."
     answer = client.post("/v1/explanations", files={"image": picture}, data={"caption": text})
-    body = CaptionsAnswer.model_validate(answer.json())
+    body = CaptionsBody.model_validate(answer.json())
 
     assert body.object == "explanation"
     assert body.captions[0].text == text
@@ -157,7 +157,7 @@ def test_a_map_can_be_asked_for_in_another_size(client, picture):
         ({"seed": str(2**63)}, "seed"),
         ({"prompt": "dog " * 96}, "prompt"),
         ({"map_size": "512x512", "num_return_sequences": "8", "strategy": "sample", "min_words": "20", "max_new_tokens": "80"}, "map_size"),
-        ({"colour": "red"}, "colour"),
+        ({"color": "red"}, "color"),
     ],
 )
 def test_an_option_that_cannot_be_used_is_named(client, picture, params, name):
@@ -198,7 +198,7 @@ def test_a_model_is_chosen_by_name(client, picture):
 def test_the_ends_of_the_options_ranges_are_answered(client, picture, params):
     answer = client.post("/v1/captions", content=picture, params=params)
     assert answer.status_code == 200, answer.text
-    CaptionsAnswer.model_validate(answer.json())
+    CaptionsBody.model_validate(answer.json())
 
 
 def test_accept_may_come_in_two_lines(client, picture):
@@ -224,7 +224,7 @@ def test_probes_answer_get_and_head(client, path):
 
 
 def test_models_say_what_they_are(client, tiny_captioner):
-    body = ModelsAnswer.model_validate(client.get("/v1/models").json(), extra="forbid")
+    body = ModelsBody.model_validate(client.get("/v1/models").json(), extra="forbid")
     assert [entry.name for entry in body.data] == ["tiny", "other"]
     first = body.data[0]
     assert first.grid == {"rows": 3, "columns": 4}
@@ -242,7 +242,7 @@ def test_a_request_id_is_taken_or_made(client, picture):
 
 
 def test_every_problem_has_a_page(client):
-    for code in PROBLEMS:
+    for code in ERRORS:
         assert code in client.get(f"/problems/{code}").text
     problem(client.get("/problems/none"), "unknown_path")
 
@@ -252,7 +252,7 @@ def test_the_openapi_document_holds_every_error_option_and_schema(client):
     operation = document["paths"]["/v1/captions"]["post"]
     documented = {status: entry["description"] for status, entry in operation["responses"].items()}
     for code in ("empty_body", "host_not_allowed", "unknown_model", "too_many_pixels", "invalid_option", "internal"):
-        assert code in documented[str(PROBLEMS[code].status)]
+        assert code in documented[str(ERRORS[code].status)]
     assert {entry["name"] for entry in operation["parameters"]} == set(CaptionOptions.model_fields)
     assert {"multipart/form-data", "application/json", "image/jpeg"} <= operation["requestBody"]["content"].keys()
 

@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from service.schemas import BatchAnswer
+from service.http.dialects.native.schemas import BatchBody
 from tests.conftest import problem
 
 PATH = "/v1/captions/batch"
@@ -33,7 +33,7 @@ def test_each_picture_gets_what_it_gets_alone_in_order(client, pictures, form):
     else:
         answer = client.post(PATH, files=[("image", ("a.png", data)) for data in pictures], data=options)
     assert answer.status_code == 200
-    body = BatchAnswer.model_validate(answer.json())
+    body = BatchBody.model_validate(answer.json())
     assert body.object == "list"
     alone = [client.post("/v1/captions", content=data, params=options).json() for data in pictures]
     texts = [entry["captions"][0]["text"] for entry in answer.json()["data"]]

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from service import Settings, create_app
-from service.schemas import CaptionsAnswer
+from service.http.dialects.native.schemas import CaptionsBody
 from tests.conftest import problem
 from tests.test_image import lying_png, text_png
 
@@ -66,7 +66,7 @@ def harmless() -> dict[str, bytes]:
 def test_odd_but_whole_pictures_get_captions(client, name):
     answer = client.post("/v1/captions", content=harmless()[name])
     assert answer.status_code == 200
-    CaptionsAnswer.model_validate(answer.json())
+    CaptionsBody.model_validate(answer.json())
 
 
 def test_a_gif_is_captioned_where_it_is_switched_on(tiny_captioner):

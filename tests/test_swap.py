@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from model import Captioner, CaptionNetwork, ImageConfig, Precision, save_checkpoint
 from service import Settings, create_app
-from service.checkpoints import load_captioner
+from service.runtime.checkpoints import load_captioner
 from tests.conftest import problem, redraw, tiny_config
 from tests.test_admission import Slow
 

@@ -262,7 +262,7 @@ def test_a_checkpoint_can_be_trained_on(tmp_path, capsys):
         (["--run", "x", "--data", "scenes", "--stem", "", "--freeze", "stem"], "--freeze stem needs a stem"),
         (["--run", "x", "--data", "scenes", "--pretrained"], "--pretrained needs --encoder NAME"),
         (["--run", "x", "--data", "scenes", "--encoder", "v", "--patch-size", "8"], "--patch-size cannot be used with --encoder"),
-        (["--run", "x", "--data", "scenes", "--colour", "red"], "--colour"),
+        (["--run", "x", "--data", "scenes", "--color", "red"], "--color"),
         (["--run", "x", "--data", "scenes", "--init", "y", "--hidden-size", "96"], "--hidden-size cannot be used with --init"),
     ],
 )

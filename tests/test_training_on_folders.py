@@ -18,8 +18,8 @@ def test_a_captioner_trained_on_a_folder_says_of_new_pictures_what_is_in_them(tm
     (tmp_path / "images").mkdir()
     images, annotations = [], []
     for number in range(36):
-        name, colour = list(colours.items())[number % 3]
-        Image.new("RGB", (40, 30), tuple(c + number for c in colour)).save(tmp_path / "images" / f"{number}.png")
+        name, color = list(colours.items())[number % 3]
+        Image.new("RGB", (40, 30), tuple(c + number for c in color)).save(tmp_path / "images" / f"{number}.png")
         images.append({"id": number, "file_name": f"{number}.png", "split": "val" if number >= 30 else "train"})
         annotations.append({"id": number, "image_id": number, "caption": f"A {name} wall ."})
     (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))

@@ -77,5 +77,5 @@ def check_sources(config: TrainConfig) -> bool:
     """Print a check of the data, and return whether it has no errors."""
     reports = [check_data(data, language=config.language) for data in config.data if not is_synthetic(data)]
     for report in reports:
-        print(report.in_words())
+        print(report.to_text())
     return not any(report.errors for report in reports)

@@ -26,7 +26,7 @@ def pictures(count: int, format: str = "JPEG") -> list[bytes]:
     found = []
     for number in range(count):
         file = io.BytesIO()
-        draw_scene(77, number).paint().save(file, format)
+        draw_scene(77, number).render().save(file, format)
         found.append(file.getvalue())
     return found
 

@@ -72,7 +72,7 @@ def without_network(*, decoded: bool) -> None:
         async def decode(*_: object) -> tuple[ImageView, Image.Image | None]:
             return view, None
 
-        workers.DecoderPool.decode = decode  # type: ignore[method-assign, assignment]
+        workers.ImageWorkers.decode = decode  # type: ignore[method-assign, assignment]
 
 
 def parts(seconds: float) -> Figures:

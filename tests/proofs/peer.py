@@ -13,7 +13,7 @@ import litserve
 from starlette.responses import Response
 
 from model import Captioner, CaptionResult, ImageView, prepare, use_threads
-from service.answers import answer_json, encode
+from service.http.dialects.native.json_body import answer_json, encode
 from tests.proofs.serving import AT_ONCE
 
 

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from model import Captioner, prepare, use_threads
-from service.answers import answer_json, encode
+from service.http.dialects.native.json_body import answer_json, encode
 from tests.proofs.load import ROOT, Figures, Load, descendants, load, pictures, post
 from tests.test_process import running, status_of
 
