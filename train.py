@@ -28,7 +28,17 @@ from tqdm import tqdm
 
 from corpus import CaptionDataset, CaptionedImage, open_dataset
 from evaluation import score_captions
-from model import SHARD_BYTES, CaptionerError, CaptionNetwork, CaptionTokenizer, choose_policy, pin_revision, save_checkpoint
+from model import (
+    SHARD_BYTES,
+    CaptionerError,
+    CaptionNetwork,
+    CaptionTokenizer,
+    ImageFeatures,
+    autocast,
+    choose_policy,
+    pin_revision,
+    save_checkpoint,
+)
 from training import (
     Batch,
     FeatureCache,
@@ -46,7 +56,8 @@ from training import (
     parse_arguments,
     restored_config,
     save_state,
-    unknown_file,
+    unusable_folder,
+    update_average,
     validation_report,
 )
 
@@ -131,7 +142,7 @@ class Trainer:
 
     def step(self, batch: Batch) -> float:
         """One optimizer step; returns the loss in nats per token."""
-        config, network, device = self.config, self.network, self.policy.device
+        config, network = self.config, self.network
         network.train()
         if (module := self.frozen.module(network.encoder)) is not None:
             module.eval()
@@ -139,15 +150,11 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
 
-        batch = batch.to(device)
-        inputs, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]  # (R, T)
-        with torch.autocast(device.type, self.policy.dtype, enabled=self.policy.dtype != torch.float32):
+        batch = batch.to(self.policy.device)
+        with autocast(self.policy.device, self.policy.dtype):
             features = self.frozen.features(network.encoder, batch.inputs)
-            dropped = torch.rand(batch.num_images, device=device) < config.unconditional_ratio  # (B,)
-            features = network.drop_images(features, dropped)
-            state = network.start(features, batch.image_of)
-            logits, _, _ = network.decode(inputs, state, only=batch.is_target)  # (N, V)
-        loss = caption_loss(logits, targets[batch.is_target], config.label_smoothing)
+            logits, targets = predict(network, features, batch, config.unconditional_ratio)
+        loss = caption_loss(logits, targets, config.label_smoothing)
 
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
@@ -228,6 +235,15 @@ class Trainer:
         return cached_features(folder, self.network, self.frozen, entries, num_views, self.policy.dtype, name)
 
 
+def predict(network: CaptionNetwork, features: ImageFeatures, batch: Batch, unconditional_ratio: float) -> tuple[Tensor, Tensor]:
+    """Return logits (N, V) and targets (N,) of a batch; "no image" replaces a share of the images."""
+    inputs, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]  # (R, T)
+    dropped = torch.rand(batch.num_images, device=inputs.device) < unconditional_ratio  # (B,)
+    state = network.start(network.drop_images(features, dropped), batch.image_of)
+    logits, _, _ = network.decode(inputs, state, only=batch.is_target)  # (N, V)
+    return logits, targets[batch.is_target]
+
+
 def caption_loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
     """Return the mean cross-entropy in nats: logits (N, V), targets (N,) without padding.
 
@@ -243,16 +259,6 @@ def lr_factor(step: int, num_steps: int, warmup_steps: int) -> float:
         return (step + 1) / warmup_steps
     done = (step - warmup_steps) / max(1, num_steps - warmup_steps)
     return MIN_LR + (1 - MIN_LR) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-
-@torch.no_grad()
-def update_average(average: CaptionNetwork, network: CaptionNetwork, decay: float, step: int) -> None:
-    """Update the exponential moving average of the weights (Polyak and Juditsky 1992); early steps move it further."""
-    decay = min(decay, (1 + step) / (10 + step))
-    for mean, now in zip(average.buffers(), network.buffers(), strict=True):
-        mean.copy_(now)  # the statistics of a trained stem's batch norms are averages already
-    pairs = [pair for pair in zip(average.parameters(), network.parameters(), strict=True) if pair[1].requires_grad]
-    torch._foreach_lerp_([mean for mean, _ in pairs], [now.detach() for _, now in pairs], 1 - decay)
 
 
 def report_cost(trainer: Trainer) -> None:
@@ -283,11 +289,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return 0
             tokenizer = CaptionTokenizer.from_json(parts["tokenizer"])
             config = restored_config(settings | {"run": config.run, "resume": True, "dry_run": config.dry_run})
-        elif (Path(config.run) / "state.pt").exists():
-            print(f"{config.run} contains a run already; continue it with --resume, or name another folder", file=sys.stderr)
-            return 2
-        elif name := unknown_file(Path(config.run)):
-            print(f"{config.run} contains {name!r}, which is not a run's; name a new folder with --run", file=sys.stderr)
+        elif message := unusable_folder(Path(config.run)):
+            print(f"train.py: {message}", file=sys.stderr)
             return 2
         if not config.resume:
             if config.check and not check_sources(config):

@@ -21,6 +21,7 @@ from model.decoder import TextDecoder
 from model.device import (
     DevicePolicy,
     DtypeName,
+    autocast,
     choose_device,
     choose_policy,
     device_memory,
@@ -124,6 +125,7 @@ __all__ = [
     "WordSpan",
     "add_flags",
     "attention_weights",
+    "autocast",
     "available_threads",
     "check_fields",
     "checkpoint_folder",

@@ -201,18 +201,17 @@ class CaptionBatch:
         for (image, hypothesis), scores in zip(rows, scored, strict=True):
             one = entries[image].request
             written = one.texts[len(captions[image])] if one.options is None else one.options.prompt
-            captions[image].append(
-                build_caption(
-                    self._tokenizer,
-                    hypothesis,
-                    scores,
-                    written=written,
-                    is_whole=one.options is None,
-                    view=one.view,
-                    grid=features.grid,
-                    method=method,
-                )  # fmt: skip
+            caption = build_caption(
+                self._tokenizer,
+                hypothesis,
+                scores,
+                written=written,
+                is_whole=one.options is None,
+                view=one.view,
+                grid=features.grid,
+                method=method,
             )
+            captions[image].append(caption)
         return captions
 
     def _method(self, request: CaptionRequest) -> MapMethod | None:

@@ -5,7 +5,8 @@ The same machine always gets the same policy: nothing is timed (docs/decisions.m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -25,7 +26,7 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 class DevicePolicy:
     """The device and what is computed in which type on it."""
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32  # of the encoder, and of the products of a training step
     num_threads: int = 0  # of the CPU; 0: torch's own setting stays
     allow_tf32: bool = False  # float32 products may use TensorFloat-32
@@ -78,10 +79,17 @@ def choose_device(name: str = "auto") -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(index or 0) >= count:
             raise ConfigError(
-                f"device is {name!r}, but torch finds {count} NVIDIA GPUs; use auto or cpu, or check the driver and that this is a "
-                "CUDA build of torch"
+                f"device is {name!r}, but torch finds {count} NVIDIA GPUs; use auto or cpu, or check the driver and that this is "
+                "a CUDA build of torch"
             )
     return torch.device(name)
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+    """Return the context in which products compute in `dtype`: torch.autocast, or nothing for float32."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype)
 
 
 def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:

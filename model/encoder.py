@@ -199,8 +199,8 @@ def timm_transformer(name: str, image: ImageConfig, *, drop_path: float = 0.0, p
     except Exception as error:  # the library and its HTTP client raise many kinds
         message = " ".join(str(error).split())[:300]
         raise ConfigError(
-            f"encoder {name!r} cannot be created ({type(error).__name__}: {message}); use a name of timm.list_models('vit_*'), and "
-            "for pretrained weights a hub that can be reached or its cache"
+            f"encoder {name!r} cannot be created ({type(error).__name__}: {message}); use a name of timm.list_models('vit_*'), "
+            "and for pretrained weights a hub that can be reached or its cache"
         ) from error
     return _plain(name, vit)
 

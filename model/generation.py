@@ -74,8 +74,8 @@ class Generation:
         for prefix, option, room in zip(prefixes, options, free, strict=True):
             if len(prefix.prompt) >= room:
                 raise TextError(
-                    f"prompt {option.prompt[:40]!r} has {len(prefix.prompt)} tokens; this checkpoint has room for {room} with the "
-                    "caption that follows: send a shorter one"
+                    f"prompt {option.prompt[:40]!r} has {len(prefix.prompt)} tokens; this checkpoint has room for {room} with "
+                    "the caption that follows: send a shorter one"
                 )
         options = [
             _limited(option, room - len(prefix.prompt)) for prefix, option, room in zip(prefixes, options, free, strict=True)

@@ -1,4 +1,4 @@
-"""Changes to next-token scores: penalties, suppressed tokens, and the filters of sampling; as transformers' generate defines them.
+"""Changes to next-token scores: penalties, suppressed tokens, sampling filters; as transformers' generate defines them.
 
 Knows rows of scores and the ids before them, not beams, words or images.
 

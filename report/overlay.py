@@ -31,9 +31,7 @@ def overlay(image: Image.Image, word: Word, grid: PatchGrid, view: ImageView | N
     return heat_map(image, word.map.values, grid, view)
 
 
-def heat_map(
-    image: Image.Image, values: Tensor | Sequence[float], grid: PatchGrid, view: ImageView | None = None
-) -> Image.Image:
+def heat_map(image: Image.Image, values: Tensor | Sequence[float], grid: PatchGrid, view: ImageView | None = None) -> Image.Image:
     """Draw patch values (P,) over an image, resampled to its pixels as the option `map_size` does (model.resample_map)."""
     pixels = _pixel_values(torch.as_tensor(values), image.size, grid, view)
     peak = pixels.max()

@@ -43,9 +43,9 @@ ERRORS: dict[str, ErrorKind] = {
     ),
     "invalid_option": ErrorKind(422, "An option is invalid", "`errors` names each option and its allowed values."),
     "rate_limited": ErrorKind(429, "Too many requests from one client", "See Retry-After; setting requests_per_minute."),
-    "overloaded": ErrorKind(503, "The service is overloaded", "Retry-After estimates when there is capacity, by the measured rate."),
+    "overloaded": ErrorKind(503, "The service is overloaded", "Retry-After is estimated from the measured rate."),
     "not_ready": ErrorKind(503, "The service is not ready", "It is loading, or its model has failed and it restarts."),
-    "draining": ErrorKind(503, "The service is stopping", "Readiness falls first, then the listener closes; use another instance."),
+    "draining": ErrorKind(503, "The service is stopping", "Readiness falls, then the listener closes; use another instance."),
     "deadline_exceeded": ErrorKind(504, "No response in time", "The limit is the setting deadline_seconds; the work is dropped."),
     "internal": ErrorKind(500, "Internal error", "A bug of the service, never caused by valid or invalid input."),
 }

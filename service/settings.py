@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(20_000_000, ge=1, description="largest request body, bytes")
     body_seconds: float = Field(30.0, gt=0, description="time for a request's body to arrive, seconds; then 408")
     header_seconds: float = Field(10.0, gt=0, description="time for a connection's first byte and headers, seconds; then 408")
-    write_seconds: float = Field(30.0, gt=0, description="time for a client to read each megabyte, seconds; then it is disconnected")
+    write_seconds: float = Field(30.0, gt=0, description="time for a client to read each megabyte, seconds; then disconnected")
     max_header_bytes: int = Field(32_768, ge=1024, description="request line and headers, bytes; more is a 431")
     max_headers: int = Field(100, ge=1, description="number of headers; more is a 431")
     max_connections_per_client: int = Field(
@@ -62,9 +62,9 @@ class Settings(BaseSettings):
     watchdog_seconds: float = Field(
         10.0, gt=0, description="time of one call of the network, seconds; then the process ends with status 70"
     )
-    drain_seconds: float = Field(2.0, ge=0, description="time from SIGTERM, when readiness falls, to closing the listener, seconds")
+    drain_seconds: float = Field(2.0, ge=0, description="time from SIGTERM, when readiness falls, to the listener's end, seconds")
     keys_file: str = Field("", description="file of the keys of all paths but the probes, one per line; empty: no keys")
-    requests_per_minute: int = Field(0, ge=0, description="POST requests per key, or per address without keys; then 429; 0: no limit")
+    requests_per_minute: int = Field(0, ge=0, description="POST requests per key, or per address; then 429; 0: no limit")
     cors_origins: str = Field("", description="origins whose pages may call, comma-separated; * is all; empty: none")
     metrics: bool = Field(True, description="serve /metrics")
     docs: bool = Field(True, description="serve /docs and /openapi.json")

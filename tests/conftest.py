@@ -1,4 +1,4 @@
-"""Tiny networks in float64, pictures made by the tests, and nothing from outside."""
+"""Fixtures: tiny networks with random weights, generated images, and a client of the service. No network access."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def tiny_config(vocab_size: int, **encoder: object) -> ModelConfig:
 
 
 def redraw(network: torch.nn.Module, seed: int, scale: float = 0.35) -> None:
-    """Redraw every weight, so that no zero bias or unit norm of the initialisation hides a mistake."""
+    """Add noise to every weight, so that no zero bias or unit norm of the initialization hides a mistake."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for value in network.parameters():
@@ -94,7 +94,7 @@ def pixels() -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def photo() -> Callable[..., bytes]:
-    """Return the bytes of a drawn photograph: photo(width, height, format, mode, seed)."""
+    """Return a function that encodes an image of random pixels: photo(width, height, format, mode, seed) -> bytes."""
 
     def make(
         width: int = 64, height: int = 48, format: str = "PNG", mode: str = "RGB", seed: int = 0, **options: object
@@ -118,17 +118,18 @@ def client(tiny_captioner: Captioner):
     settings = Settings(max_body_bytes=3_000_000)
     with TestClient(
         create_app({"tiny": tiny_captioner, "other": tiny_captioner}, settings), raise_server_exceptions=False
-    ) as found:
-        yield found
+    ) as test_client:
+        yield test_client
 
 
 @pytest.fixture(scope="session")
 def picture(photo) -> bytes:
+    """Return a JPEG of 120 x 90 pixels."""
     return photo(120, 90, "JPEG")
 
 
 def problem(response, code: str) -> dict:
-    """Check that an answer is the problem `code`, whole, and return it."""
+    """Check that a response is the complete problem `code`, and return its body."""
     body = response.json()
     assert body["code"] == code, body
     assert response.status_code == ERRORS[code].status

@@ -1,4 +1,4 @@
-"""Configurations: checked when made, the same after a round trip through JSON."""
+"""Configurations: checked when created, and unchanged by a round trip through JSON."""
 
 from __future__ import annotations
 
@@ -70,6 +70,6 @@ def test_a_model_config_survives_json():
         (lambda: ModelConfig(language_token_ids=(5000,)), "ids must be in"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_with_its_name(make, message):
+def test_an_invalid_value_is_refused_by_name(make, message):
     with pytest.raises(ConfigError, match=message):
         make()

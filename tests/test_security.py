@@ -1,8 +1,10 @@
-"""Keys, rates, headers and metrics: who may ask, how often, and what is told about it."""
+"""Keys, rate limits, security headers, and the metrics of what was answered and refused."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import re
 
 import pytest
 from fastapi.testclient import TestClient
@@ -13,38 +15,67 @@ from service.http.security import RateLimiter, read_keys
 from tests.conftest import problem
 
 KEYS = "# of the tests\nfirst-key\nsecond key   # with a space\n\n"
+PROBES = ("/livez", "/readyz")
 
 
 @pytest.fixture
-def served(tiny_captioner, tmp_path):
-    """Return a function that serves the tiny captioner with settings."""
+def serve(tiny_captioner):
+    """Return a function that serves the tiny captioner with settings and returns a client."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**settings: object) -> TestClient:
+            app = create_app({"tiny": tiny_captioner}, Settings(**settings))
+            return stack.enter_context(TestClient(app, raise_server_exceptions=False))
+
+        yield start
+
+
+@pytest.fixture
+def keys_file(tmp_path):
     (tmp_path / "keys").write_text(KEYS)
-    made = []
-
-    def serve(**settings):
-        found = TestClient(create_app({"tiny": tiny_captioner}, Settings(**settings)), raise_server_exceptions=False)
-        found.__enter__()
-        made.append(found)
-        return found
-
-    yield serve
-    for found in made:
-        found.__exit__(None, None, None)
+    return str(tmp_path / "keys")
 
 
 @pytest.fixture
-def guarded(served, tmp_path):
-    return served(keys_file=str(tmp_path / "keys"))
+def guarded(serve, keys_file):
+    return serve(keys_file=keys_file)
 
 
-def test_v1_needs_a_key_and_what_watches_the_service_does_not(guarded, picture):
-    answer = guarded.post("/v1/captions", content=picture)
-    problem(answer, "missing_key")
-    assert answer.headers["www-authenticate"] == "Bearer"
-    problem(guarded.get("/v1/models"), "missing_key")
-    problem(guarded.get("/v1/nothing"), "missing_key")
-    for path in ("/livez", "/readyz", "/metrics", "/openapi.json", "/problems/wrong_key"):
+def test_a_request_without_a_key_is_refused_if_keys_are_set(guarded, picture):
+    response = guarded.post("/v1/captions", content=picture)
+    problem(response, "missing_key")
+    assert response.headers["www-authenticate"] == "Bearer"
+    for path in ("/v1/models", "/v1/nothing", "/metrics", "/openapi.json", "/problems/wrong_key", "/nothing"):
+        problem(guarded.get(path), "missing_key")
+        assert guarded.get(path, headers={"x-api-key": "first-key"}).status_code != 401, path
+    for path in PROBES:
         assert guarded.get(path).status_code == 200, path
+
+
+def test_every_route_except_the_probes_answers_401_without_a_key(serve, keys_file, tmp_path):
+    (tmp_path / "admin").write_text("admin-key\n")
+    client = serve(keys_file=keys_file, admin_keys_file=str(tmp_path / "admin"))
+    requests = [
+        (method, re.sub(r"\{[^}]*\}", "tiny", route.path)) for route in client.app.routes for method in sorted(route.methods)
+    ]
+    statuses = {(method, path): client.request(method, path).status_code for method, path in requests}
+    assert len(statuses) >= 12, "the routes were listed"
+    assert {path for _, path in statuses} >= {
+        "/v1/captions", "/v1/captions/batch", "/v1/explanations", "/v1/models", "/v1/models/tiny/load", "/metrics",
+        "/problems/tiny", "/docs", "/openapi.json", *PROBES,
+    }  # fmt: skip
+    assert {request for request, status in statuses.items() if status != 401} == {
+        (method, path) for path in PROBES for method in ("GET", "HEAD")
+    }
+
+
+def test_a_checkpoint_is_loaded_with_an_administrators_key_only(serve, keys_file, tmp_path):
+    (tmp_path / "admin").write_text("admin-key\n")
+    client = serve(keys_file=keys_file, admin_keys_file=str(tmp_path / "admin"))
+    body = {"checkpoint": str(tmp_path / "no-checkpoint")}
+    problem(client.post("/v1/models/tiny/load", json=body, headers={"x-api-key": "first-key"}), "wrong_key")
+    problem(client.post("/v1/models/tiny/load", json=body, headers={"x-api-key": "admin-key"}), "invalid_option")
+    problem(client.get("/v1/models", headers={"x-api-key": "admin-key"}), "wrong_key")
 
 
 @pytest.mark.parametrize(
@@ -56,12 +87,12 @@ def test_v1_needs_a_key_and_what_watches_the_service_does_not(guarded, picture):
         {"Ocp-Apim-Subscription-Key": "first-key"},
     ],
 )
-def test_a_key_is_taken_in_three_headers(guarded, picture, headers):
+def test_a_key_is_accepted_in_three_headers(guarded, picture, headers):
     assert guarded.post("/v1/captions", content=picture, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("key", ["first-ke", "first-key2", "# of the tests", "FIRST-KEY", "k" * 5000])
-def test_another_key_is_refused(guarded, picture, key):
+def test_an_unknown_key_is_refused(guarded, picture, key):
     problem(guarded.post("/v1/captions", content=picture, headers={"x-api-key": key}), "wrong_key")
 
 
@@ -69,49 +100,50 @@ def test_neither_keys_nor_options_are_logged(guarded, picture, caplog):
     caplog.set_level(logging.DEBUG)
     guarded.post("/v1/captions?prompt=secret-words", content=picture, headers={"x-api-key": "first-key"})
     guarded.post("/v1/captions", content=picture, headers={"x-api-key": "wrong-secret"})
-    told = "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith("httpx"))  # the client's own
-    assert "status=200" in told
-    assert not any(secret in told for secret in ("first-key", "wrong-secret", "secret-words"))
+    # httpx logs as the client, not as the service.
+    log = "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith("httpx"))
+    assert "status=200" in log
+    assert not any(secret in log for secret in ("first-key", "wrong-secret", "secret-words"))
 
 
-@pytest.mark.parametrize(("text", "message"), [(None, "cannot be read"), ("# only this\n", "holds no key")])
-def test_a_file_without_keys_ends_the_start(tmp_path, text, message):
+@pytest.mark.parametrize(("text", "message"), [(None, "cannot be read"), ("# only this\n", "contains no key")])
+def test_a_file_without_keys_is_a_config_error(tmp_path, text, message):
     if text is not None:
         (tmp_path / "keys").write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_keys(str(tmp_path / "keys"))
 
 
-def test_a_client_beyond_its_rate_is_told_when_to_come_back(served, picture):
-    client = served(requests_per_minute=2)
+def test_a_client_above_its_rate_is_refused_with_the_time_to_retry_after(serve, picture):
+    client = serve(requests_per_minute=2)
     assert [client.post("/v1/captions", content=picture).status_code for _ in range(2)] == [200, 200]
-    answer = client.post("/v1/captions", content=picture)
-    problem(answer, "rate_limited")
-    assert 1 <= int(answer.headers["retry-after"]) <= 30
-    assert client.get("/v1/models").status_code == 200, "only what costs is counted"
+    response = client.post("/v1/captions", content=picture)
+    problem(response, "rate_limited")
+    assert 1 <= int(response.headers["retry-after"]) <= 30
+    assert client.get("/v1/models").status_code == 200, "only POST requests are counted"
 
 
-def test_tokens_come_back_with_time_and_clients_do_not_share_them():
+def test_tokens_return_with_time_and_clients_do_not_share_them():
     rates = RateLimiter(60)
-    assert [rates.wait(b"a", 0.0) for _ in range(61)] == [0] * 60 + [1]
-    assert rates.wait(b"b", 0.0) == 0
-    assert rates.wait(b"a", 0.5) == 1
-    assert rates.wait(b"a", 1.6) == 0
+    assert [rates.take(b"a", 0.0) for _ in range(61)] == [0] * 60 + [1]
+    assert rates.take(b"b", 0.0) == 0
+    assert rates.take(b"a", 0.5) == 1
+    assert rates.take(b"a", 1.6) == 0
     slow = RateLimiter(1)
-    assert (slow.wait(b"a", 0.0), slow.wait(b"a", 15.0)) == (0, 45)
+    assert (slow.take(b"a", 0.0), slow.take(b"a", 15.0)) == (0, 45)
 
 
-def test_only_pages_of_the_origins_named_may_call(served, picture):
-    client = served(cors_origins="https://one.example, https://two.example")
-    asked = {"origin": "https://two.example", "access-control-request-method": "POST"}
-    assert client.options("/v1/captions", headers=asked).headers["access-control-allow-origin"] == "https://two.example"
-    other = client.options("/v1/captions", headers=asked | {"origin": "https://three.example"})
+def test_only_pages_of_the_configured_origins_may_call(serve, picture):
+    client = serve(cors_origins="https://one.example, https://two.example")
+    preflight = {"origin": "https://two.example", "access-control-request-method": "POST"}
+    assert client.options("/v1/captions", headers=preflight).headers["access-control-allow-origin"] == "https://two.example"
+    other = client.options("/v1/captions", headers=preflight | {"origin": "https://three.example"})
     assert "access-control-allow-origin" not in other.headers
-    none = served().post("/v1/captions", content=picture, headers={"origin": "https://two.example"})
-    assert "access-control-allow-origin" not in none.headers
+    unset = serve().post("/v1/captions", content=picture, headers={"origin": "https://two.example"})
+    assert "access-control-allow-origin" not in unset.headers
 
 
-def test_answers_carry_headers_that_browsers_obey(client, picture):
+def test_responses_have_security_headers(client, picture):
     headers = client.post("/v1/captions", content=picture).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
@@ -120,22 +152,25 @@ def test_answers_carry_headers_that_browsers_obey(client, picture):
     assert "content-security-policy" not in client.get("/docs").headers, "its page loads scripts"
 
 
-def test_metrics_count_what_happened(served, picture):
-    client = served()
+def test_metrics_count_requests_rejections_words_and_calls(serve, picture):
+    client = serve()
     client.post("/v1/captions", content=picture)
-    client.post("/v1/captions", content=b"no picture")
-    client.get("/nothing/of/the/kind")
-    answer = client.get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain")
-    told = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#"))
-    assert told['sightline_requests_total{endpoint="/v1/captions",status="200"}'] == "1.0"
-    assert told['sightline_requests_total{endpoint="/v1/captions",status="415"}'] == "1.0"
-    assert told['sightline_requests_total{endpoint="other",status="404"}'] == "1.0"
-    assert told['sightline_rejected_total{code="unsupported_image_format"}'] == "1.0"
-    assert float(told["sightline_words_total"]) >= 1
-    assert told["sightline_queue_rows"] == "0.0"
-    assert float(told["sightline_step_seconds_count"]) == float(told["sightline_batch_rows_count"]) >= 1
-    assert told["sightline_encode_seconds_count"] == "1.0"
-    assert any(name.startswith('sightline_model_info{dtype="float32",name="tiny"') for name in told)
-    assert "process_resident_memory_bytes" in told
-    assert served(metrics=False).get("/metrics").status_code == 404
+    client.post("/v1/captions", content=b"no image")
+    client.get("/a/path/that/does/not/exist")
+    response = client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    samples = dict(line.rsplit(" ", 1) for line in response.text.splitlines() if not line.startswith("#"))
+    assert samples['sightline_requests_total{endpoint="/v1/captions",status="200"}'] == "1.0"
+    assert samples['sightline_requests_total{endpoint="/v1/captions",status="415"}'] == "1.0"
+    assert samples['sightline_requests_total{endpoint="other",status="404"}'] == "1.0"
+    assert samples['sightline_rejected_total{code="unsupported_image_format"}'] == "1.0"
+    assert float(samples["sightline_words_total"]) >= 1
+    assert samples["sightline_queue_images"] == "0.0"
+    assert float(samples["sightline_step_seconds_count"]) == float(samples["sightline_batch_rows_count"]) >= 1
+    assert samples["sightline_encode_seconds_count"] == "1.0"
+    (model,) = [name for name in samples if name.startswith("sightline_model_info{")]
+    assert all(label in model for label in ('dtype="float32"', 'name="tiny"', 'device="cpu"'))
+    assert "# TYPE sightline_device_memory_bytes gauge" in response.text
+    assert not any(name.startswith("sightline_device_memory_bytes") for name in samples), "a CPU has no device memory"
+    assert "process_resident_memory_bytes" in samples
+    assert serve(metrics=False).get("/metrics").status_code == 404

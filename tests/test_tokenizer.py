@@ -26,16 +26,16 @@ def words(text: str, tokenizer: CaptionTokenizer = KEPT) -> list[str]:
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=40))
-def test_every_text_comes_back_from_its_ids(text):
+def test_decoding_the_ids_of_a_text_gives_the_text(text):
     encodable = text.encode("utf-8", errors="ignore").decode()  # lone surrogates have no bytes
     ids = KEPT.encode(encodable)
     assert KEPT.decode(ids) == encodable
-    assert not {PAD_ID, BOS_ID, EOS_ID} & set(ids), "special tokens in a text are only text"
+    assert not {PAD_ID, BOS_ID, EOS_ID} & set(ids), "special tokens in a text are ordinary text"
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=40))
-def test_words_are_ordered_and_disjoint_and_lie_in_the_text(text):
+def test_words_are_ordered_disjoint_and_inside_the_text(text):
     ids = TRAINED.encode(text.encode("utf-8", errors="ignore").decode())
     decoded, spans = TRAINED.decode(ids), TRAINED.words(ids)
     assert all(0 <= a.start < a.end <= b.start for a, b in itertools.pairwise(spans))
@@ -51,7 +51,7 @@ def test_any_ids_have_a_text_and_words(ids):
     assert TRAINED.count_words(ids) <= len(ids) * TRAINED.max_words_per_token
 
 
-def test_the_tokens_of_a_word_hold_its_text():
+def test_the_tokens_of_a_word_contain_its_text():
     ids = TRAINED.encode("two dogs play, with a red ball")
     text = TRAINED.decode(ids)
     for span in TRAINED.words(ids):
@@ -92,15 +92,15 @@ def test_words_of_spaceless_scripts_are_the_shortest_groups_of_tokens_that_end_o
     assert {span.end for span in spans} == {end for end in ends if end <= len(decoded.rstrip("。"))}
 
 
-def test_a_run_is_cut_where_a_script_of_the_other_kind_begins():
-    found = words("T恤 and 3只dogs")
-    assert found[0] == "T"
-    assert found[-1] == "dogs"
-    assert "and" in found
-    assert "3" in found
+def test_a_run_ends_at_a_character_of_the_other_kind_of_script():
+    mixed = words("T恤 and 3只dogs")
+    assert mixed[0] == "T"
+    assert mixed[-1] == "dogs"
+    assert "and" in mixed
+    assert "3" in mixed
 
 
-def test_a_token_that_crosses_two_words_counts_with_each():
+def test_a_token_that_crosses_two_words_belongs_to_both():
     inner = tokenizers.Tokenizer.from_str(KEPT.to_json())
     inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     trainer = tokenizers.trainers.BpeTrainer(special_tokens=["<pad>", "<start>", "<end>"], vocab_size=400, show_progress=False)
@@ -109,29 +109,29 @@ def test_a_token_that_crosses_two_words_counts_with_each():
     ids = tokenizer.encode("x,y")
     spans = tokenizer.words(ids)
     assert len(spans) == 2
-    assert len(ids) == 1, "the trainer saw nothing else"
+    assert len(ids) == 1, "the trainer was given this text only"
     assert spans[0].tokens == spans[1].tokens == (0,)
 
 
-def test_lower_case_is_for_the_tokens_and_the_text_stays_aligned():
-    given_text = "A Dog İn Straße"
-    ids = TRAINED.encode(given_text)
-    places = TRAINED.align(given_text)
+def test_offsets_align_lower_cased_tokens_with_the_original_text():
+    original = "A Dog İn Straße"
+    ids = TRAINED.encode(original)
+    offsets = TRAINED.align(original)
     decoded = TRAINED.decode(ids)
 
     assert ids[:2] == TRAINED.encode("a dog")
-    assert len(places) == len(decoded)
-    assert given_text[places[decoded.index("straße")] :] == "Straße"
+    assert len(offsets) == len(decoded)
+    assert original[offsets[decoded.index("straße")] :] == "Straße"
 
 
-def test_written_out_special_tokens_are_text():
+def test_a_special_token_spelled_out_in_a_text_is_ordinary_text():
     ids = TRAINED.encode("a <end> b <pad><start>")
     assert not {0, 1, 2} & set(ids)
     assert TRAINED.decode(ids) == "a <end> b <pad><start>"
     assert TRAINED.decode(TRAINED.encode("a\0 <pad> dog")) == "a\0 <pad> dog"
 
 
-def test_a_tokenizer_is_its_json():
+def test_a_tokenizer_survives_json():
     again = CaptionTokenizer.from_json(TRAINED.to_json())
     assert again.encode(MIXED[0] + MIXED[6]) == TRAINED.encode(MIXED[0] + MIXED[6])
     assert again.size == TRAINED.size
@@ -143,6 +143,6 @@ def test_a_broken_tokenizer_file_is_a_checkpoint_error(text):
         CaptionTokenizer.from_json(text)
 
 
-def test_a_vocabulary_below_the_bytes_is_refused():
+def test_a_vocabulary_smaller_than_the_bytes_is_refused():
     with pytest.raises(TextError, match="259"):
         CaptionTokenizer.train(MIXED, 100)

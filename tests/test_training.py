@@ -24,6 +24,7 @@ from training import (
     cached_features,
     choose_frozen_part,
     parse_arguments,
+    update_average,
     view_pixels,
 )
 
@@ -81,7 +82,7 @@ def test_the_average_follows_the_trained_weights_only(tiny_network):
     with torch.no_grad():
         network.no_image += 1
         network.encoder.vit.pos_embed += 1
-    train.update_average(average, network, 0.5, step=1000)
+    update_average(average, network, 0.5, step=1000)
     torch.testing.assert_close(average.no_image, before + 0.5)
     torch.testing.assert_close(average.encoder.vit.pos_embed, tiny_network.encoder.vit.pos_embed)
 
@@ -91,7 +92,7 @@ def test_the_average_carries_the_statistics_of_a_trained_stem(tokenizer):
     average = copy.deepcopy(network)
     network.train()
     network.encode(torch.randn(4, 3, 24, 32))
-    train.update_average(average, network, 0.9, step=5)
+    update_average(average, network, 0.9, step=5)
     trained = dict(network.named_buffers())
     assert any("running_mean" in name for name in trained)
     assert all(torch.equal(value, trained[name]) for name, value in average.named_buffers())

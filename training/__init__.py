@@ -5,8 +5,8 @@ import model  # isort: skip  # noqa: F401  before torch is imported
 from training.config import TrainConfig, make_parser, parse_arguments, restored_config
 from training.data import Batch, TrainingData
 from training.features import FeatureCache, FrozenPart, cached_features, view_pixels
-from training.network import build_network, build_optimizer, choose_frozen_part
-from training.state import Progress, card_text, check_sources, load_state, save_state, unknown_file
+from training.network import build_network, build_optimizer, choose_frozen_part, update_average
+from training.state import Progress, card_text, check_sources, load_state, save_state, unusable_folder
 from training.validation import greedy_captions, validation_report
 
 __all__ = [
@@ -28,7 +28,8 @@ __all__ = [
     "parse_arguments",
     "restored_config",
     "save_state",
-    "unknown_file",
+    "unusable_folder",
+    "update_average",
     "validation_report",
     "view_pixels",
 ]

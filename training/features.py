@@ -43,7 +43,7 @@ class FrozenPart:
         return encoder.vit.patch_embed.backbone if self.kind == "stem" else None
 
     def output(self, encoder: PatchEncoder, pixels: Tensor) -> tuple[Tensor, ...]:
-        """pixels (B, 3, height, width) -> what is cached: feature maps (B, F, rows, columns), or tokens (B, S, C), or the pixels."""
+        """pixels (B, 3, height, width) -> what is cached: feature maps (B, F, rows, columns), tokens (B, S, C), or the pixels."""
         if self.kind == "encoder":
             return (encoder(pixels).tokens,)
         return encoder.stem(pixels) if self.kind == "stem" else (pixels,)

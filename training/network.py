@@ -82,6 +82,16 @@ def build_optimizer(network: CaptionNetwork, config: TrainConfig) -> torch.optim
     return torch.optim.AdamW(settings, lr=config.lr, betas=(0.9, 0.98))
 
 
+@torch.no_grad()
+def update_average(average: CaptionNetwork, network: CaptionNetwork, decay: float, step: int) -> None:
+    """Update the exponential moving average of the weights (Polyak and Juditsky 1992); early steps move it further."""
+    decay = min(decay, (1 + step) / (10 + step))
+    for mean, now in zip(average.buffers(), network.buffers(), strict=True):
+        mean.copy_(now)  # the statistics of a trained stem's batch norms are averages already
+    pairs = [pair for pair in zip(average.parameters(), network.parameters(), strict=True) if pair[1].requires_grad]
+    torch._foreach_lerp_([mean for mean, _ in pairs], [now.detach() for _, now in pairs], 1 - decay)
+
+
 def _continued(start: Checkpoint, config: TrainConfig) -> ModelConfig:
     """Return the config of a network that continues a checkpoint: map heads and default options are kept.
 

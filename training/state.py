@@ -55,10 +55,13 @@ def load_state(run: Path) -> tuple[Progress, dict[str, Any], dict[str, Any]]:
     return Progress(**document["progress"]), document["parts"], document["settings"]
 
 
-def unknown_file(run: Path) -> str:
-    """Return the name of something in a folder that a run does not write, "" if there is none."""
-    names = (path.name for path in run.iterdir()) if run.is_dir() else ()
-    return next((name for name in names if name not in _OWN_NAMES and not name.startswith(".")), "")
+def unusable_folder(run: Path) -> str:
+    """Return why a new run cannot use a folder, "" if it can."""
+    if (run / "state.pt").exists():
+        return f"{run} contains a run already; continue it with --resume, or name another folder"
+    names = [path.name for path in run.iterdir()] if run.is_dir() else []
+    unknown = next((name for name in names if name not in _OWN_NAMES and not name.startswith(".")), "")
+    return f"{run} contains {unknown!r}, which is not a run's; name a new folder with --run" if unknown else ""
 
 
 def card_text(config: TrainConfig, step: int, license: str = "") -> str:

@@ -8,14 +8,13 @@ import torch
 
 from corpus import CaptionedImage
 from evaluation import CaptionScores
-from model import CaptionBatch, CaptionNetwork, CaptionRequest, CaptionTokenizer, GenerationOptions, to_device
+from model import CaptionBatch, CaptionNetwork, CaptionRequest, CaptionTokenizer, GenerationOptions, autocast, to_device
 from training.features import FeatureCache, FrozenPart, view_pixels
 
 _BATCH = 50  # images
 _MIN_DISTINCT = 0.1  # below this share of distinct captions the network writes nearly one caption for all images
 
 
-@torch.inference_mode()
 def greedy_captions(
     network: CaptionNetwork,
     tokenizer: CaptionTokenizer,
@@ -29,7 +28,7 @@ def greedy_captions(
     options = GenerationOptions(strategy="greedy", max_words=40)
     request = CaptionRequest(view=None, options=options, maps="none", reliance=False, language=language)
     captions: dict[str, str] = {}
-    with torch.autocast(network.device.type, dtype, enabled=dtype != torch.float32):
+    with torch.inference_mode(), autocast(network.device, dtype):
         for first in range(0, len(entries), _BATCH):
             part = list(range(first, min(first + _BATCH, len(entries))))
             if cache is not None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from model.errors import ConfigError
 from model.maps.attention import AttentionMaps
+from model.maps.gradient import GradientMaps
 from model.maps.methods import MapMethod
 
-_METHODS: tuple[MapMethod, ...] = (AttentionMaps(),)
+_METHODS: tuple[MapMethod, ...] = (AttentionMaps(), GradientMaps())
 MAP_METHODS: dict[str, MapMethod] = {method.name: method for method in _METHODS}
 
 

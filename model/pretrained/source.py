@@ -92,7 +92,7 @@ def _authors(path: Path) -> SourceCheckpoint:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file, or of the shards of an index, in float32. Pickles are read as weights only, never executed."""
+    """Return the tensors of a file, or of the shards of an index, in float32. Pickles are read as weights only."""
     if path.suffix in (".safetensors", ".json"):
         tensors: Any = load_tensors(path)
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -28,7 +28,7 @@ def limited_protocol(settings: Settings) -> type[HttpToolsProtocol]:
         max_header_bytes, max_headers = settings.max_header_bytes, settings.max_headers
         header_seconds, write_seconds = settings.header_seconds, settings.write_seconds
         max_connections = settings.max_connections_per_client
-        open_connections: Counter[str] = Counter()
+        open_connections: ClassVar[Counter[str]] = Counter()
 
     return Limited
 
@@ -41,7 +41,7 @@ class LimitedProtocol(HttpToolsProtocol):
     header_seconds: float
     write_seconds: float
     max_connections: int  # per client address; 0: no limit
-    open_connections: Counter[str]  # open ones by client address
+    open_connections: ClassVar[Counter[str]]  # open ones by client address
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -255,9 +255,7 @@ class Engine:
         return device_memory(next(iter(self.captioners.values())).runtime.device)
 
 
-def _in_loop(
-    loop: asyncio.AbstractEventLoop, on_words: Callable[[tuple[Word, ...]], None]
-) -> Callable[[tuple[Word, ...]], None]:
+def _in_loop(loop: asyncio.AbstractEventLoop, on_words: Callable[[tuple[Word, ...]], None]) -> Callable[[tuple[Word, ...]], None]:
     """Return a function for the model thread that calls `on_words` in the loop."""
 
     def call(words: tuple[Word, ...]) -> None:

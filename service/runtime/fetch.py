@@ -63,7 +63,7 @@ class Fetcher:
         except ValueError as error:
             raise _url_error("url cannot be read; send an https URL") from error
         if parts.scheme != "https" or "@" in parts.netloc:
-            raise ServiceError("host_not_allowed", "url must start with https:// and name no user; send the image's bytes instead")
+            raise ServiceError("host_not_allowed", "url must start with https:// and name no user; send the bytes")
         if (host if port == 443 else f"{host}:{port}") not in self._hosts:
             detail = f"the host of url is {host[:100]!r}, which is not in this service's url_hosts; send the image's bytes"
             raise ServiceError("host_not_allowed", detail)
@@ -101,7 +101,7 @@ class Fetcher:
                 raise _url_error(f"the host of url answered {response.status_code}; an image needs a 200 without redirects")
             async for piece in response.aiter_raw():
                 if len(body) + len(piece) > self._max_bytes:
-                    raise ServiceError("body_too_large", f"the image at url has more than {self._max_bytes} bytes; send a smaller one")
+                    raise ServiceError("body_too_large", f"the image at url has more than {self._max_bytes} bytes")
                 ticket.take("body_bytes", len(piece))
                 body += piece
         if not body:

@@ -117,7 +117,7 @@ class ImageWorkers:
             packed, thumbnail = self._receive(worker)
         except (EOFError, OSError) as error:  # killed from outside, or by the system for its memory
             worker = self._replace(worker)
-            raise ImageError("the process that decoded the image was killed, most likely for its memory; send a smaller image") from error
+            raise ImageError("the image's worker was killed, probably for its memory; send a smaller image") from error
         except _Timeout as error:
             worker = self._replace(worker)
             raise ImageError(

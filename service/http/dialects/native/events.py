@@ -29,9 +29,7 @@ def events_response(engine: Engine, parsed: ParsedRequest, prepared: PreparedIma
     return StreamingResponse(_events(engine, parsed, prepared, deadline), media_type=EVENTS, headers=unbuffered)
 
 
-async def _events(
-    engine: Engine, parsed: ParsedRequest, prepared: PreparedImage, deadline: float
-) -> AsyncIterator[bytes]:
+async def _events(engine: Engine, parsed: ParsedRequest, prepared: PreparedImage, deadline: float) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[Word | None] = asyncio.Queue()  # None: the caption is done
     result_id = f"cap_{sortable_id()}"

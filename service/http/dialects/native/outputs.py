@@ -53,8 +53,8 @@ def check_map_values(parsed: ParsedRequest, result: CaptionResult, *, num_images
     num_values = len(words) * num_images * (target or result.grid).num_patches
     if target is not None and num_values > MAX_MAP_VALUES:
         detail = (
-            f"map_size is {parsed.options.map_size!r}: {len(words) * num_images} words of {target.num_patches} cells are more than "
-            f"{MAX_MAP_VALUES} values; use smaller maps, fewer captions or fewer images"
+            f"map_size is {parsed.options.map_size!r}: {len(words) * num_images} words of {target.num_patches} cells are more "
+            f"than {MAX_MAP_VALUES} values; use smaller maps, fewer captions or fewer images"
         )
         raise option_error("map_size", detail)
     return num_values

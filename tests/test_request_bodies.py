@@ -1,4 +1,4 @@
-"""What the service is sent: hostile and odd pictures, bodies that cannot be read; each gets its own problem, none a 500."""
+"""Request bodies: hostile and unusual images, and bodies that cannot be read. Each gets its own problem, none a 500."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tests.conftest import problem
 from tests.test_image import lying_png, text_png
 
 
-def hostile() -> dict[str, tuple[bytes, str]]:
+def hostile_images() -> dict[str, tuple[bytes, str]]:
+    """Return bytes and the code of their problem, by name."""
     file = io.BytesIO()
     Image.new("RGB", (30, 30), "red").save(file, "GIF", save_all=True, append_images=[Image.new("RGB", (30, 30), "blue")])
     jpeg = io.BytesIO()
@@ -23,7 +24,7 @@ def hostile() -> dict[str, tuple[bytes, str]]:
     return {
         "empty": (b"", "empty_body"),
         "truncated": (jpeg.getvalue()[:2000], "broken_image"),
-        "text": (b"This is a text file, not a picture.\n" * 30, "unsupported_image_format"),
+        "text": (b"This is a text file, not an image.\n" * 30, "unsupported_image_format"),
         "lying header": (lying_png(9400, 9400), "too_many_pixels"),
         "animated GIF": (file.getvalue(), "unsupported_image_format"),
         "huge text chunk": (text_png(2_000_000), "broken_image"),
@@ -31,10 +32,10 @@ def hostile() -> dict[str, tuple[bytes, str]]:
     }
 
 
-@pytest.mark.parametrize("name", hostile())
+@pytest.mark.parametrize("name", hostile_images())
 @pytest.mark.parametrize("form", ["raw", "form", "json"])
-def test_hostile_bytes_get_their_problem_in_every_form(client, name, form):
-    data, code = hostile()[name]
+def test_hostile_bytes_get_the_same_problem_in_every_form(client, name, form):
+    data, code = hostile_images()[name]
     if form == "raw":
         response = client.post("/v1/captions", content=data)
     elif form == "form":
@@ -44,7 +45,9 @@ def test_hostile_bytes_get_their_problem_in_every_form(client, name, form):
     problem(response, code)
 
 
-def harmless() -> dict[str, bytes]:
+def unusual_images() -> dict[str, bytes]:
+    """Return valid images that few clients send, by name."""
+
     def encoded(image: Image.Image, format: str, **options: object) -> bytes:
         file = io.BytesIO()
         image.save(file, format, **options)
@@ -62,15 +65,15 @@ def harmless() -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("name", harmless())
-def test_odd_but_whole_pictures_get_captions(client, name):
-    answer = client.post("/v1/captions", content=harmless()[name])
-    assert answer.status_code == 200
-    CaptionsBody.model_validate(answer.json())
+@pytest.mark.parametrize("name", unusual_images())
+def test_unusual_but_valid_images_get_captions(client, name):
+    response = client.post("/v1/captions", content=unusual_images()[name])
+    assert response.status_code == 200
+    CaptionsBody.model_validate(response.json())
 
 
-def test_a_gif_is_captioned_where_it_is_switched_on(tiny_captioner):
-    data, _ = hostile()["animated GIF"]
+def test_a_gif_is_captioned_if_the_settings_accept_it(tiny_captioner):
+    data, _ = hostile_images()["animated GIF"]
     with TestClient(create_app({"tiny": tiny_captioner}, Settings(formats="jpeg, gif"))) as client:
         assert client.post("/v1/captions", content=data).json()["image"]["format"] == "GIF"
 
@@ -91,19 +94,19 @@ def test_a_gif_is_captioned_where_it_is_switched_on(tiny_captioner):
         ({"json": {"url": "https://example.org/a.jpg"}}, "host_not_allowed"),
         ({"content": b"xx", "headers": {"content-type": "multipart/form-data"}}, "broken_multipart"),
         ({"content": b"xx", "headers": {"content-type": "multipart/form-data; boundary=a"}}, "broken_multipart"),
-        ({"files": {"picture": b"xx"}}, "invalid_option"),
+        ({"files": {"file": b"xx"}}, "invalid_option"),
         ({"data": {"num_beams": "3"}, "files": {"image": b""}}, "empty_body"),
         ({"content": b"%PDF", "headers": {"content-type": "application/pdf"}}, "unsupported_media_type"),
         ({"content": b"hi", "headers": {"content-type": "text/plain"}}, "unsupported_media_type"),
     ],
 )
-def test_bodies_that_cannot_be_read_say_why(client, request_arguments, code):
+def test_a_body_that_cannot_be_read_gets_its_problem(client, request_arguments, code):
     problem(client.post("/v1/captions", **request_arguments), code)
 
 
-def test_a_chunked_body_is_read_up_to_the_limit(client):
-    def endless():
+def test_a_chunked_body_is_rejected_once_it_exceeds_the_limit(client):
+    def chunks():
         for _ in range(100):
             yield b"\xff\xd8\xff" + b"\0" * 100_000
 
-    problem(client.post("/v1/captions", content=endless()), "body_too_large")
+    problem(client.post("/v1/captions", content=chunks()), "body_too_large")
