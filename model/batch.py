@@ -30,7 +30,7 @@ from model.tokenizer import CaptionTokenizer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaptionRequest:
-    """One image to caption by `options`, or to score `texts` for that somebody else wrote (options None)."""
+    """One image to caption by `options`, or whose `texts`, written elsewhere, to score (options None)."""
 
     view: ImageView | None  # None: the batch is given the image's features, and no maps are requested
     options: GenerationOptions | None = None

@@ -118,7 +118,7 @@ class Captioner:
         reliance: bool = True,
         language: str = "",
     ) -> list[CaptionResult]:
-        """Return maps, probabilities and reliance of captions that somebody else wrote: `texts` holds each image's.
+        """Return maps, probabilities and reliance of captions that were written elsewhere: `texts` holds each image's.
 
         The texts stay as written. Raises TextError if one is longer than the checkpoint's positions.
         """

@@ -71,14 +71,14 @@ class Generation:
         if known := [key for key in keys if key in self._running]:
             raise ValueError(f"{known[0]!r} is running already; every caption needs its own key")
         free = [self._runtime.config.decoder.max_positions - len(prefix.special) for prefix in prefixes]
-        for prefix, option, room in zip(prefixes, options, free, strict=True):
-            if len(prefix.prompt) >= room:
+        for prefix, option, space in zip(prefixes, options, free, strict=True):
+            if len(prefix.prompt) >= space:
                 raise TextError(
-                    f"prompt {option.prompt[:40]!r} has {len(prefix.prompt)} tokens; this checkpoint has room for {room} with "
+                    f"prompt {option.prompt[:40]!r} has {len(prefix.prompt)} tokens; this checkpoint has room for {space} with "
                     "the caption that follows: send a shorter one"
                 )
         options = [
-            _limited(option, room - len(prefix.prompt)) for prefix, option, room in zip(prefixes, options, free, strict=True)
+            _limited(option, space - len(prefix.prompt)) for prefix, option, space in zip(prefixes, options, free, strict=True)
         ]
         added: list[tuple[DecoderState, dict[Hashable, _Running], list[int]]] = []
         for length in sorted({len(prefix.all) for prefix in prefixes}):
@@ -242,9 +242,9 @@ class Generation:
         return candidates
 
 
-def _limited(options: GenerationOptions, room: int) -> GenerationOptions:
+def _limited(options: GenerationOptions, space: int) -> GenerationOptions:
     """Return options that request no more tokens than there is room for."""
-    limit = min(options.max_new_tokens, room)
+    limit = min(options.max_new_tokens, space)
     return dataclasses.replace(options, max_new_tokens=limit, min_new_tokens=min(options.min_new_tokens, limit))
 
 

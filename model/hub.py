@@ -153,7 +153,7 @@ def pull(reference: str, folder: Path) -> HubFolder:
 def push(folder: Path, reference: str, *, private: bool = False) -> str:
     """Upload a checkpoint and its card as one commit; returns the commit's address.
 
-    Raises CheckpointError if the checkpoint is incomplete, or has no license: nobody could use it.
+    Raises CheckpointError if the checkpoint is incomplete, or has no license.
     """
     repository, revision = _split(reference)
     license = load_checkpoint(folder).config.license

@@ -125,10 +125,10 @@ class CaptionTokenizer:
         if self._is_wordpiece:
             encoded = self._inner.encode(text, add_special_tokens=False)
             offsets: list[int] = []
-            for part, (begin, end) in zip(self._parts(encoded.ids), encoded.offsets, strict=True):
+            for part, (first_offset, end) in zip(self._parts(encoded.ids), encoded.offsets, strict=True):
                 letters = part.decode()
-                first = begin - letters.startswith(" ")  # a space added before a word belongs to its first letter
-                offsets += [min(max(begin, first + index), end - 1) for index in range(len(letters))]
+                first = first_offset - letters.startswith(" ")  # a space added before a word belongs to its first letter
+                offsets += [min(max(first_offset, first + index), end - 1) for index in range(len(letters))]
             return offsets
         if self._inner.normalizer is None:
             return list(range(len(text)))
@@ -145,12 +145,12 @@ class CaptionTokenizer:
             if not spaceless:
                 spans.append((start, end))
                 continue
-            begin = start
+            word_start = start
             for index in range(start, end):
                 token_ends_here = touched[index][1] != (touched[index + 1][0] if index + 1 < len(touched) else -1)
                 if token_ends_here or index == end - 1:
-                    spans.append((begin, index + 1))
-                    begin = index + 1
+                    spans.append((word_start, index + 1))
+                    word_start = index + 1
         return [WordSpan(start, end, _tokens_of(touched[start:end])) for start, end in spans]
 
     def count_words(self, ids: Sequence[int]) -> int:
@@ -182,7 +182,7 @@ class CaptionTokenizer:
         if not spelled:
             return [text]
         cuts = [0, *(match.start() + 1 for match in re.finditer(spelled, text)), len(text)]
-        return [text[begin:end] for begin, end in pairwise(cuts)]
+        return [text[start:end] for start, end in pairwise(cuts)]
 
     def _characters(self, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
         """Return the text, and for each code point the first and last index of the tokens that hold its bytes."""

@@ -1,6 +1,8 @@
-"""Tiny checkpoints of transformers with random weights: the families that are converted, as their own library makes them.
+"""Tiny peers: networks of transformers with random weights, one of each family that is converted.
 
-Every tensor is drawn anew: the library's zero biases, unit norms and zero positions would hide a mapping mistake.
+Every tensor is sampled again: the library's zero biases, unit norms and zero positions would hide a mapping mistake.
+
+Shapes: R rows, T tokens, S image tokens, H heads, C hidden size, V vocab_size, L layers.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from transformers import (
 from evaluation.peers import redrawn
 
 FAMILIES = ("blip", "blip_large", "vit_gpt2", "deit_gpt2", "vit_gpt2_projected", "trocr", "trocr_stage1")
-VOCABULARY, POSITIONS, SIZE = 61, 64, 16  # tokens, positions, pixels a side
+VOCAB_SIZE, MAX_POSITIONS, SIZE = 61, 64, 16  # tokens, positions, pixels per side
 
 
 def build(
@@ -31,14 +33,14 @@ def build(
     dtype: torch.dtype = torch.float64,
     *,
     eager_decoder: bool = False,
-    vocabulary: int = VOCABULARY,
+    vocab_size: int = VOCAB_SIZE,
     ids: tuple[int, int, int] | None = None,
 ) -> Any:
-    """Return a tiny peer in evaluation mode; `ids` are those of start, end and pad.
+    """Return a tiny peer in evaluation mode; `ids` are the ids of start, end and pad.
 
-    An eager decoder gives its attention weights, the encoder stays as it is.
+    An eager decoder returns its attention weights; the encoder is not changed.
     """
-    model = (_blip if family.startswith("blip") else _encoder_decoder)(family, vocabulary, ids)
+    model = (_blip if family.startswith("blip") else _encoder_decoder)(family, vocab_size, ids)
     if eager_decoder and "gpt2" in family:
         model.decoder.set_attn_implementation("eager")
     return redrawn(model.eval().to(dtype), seed).requires_grad_(False)
@@ -52,7 +54,7 @@ def logits_of(peer: Any, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Te
 
 
 def features_of(peer: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """Return what the peer's encoder gives its decoder: (R, S, C)."""
+    """Return the output of the peer's encoder: (R, S, C)."""
     resized = _resized(peer, pixels)
     return peer.vision_model(pixels, **resized)[0] if hasattr(peer, "text_decoder") else peer.encoder(pixels, **resized)[0]
 
@@ -67,17 +69,17 @@ def cross_attentions_of(peer: Any, pixels: torch.Tensor, tokens: torch.Tensor) -
 
 
 def _resized(peer: Any, pixels: torch.Tensor) -> dict[str, bool]:
-    """Ask for positions of another size only where the pictures have one."""
+    """Request resized positions only if the images have another size than the peer's."""
     vision = peer.config.vision_config if hasattr(peer, "text_decoder") else peer.config.encoder
     return {} if pixels.size(-1) == vision.image_size == pixels.size(-2) else {"interpolate_pos_encoding": True}
 
 
 @torch.no_grad()
 def end_competes(peer: Any, level: float, seed: int = 0) -> Any:
-    """Make the end token likely: random weights hardly ever end, and rules of ending would go untested.
+    """Make the end token likely: captions of random weights hardly ever end, which leaves the rules of ending untested.
 
-    The last norm's bias moves along a unit vector, the end token's row of the head with it, until the median over drawn
-    inputs of its log-odds is `level`.
+    The last norm's bias moves along a unit vector, and so does the end token's row of the head, until the median of its
+    logit, relative to all other tokens and over random inputs, is `level`.
     """
     generator = torch.Generator().manual_seed(seed + 5)
     ln, head, end = _last_norm(peer)
@@ -96,22 +98,22 @@ def end_competes(peer: Any, level: float, seed: int = 0) -> Any:
 
 
 def generated(peer: Any, pixels: torch.Tensor, prompt: list[int], **options: Any) -> list[list[tuple[int, ...]]]:
-    """Return the peer's tokens behind the prompt, up to the first end token: for each image its captions, best first."""
+    """Return the peer's tokens after the prompt, up to the first end token: for each image its captions, best first."""
     images = pixels.size(0)
-    if hasattr(peer, "text_decoder"):  # its generate puts the start token first and takes the last one away
+    if hasattr(peer, "text_decoder"):  # its generate sets the first token to the start token and removes the last one
         end = peer.config.text_config.sep_token_id
-        given = {"input_ids": torch.tensor([[0, *prompt, end]] * images)}
+        inputs = {"input_ids": torch.tensor([[0, *prompt, end]] * images)}
     else:
         end = peer.generation_config.eos_token_id
         start = peer.generation_config.decoder_start_token_id
-        given = {"decoder_input_ids": torch.tensor([[start, *prompt]] * images)}
-    rows = peer.generate(pixel_values=pixels, **given, **options).tolist()
-    cut = []
+        inputs = {"decoder_input_ids": torch.tensor([[start, *prompt]] * images)}
+    rows = peer.generate(pixel_values=pixels, **inputs, **options).tolist()
+    captions = []
     for row in rows:
         tokens = row[1 + len(prompt) :]
-        cut.append(tuple(tokens[: tokens.index(end)] if end in tokens else tokens))
-    count = len(cut) // images
-    return [cut[image * count : (image + 1) * count] for image in range(images)]
+        captions.append(tuple(tokens[: tokens.index(end)] if end in tokens else tokens))
+    count = len(captions) // images
+    return [captions[image * count : (image + 1) * count] for image in range(images)]
 
 
 def _last_norm(peer: Any) -> tuple[Any, torch.Tensor, int]:
@@ -126,26 +128,26 @@ def _last_norm(peer: Any) -> tuple[Any, torch.Tensor, int]:
     return decoder.model.decoder.layers[-1].final_layer_norm, decoder.output_projection.weight, end
 
 
-def _blip(family: str, vocabulary: int, ids: tuple[int, int, int] | None) -> Any:
-    start, end, pad = ids or (vocabulary - 2, 7, 0)
-    width = 32 if family == "blip" else 40
+def _blip(family: str, vocab_size: int, ids: tuple[int, int, int] | None) -> Any:
+    start, end, pad = ids or (vocab_size - 2, 7, 0)
+    vision_size = 32 if family == "blip" else 40
     shared = {"num_hidden_layers": 2, "num_attention_heads": 4}
     text = shared | {
-        "vocab_size": vocabulary,
+        "vocab_size": vocab_size,
         "hidden_size": 32,
-        "encoder_hidden_size": width,
+        "encoder_hidden_size": vision_size,
         "intermediate_size": 64,
-        "max_position_embeddings": POSITIONS,
+        "max_position_embeddings": MAX_POSITIONS,
         "bos_token_id": start,
         "eos_token_id": 2,
         "pad_token_id": pad,
         "sep_token_id": end,
     }
-    vision = shared | {"hidden_size": width, "intermediate_size": 2 * width, "image_size": SIZE, "patch_size": 4}
+    vision = shared | {"hidden_size": vision_size, "intermediate_size": 2 * vision_size, "image_size": SIZE, "patch_size": 4}
     return BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision))
 
 
-def _encoder_decoder(family: str, vocabulary: int, ids: tuple[int, int, int] | None) -> Any:
+def _encoder_decoder(family: str, vocab_size: int, ids: tuple[int, int, int] | None) -> Any:
     encoder = (DeiTConfig if family.startswith("deit") else ViTConfig)(
         hidden_size=40 if family == "vit_gpt2_projected" else 32,
         num_hidden_layers=2,
@@ -156,11 +158,11 @@ def _encoder_decoder(family: str, vocabulary: int, ids: tuple[int, int, int] | N
         qkv_bias=not family.startswith("trocr"),
     )
     if "gpt2" in family:
-        shape = {"vocab_size": vocabulary, "n_positions": POSITIONS, "n_embd": 32, "n_layer": 2, "n_head": 4}
+        shape = {"vocab_size": vocab_size, "n_positions": MAX_POSITIONS, "n_embd": 32, "n_layer": 2, "n_head": 4}
         start, end, pad = ids or (5, 5, 5)
         decoder = GPT2Config(**shape, add_cross_attention=True, is_decoder=True, bos_token_id=start, eos_token_id=end)
     else:
-        first = {  # what only TrOCR's first stage and its small ones have
+        first_stage = {  # options of TrOCR's first stage and of its small models only
             "activation_function": "relu",
             "scale_embedding": True,
             "use_learned_position_embeddings": False,
@@ -168,19 +170,19 @@ def _encoder_decoder(family: str, vocabulary: int, ids: tuple[int, int, int] | N
             "tie_word_embeddings": False,
         }
         decoder = TrOCRConfig(
-            vocab_size=vocabulary,
+            vocab_size=vocab_size,
             d_model=40,
             decoder_layers=2,
             decoder_attention_heads=4,
             decoder_ffn_dim=64,
-            max_position_embeddings=POSITIONS,
+            max_position_embeddings=MAX_POSITIONS,
             cross_attention_hidden_size=32,
             is_decoder=True,
             add_cross_attention=True,
-            **(first if family == "trocr_stage1" else {}),
+            **(first_stage if family == "trocr_stage1" else {}),
         )
         start, end, pad = ids or (2, 2, 1)
     model = VisionEncoderDecoderModel(VisionEncoderDecoderConfig(encoder=encoder.to_dict(), decoder=decoder.to_dict()))
-    told = model.generation_config
-    told.decoder_start_token_id, told.eos_token_id, told.pad_token_id, told.bos_token_id = start, end, pad, None
+    config = model.generation_config
+    config.decoder_start_token_id, config.eos_token_id, config.pad_token_id, config.bos_token_id = start, end, pad, None
     return model

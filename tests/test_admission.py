@@ -25,6 +25,7 @@ from tests.helpers import wait_until, watched
 
 EMPTY = {"images": 0, "body_bytes": 0, "pixels": 0}
 MEGABYTE = 1_000_000
+SECONDS = 60  # after which a test has failed
 
 
 def make_admission(
@@ -159,7 +160,7 @@ class PausingHook:
 
     def __call__(self, _: torch.Tensor) -> None:
         self.entered.set()
-        self.go_on.wait(30)
+        self.go_on.wait(SECONDS)
 
 
 def paused(captioner: Captioner) -> tuple[Captioner, PausingHook]:
@@ -188,14 +189,14 @@ def test_requests_beyond_the_queue_are_answered_503_over_http(tiny_captioner, pi
     captioner, hook = paused(tiny_captioner)
     with serving(captioner, max_queue_images=2) as client, ThreadPoolExecutor(2) as threads:
         accepted = [threads.submit(client.post, "/v1/captions", content=picture) for _ in range(2)]
-        assert hook.entered.wait(30)
+        assert hook.entered.wait(SECONDS)
         wait_until(lambda: client.app.state.engine.admission.used["images"] == 2)
         refused = client.post("/v1/captions", content=picture)
         problem(refused, "overloaded")
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         assert client.get("/readyz").status_code == 200, "an overloaded service is ready"
         hook.go_on.set()
-        assert [response.result(30).status_code for response in accepted] == [200, 200]
+        assert [response.result(SECONDS).status_code for response in accepted] == [200, 200]
         assert client.app.state.engine.admission.used == EMPTY
 
 

@@ -1,4 +1,4 @@
-"""A folder that transformers wrote becomes a checkpoint: its captions are the peer's, with maps; or nothing is written."""
+"""Conversion of a folder of transformers: the captions equal the peer's and have maps; an error writes nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from service import Settings, create_app
 from tests.peers import SIZE, build, end_competes
 from tests.test_foreign_tokenizers import KINDS
 
-TOKENIZERS = {  # the tokenizer of each, and its tokens of start, end and pad
+TOKENIZERS = {  # tokenizer of each family, and its start, end and pad tokens
     "vit_gpt2": ("gpt2", ("<|endoftext|>",) * 3),
     "deit_gpt2": ("gpt2", ("<|endoftext|>",) * 3),
     "trocr": ("roberta", ("</s>", "</s>", "<pad>")),
@@ -28,12 +28,12 @@ TOKENIZERS = {  # the tokenizer of each, and its tokens of start, end and pad
 
 
 def saved(family, folder):
-    """Write a tiny peer as its users have it: weights, configs, tokenizer, preprocessing. Returns peer, tokenizer, processor."""
+    """Write a tiny peer as it is published: weights, configs, tokenizer, preprocessing. Returns peer, tokenizer, processor."""
     kind, names = TOKENIZERS[family]
     inner = KINDS[kind]
     ids = tuple(inner.token_to_id(name) for name in names)
-    peer = end_competes(build(family, 3, torch.float32, vocabulary=inner.get_vocab_size(), ids=ids), -1.5)
-    # BLIP's own generate does not look at these.
+    peer = end_competes(build(family, 3, torch.float32, vocab_size=inner.get_vocab_size(), ids=ids), -1.5)
+    # BLIP's own generate ignores these.
     peer.generation_config.num_beams, peer.generation_config.max_length, peer.generation_config.min_length = 3, 12, 5
     peer.save_pretrained(folder)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, clean_up_tokenization_spaces=False)
@@ -44,10 +44,10 @@ def saved(family, folder):
     return peer, tokenizer, processor
 
 
-def photographs():
-    dice = np.random.default_rng(0)
+def random_images():
+    rng = np.random.default_rng(0)
     for size in ((40, 30), (30, 40), (64, 64)):
-        yield Image.fromarray(dice.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+        yield Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
 
 
 def png(image):
@@ -63,15 +63,15 @@ def test_a_converted_folder_gives_the_peers_captions_through_the_service(family,
 
     captioner = Captioner.load(tmp_path / "ours", dtype="float32")
     with TestClient(create_app({"converted": captioner}, Settings())) as client:
-        for image in photographs():
+        for image in random_images():
             pixels = processor(image, return_tensors="pt")["pixel_values"]
-            told = {} if family != "blip" else {"max_new_tokens": 20}  # its default, told: else the library warns
-            wanted = tokenizer.batch_decode(peer.generate(pixel_values=pixels, **told), skip_special_tokens=True)[0]
-            answer = client.post("/v1/captions", content=png(image), headers={"content-type": "image/png"})
-            assert answer.status_code == 200
-            (caption,) = answer.json()["captions"]
-            # Bytes that make no character are left out here, and shown as U+FFFD there.
-            assert caption["text"] == wanted.replace("\N{REPLACEMENT CHARACTER}", "")
+            options = {} if family != "blip" else {"max_new_tokens": 20}  # its default, set so that the library does not warn
+            expected = tokenizer.batch_decode(peer.generate(pixel_values=pixels, **options), skip_special_tokens=True)[0]
+            response = client.post("/v1/captions", content=png(image), headers={"content-type": "image/png"})
+            assert response.status_code == 200
+            (caption,) = response.json()["captions"]
+            # Bytes that make no character are omitted here; the library shows them as U+FFFD.
+            assert caption["text"] == expected.replace("\N{REPLACEMENT CHARACTER}", "")
             for word in caption["words"]:
                 assert word["map"]["rows"] == word["map"]["columns"] == 4
                 assert abs(sum(np.ravel(word["map"]["values"])) - 1) < 1e-3
@@ -82,52 +82,52 @@ def test_a_converted_folder_gives_the_peers_captions_through_the_service(family,
 
 
 @pytest.mark.parametrize("family", TOKENIZERS)
-def test_a_caption_of_somebody_else_is_explained_too(family, tmp_path):
+def test_a_caption_that_a_person_wrote_is_explained(family, tmp_path):
     saved(family, tmp_path / "source")
     convert_source(tmp_path / "source", tmp_path / "ours")
     captioner = Captioner.load(tmp_path / "ours", dtype="float32")
-    view = prepare(png(next(photographs())), captioner.image_config)
-    (answer,) = captioner.explain([view], [["A brown dog, isn't it?"]])
-    words = answer.captions[0].words
+    view = prepare(png(next(random_images())), captioner.image_config)
+    (result,) = captioner.explain([view], [["A brown dog, isn't it?"]])
+    words = result.captions[0].words
     assert [word.text for word in words][:3] == ["A", "brown", "dog"]
     assert all("A brown dog, isn't it?"[word.start : word.end] == word.text for word in words)
 
 
 @pytest.mark.parametrize(
-    ("break_it", "message"),
+    ("change", "message"),
     [
-        (lambda f: cut(f / "model.safetensors"), "model.safetensors cannot be read"),
+        (lambda f: truncate(f / "model.safetensors"), "model.safetensors cannot be read"),
         (lambda f: (f / "model.safetensors").unlink(), "has no weights; it needs one of model.safetensors"),
         (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer; it needs tokenizer.json, vocab.json"),
         (lambda f: (f / "preprocessor_config.json").unlink(), r"has no preprocessor_config.json \(or processor_config.json\)"),
-        (lambda f: (f / "config.json").write_text("[]"), "config.json is no JSON object"),
+        (lambda f: (f / "config.json").write_text("[]"), "config.json is not a JSON object"),
         (lambda f: edit(f, "config.json", lambda c: c.update(model_type="git")), "model_type is 'git'"),
         (lambda f: edit(f, "config.json", lambda c: c["decoder"].update(n_embd=36)), "the source lacks 'enc_to_dec_proj.weight'"),
-        (lambda f: edit(f, "config.json", lambda c: c["decoder"].update(n_positions=32)), r"its config makes it \[32, 32\]"),
-        (lambda f: edit(f, "config.json", lambda c: c["decoder"].update(n_head=5)), "must be a multiple of its heads"),
+        (lambda f: edit(f, "config.json", lambda c: c["decoder"].update(n_positions=32)), r"its config requires \[32, 32\]"),
+        (lambda f: edit(f, "config.json", lambda c: c["decoder"].update(n_head=5)), "must be a multiple of num_heads"),
         (lambda f: edit(f, "config.json", lambda c: c["decoder"].update(n_layer=1)), "not known"),
-        (lambda f: edit(f, "preprocessor_config.json", lambda c: c.update(size={"shortest_edge": 9})), "known is a height"),
-        (lambda f: edit(f, "preprocessor_config.json", lambda c: c.update(resample=1)), "bilinear and bicubic are"),
-        (lambda f: edit(f, "preprocessor_config.json", lambda c: c.update(rescale_factor=1 / 127.5)), "scales pixels in a way"),
+        (lambda f: edit(f, "preprocessor_config.json", lambda c: c.update(size={"shortest_edge": 9})), "supported is a height"),
+        (lambda f: edit(f, "preprocessor_config.json", lambda c: c.update(resample=1)), "unknown resize; supported are bilinear and bicubic"),
+        (lambda f: edit(f, "preprocessor_config.json", lambda c: c.update(rescale_factor=1 / 127.5)), "unknown rescale_factor; supported is 1/255"),
         (lambda f: edit(f, "preprocessor_config.json", lambda c: c.pop("image_mean")), "KeyError: 'image_mean'"),
-        (lambda f: edit(f, "preprocessor_config.json", lambda c: c.update(image_std=None)), "missing or of another kind"),
+        (lambda f: edit(f, "preprocessor_config.json", lambda c: c.update(image_std=None)), "is missing or has another type"),
         (lambda f: edit(f, "config.json", lambda c: c["encoder"].pop("image_size")), "KeyError: 'image_size'"),
-        (lambda f: edit(f, "config.json", lambda c: c.update(decoder=None)), "missing or of another kind"),
-        (lambda f: edit(f, "generation_config.json", lambda c: c.update(max_length="a")), "missing or of another kind"),
-        (lambda f: edit(f, "config.json", lambda c: c["decoder"].update(n_embd="x")), "missing or of another kind"),
+        (lambda f: edit(f, "config.json", lambda c: c.update(decoder=None)), "is missing or has another type"),
+        (lambda f: edit(f, "generation_config.json", lambda c: c.update(max_length="a")), "is missing or has another type"),
+        (lambda f: edit(f, "config.json", lambda c: c["decoder"].update(n_embd="x")), "is missing or has another type"),
     ],
 )  # fmt: skip
-def test_a_broken_source_is_told_and_nothing_is_written(break_it, message, tmp_path):
+def test_a_broken_source_is_an_error_and_writes_nothing(change, message, tmp_path):
     saved("vit_gpt2", tmp_path / "source")
-    break_it(tmp_path / "source")
+    change(tmp_path / "source")
     with pytest.raises(CheckpointError, match=message):
         convert_source(tmp_path / "source", tmp_path / "ours")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-def test_a_folder_of_another_kind_is_told_which(tmp_path, capsys):
+def test_an_error_says_of_which_kind_a_folder_is(tmp_path, capsys):
     saved("blip", tmp_path / "source")
-    with pytest.raises(CheckpointError, match="is of a blip of transformers; `python -m model convert"):
+    with pytest.raises(CheckpointError, match="is a blip of transformers; `python -m model convert"):
         Captioner.load(tmp_path / "source")
     convert_source(tmp_path / "source", tmp_path / "ours", language="de")
     assert load_checkpoint(tmp_path / "ours").config.languages == ("de",)
@@ -137,26 +137,26 @@ def test_a_folder_of_another_kind_is_told_which(tmp_path, capsys):
         convert_source(tmp_path / "source/model.safetensors", tmp_path / "again")
 
 
-def test_what_is_not_taken_over_of_decoding_stands_in_the_card(tmp_path):
+def test_the_card_lists_the_decoding_settings_without_an_equivalent(tmp_path):
     saved("vit_gpt2", tmp_path / "source")
     convert_source(tmp_path / "source", tmp_path / "plain")
-    assert "not taken over" not in load_checkpoint(tmp_path / "plain").card
+    assert "without an equivalent" not in load_checkpoint(tmp_path / "plain").card
     edit(tmp_path / "source", "generation_config.json", lambda c: c.update(num_beams=10, forced_bos_token_id=3, do_sample=True))
     convert_source(tmp_path / "source", tmp_path / "ours")
     card = load_checkpoint(tmp_path / "ours").card
     for name in ("num_beams 10 (8 at most)", "forced_bos_token_id 3", "do_sample True"):
-        assert f"not taken over from its decoding: {name}" in card
+        assert f"- decoding setting without an equivalent here: {name}\n" in card
 
 
-def test_a_preprocessor_that_says_no_filter_means_its_familys(tmp_path):
-    for family, wanted in (("vit_gpt2", "bilinear"), ("blip", "bicubic")):
+def test_a_preprocessor_without_a_filter_has_the_default_of_its_family(tmp_path):
+    for family, resample in (("vit_gpt2", "bilinear"), ("blip", "bicubic")):
         saved(family, tmp_path / family)
         edit(tmp_path / family, "preprocessor_config.json", lambda c: c.pop("resample"))
         convert_source(tmp_path / family, tmp_path / f"ours {family}")
-        assert load_checkpoint(tmp_path / f"ours {family}").config.image.resample == wanted
+        assert load_checkpoint(tmp_path / f"ours {family}").config.image.resample == resample
 
 
-def test_a_pickle_that_is_not_weights_is_not_run(tmp_path):
+def test_a_pickle_that_is_not_weights_is_not_executed(tmp_path):
     saved("vit_gpt2", tmp_path / "source")
     (tmp_path / "source/model.safetensors").unlink()
     torch.save({"x": print}, tmp_path / "source/pytorch_model.bin")
@@ -170,5 +170,5 @@ def edit(folder, name, change):
     (folder / name).write_text(json.dumps(document))
 
 
-def cut(path):
+def truncate(path):
     path.write_bytes(path.read_bytes()[:-50])

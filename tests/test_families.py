@@ -1,4 +1,4 @@
-"""Every family through the front: maps, probabilities, reliance, explanations, streams and all options of decoding."""
+"""Every family through Captioner and HTTP: maps, probabilities, reliance, explanations, streams and decoding options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model import Captioner, Word, load_checkpoint, prepare
 from model.pretrained import convert_source
 from service import Settings, create_app
 from tests.peers import cross_attentions_of, logits_of
-from tests.test_convert import photographs, png, saved
+from tests.test_convert import random_images, png, saved
 
 FAMILIES = ("vit_gpt2", "deit_gpt2", "blip", "trocr")
 TEXT = "a dog runs on the grass with a ball"
@@ -24,7 +24,7 @@ TEXT = "a dog runs on the grass with a ball"
 def family(request, tmp_path):
     """A converted captioner and its peer, both in float32."""
     peer, _, processor = saved(request.param, tmp_path / "source")
-    if request.param == "deit_gpt2":  # its processor squashes, then cuts the middle out
+    if request.param == "deit_gpt2":  # its processor resizes, then crops the center
         processor = DeiTImageProcessorPil(
             size={"height": 20, "width": 20}, crop_size={"height": 16, "width": 16}, do_center_crop=True
         )
@@ -35,58 +35,57 @@ def family(request, tmp_path):
 
 @pytest.fixture
 def views(family):
-    return [prepare(png(image), family[0].image_config) for image in photographs()]
+    return [prepare(png(image), family[0].image_config) for image in random_images()]
 
 
-def test_probabilities_and_maps_are_the_peers_own(family, views):
+def test_probabilities_and_maps_equal_the_peers(family, views):
     captioner, peer, processor, folder = family
     if hasattr(peer, "decoder") and hasattr(peer.decoder, "transformer"):
         peer.decoder.set_attn_implementation("eager")
     decoder = captioner.config.decoder
     tokenizer = load_checkpoint(folder).tokenizer
     ids = tokenizer.encode(TEXT)
-    for image, view in zip(photographs(), views, strict=True):
+    for image, view in zip(random_images(), views, strict=True):
         pixels = processor(image, return_tensors="pt")["pixel_values"]
-        answer = captioner.explain([view], [[TEXT]])[0].captions[0]
+        caption = captioner.explain([view], [[TEXT]])[0].captions[0]
         with torch.no_grad():
             tokens = torch.tensor([[decoder.bos_token_id, *ids, decoder.eos_token_id]])
             log_probs = logits_of(peer, pixels, tokens[:, :-1]).log_softmax(-1)[0]
             attention = torch.cat([layer[0] for layer in cross_attentions_of(peer, pixels, tokens[:, :-1])])
         theirs = log_probs[range(len(ids) + 1), tokens[0, 1:]]
-        assert answer.log_probability == pytest.approx(float(theirs.sum()), abs=1e-3)
-        rows = attention.mean(0)[:, captioner.config.encoder.num_prefix_tokens :]  # (T, cells)
-        for word, span in zip(answer.words, tokenizer.words(ids), strict=True):
+        assert caption.log_probability == pytest.approx(float(theirs.sum()), abs=1e-3)
+        rows = attention.mean(0)[:, captioner.config.encoder.num_prefix_tokens :]  # (T, P)
+        for word, span in zip(caption.words, tokenizer.words(ids), strict=True):
             assert word.log_probability == pytest.approx(float(theirs[list(span.tokens)].sum()), abs=1e-3)
-            wanted = rows[list(span.tokens)].mean(0)
-            np.testing.assert_allclose(np.ravel(word.map.values), (wanted / wanted.sum()).numpy(), atol=1e-5)
-            assert word.map.image_mass == pytest.approx(float(wanted.sum()), abs=1e-5)
+            expected = rows[list(span.tokens)].mean(0)
+            np.testing.assert_allclose(np.ravel(word.map.values), (expected / expected.sum()).numpy(), atol=1e-5)
+            assert word.map.image_mass == pytest.approx(float(expected.sum()), abs=1e-5)
 
 
-def test_a_batch_a_stream_and_a_single_picture_agree(family, views):
+def test_a_batch_a_stream_and_a_single_image_agree(family, views):
     captioner = family[0]
     together = captioner.caption(views)
-    for view, answer in zip(views, together, strict=True):
+    for view, result in zip(views, together, strict=True):
         (alone,) = captioner.caption([view])
-        assert alone.captions[0].text == answer.captions[0].text
-        assert alone.captions[0].log_probability == pytest.approx(answer.captions[0].log_probability, abs=1e-4)
+        assert alone.captions[0].text == result.captions[0].text
+        assert alone.captions[0].log_probability == pytest.approx(result.captions[0].log_probability, abs=1e-4)
         *words, last = captioner.stream(view)
         assert all(isinstance(word, Word) for word in words)
-        assert [word.text for word in words] == [word.text for word in answer.captions[0].words]
-        assert last.captions[0].text == answer.captions[0].text
-        told = captioner.explain([view], [[alone.captions[0].text]])
-        assert told[0].captions[0].text == alone.captions[0].text
+        assert [word.text for word in words] == [word.text for word in result.captions[0].words]
+        assert last.captions[0].text == result.captions[0].text
+        explained = captioner.explain([view], [[alone.captions[0].text]])
+        assert explained[0].captions[0].text == alone.captions[0].text
 
 
-def test_reliance_is_what_the_picture_adds(family, views):
+def test_reliance_is_zero_only_without_cross_attention(family, views):
     captioner = family[0]
-    (answer,) = captioner.explain(views[:1], [[TEXT]])
-    values = [word.image_reliance for word in answer.captions[0].words]
-    assert any(abs(value) > 1e-4 for value in values), "the picture makes a difference"
-    network = captioner._network
-    for layer in network.decoder.layers:  # cut it off
+    (result,) = captioner.explain(views[:1], [[TEXT]])
+    values = [word.image_reliance for word in result.captions[0].words]
+    assert any(abs(value) > 1e-4 for value in values), "the image makes a difference"
+    for layer in captioner.runtime.decoder.layers:  # without cross-attention
         torch.nn.init.zeros_(layer.cross_attention.out.weight)
-    (blind,) = captioner.explain(views[:1], [[TEXT]])
-    assert all(word.image_reliance == pytest.approx(0, abs=1e-5) for word in blind.captions[0].words)
+    (without_image,) = captioner.explain(views[:1], [[TEXT]])
+    assert all(word.image_reliance == pytest.approx(0, abs=1e-5) for word in without_image.captions[0].words)
 
 
 OPTIONS = [
@@ -100,14 +99,14 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_every_option_is_taken_over_http(family, options):
+def test_every_option_works_over_http(family, options):
     captioner = family[0]
     with TestClient(create_app({"converted": captioner}, Settings())) as client:
-        for image in photographs():
+        for image in random_images():
             response = client.post("/v1/captions", content=png(image), params=options)
             assert response.status_code == 200, response.text
             body = response.json()
-            assert len(body["captions"]) == options.get("count", 1)
+            assert len(body["captions"]) == options.get("num_return_sequences", 1)
             covers = body["grid"]["covers"]
             for caption in body["captions"]:
                 assert caption["text"].startswith(options.get("prompt", ""))
@@ -122,13 +121,13 @@ def test_every_option_is_taken_over_http(family, options):
                     assert covers[0] - 1 <= x0 < x1 <= covers[2] + 1
                     assert covers[1] - 1 <= y0 < y1 <= covers[3] + 1
             same = client.post("/v1/captions", content=png(image), params=options).json()
-            assert same["captions"] == body["captions"], "the same request, the same answer"
+            assert same["captions"] == body["captions"], "the same request gives the same captions"
 
 
-def test_covers_says_what_was_cut_away(family, views):
+def test_covers_is_what_the_crop_keeps(family, views):
     captioner, (width, height) = family[0], views[0].source_size
     covers = views[0].covers
-    if captioner.image_config.crop:  # 20 x 20 with the middle 16 x 16
+    if captioner.image_config.resize_to:  # 20 x 20, of which the center 16 x 16
         assert (covers.x0, covers.y0) == pytest.approx((0.1 * width, 0.1 * height))
         assert (covers.x1, covers.y1) == pytest.approx((0.9 * width, 0.9 * height))
     else:

@@ -1,7 +1,8 @@
-"""Pictures by URL: only from hosts that are allowed, only at addresses that were judged, bounded in time and size."""
+"""Images by URL: only from allowed hosts, only at addresses that were checked, bounded in time and size."""
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import ipaddress
 import json
@@ -14,15 +15,17 @@ from fastapi.testclient import TestClient
 
 from model import ConfigError
 from service import Settings, create_app
+from service.errors import ServiceError
+from service.runtime import Admission, AdmissionLimits
 from service.runtime.fetch import Fetcher
 from tests.conftest import problem
 
-ASKED: list[tuple[str, dict[str, str]]] = []
+REQUESTS: list[tuple[str, dict[str, str]]] = []  # path and headers of what the file server received
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """Serve files by https on loopback, under a certificate for `localhost` that this process trusts."""
+    """Serve files by https on loopback, with a certificate for `localhost` that `client` trusts."""
     folder = tmp_path_factory.mktemp("store")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "authority.pem")
@@ -31,16 +34,16 @@ def store(tmp_path_factory):
 
     class Files(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            ASKED.append((self.path, dict(self.headers)))
+            REQUESTS.append((self.path, dict(self.headers)))
             if self.path.startswith("/slow"):
-                threading.Event().wait(7)
-            found = server.files.get(self.path)
-            self.send_response(302 if self.path == "/moved" else 404 if found is None else 200)
+                server.stopped.wait(30)
+            content = server.files.get(self.path)
+            self.send_response(302 if self.path == "/moved" else 404 if content is None else 200)
             self.send_header("Location", "https://localhost/elsewhere")
             self.end_headers()
             try:
-                self.wfile.write(found or b"")
-            except OSError:  # the client did not want all of it
+                self.wfile.write(content or b"")
+            except OSError:  # the client has closed the connection
                 return
 
         def log_message(self, *_: object) -> None:
@@ -48,11 +51,13 @@ def store(tmp_path_factory):
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
     server.files = {}
+    server.stopped = threading.Event()
     server.authority = str(folder / "authority.pem")
     server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
+    server.stopped.set()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -62,23 +67,24 @@ def store(tmp_path_factory):
 def client(store, tiny_captioner, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", store.authority)
     host = f"localhost:{store.server_address[1]}"
-    settings = Settings(url_hosts=f"{host}, pictures.example", url_networks="127.0.0.0/8, ::1/128", max_body_bytes=100_000)
-    with TestClient(create_app({"tiny": tiny_captioner}, settings), raise_server_exceptions=False) as found:
-        found.store = f"https://{host}"
-        yield found
+    settings = Settings(url_hosts=f"{host}, images.example", url_networks="127.0.0.0/8, ::1/128", max_body_bytes=100_000)
+    with TestClient(create_app({"tiny": tiny_captioner}, settings), raise_server_exceptions=False) as test_client:
+        test_client.store = f"https://{host}"
+        yield test_client
 
 
-def test_a_picture_by_url_gets_the_caption_of_its_bytes(client, store, picture):
+def test_an_image_by_url_gets_the_captions_of_its_bytes(client, store, picture):
     store.files["/a/b.jpg?size=1"] = picture
-    answer = client.post("/v1/captions", json={"url": f"{client.store}/a/b.jpg?size=1", "strategy": "greedy"})
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["captions"] == client.post("/v1/captions?strategy=greedy", content=picture).json()["captions"]
-    path, headers = ASKED[-1]
+    url = f"{client.store}/a/b.jpg?size=1"
+    response = client.post("/v1/captions", json={"url": url, "strategy": "greedy"})
+    assert response.status_code == 200, response.text
+    assert response.json()["captions"] == client.post("/v1/captions?strategy=greedy", content=picture).json()["captions"]
+    path, headers = REQUESTS[-1]
     assert path == "/a/b.jpg?size=1"
     assert headers["Host"] == client.store.removeprefix("https://")
     assert headers["Accept-Encoding"] == "identity"
-    assert client.post("/v1/explanations", json={"url": f"{client.store}/a/b.jpg?size=1", "caption": "a dog"}).status_code == 200
-    assert client.app.state.engine.admission.used == {"pictures": 0, "body_bytes": 0, "pixels": 0}
+    assert client.post("/v1/explanations", json={"url": url, "caption": "a dog"}).status_code == 200
+    assert client.app.state.engine.admission.used == {"images": 0, "body_bytes": 0, "pixels": 0}
 
 
 @pytest.mark.parametrize(
@@ -86,27 +92,28 @@ def test_a_picture_by_url_gets_the_caption_of_its_bytes(client, store, picture):
     [
         "https://example.org/a.jpg",
         "http://localhost/a.jpg",
-        "https://localhost/a.jpg",  # another port than the one allowed
-        "https://user@pictures.example/a.jpg",
+        "https://localhost/a.jpg",  # another port than the allowed one
+        "https://user@images.example/a.jpg",
         "file:///etc/passwd",
-        "https://pictures.example.evil.org/a.jpg",
+        "https://images.example.evil.org/a.jpg",
         "https:///a.jpg",
     ],
 )
-def test_other_hosts_are_refused_and_never_asked(client, url):
-    asked = len(ASKED)
+def test_hosts_that_are_not_allowed_are_refused_without_a_request(client, url):
+    num_requests = len(REQUESTS)
     problem(client.post("/v1/captions", json={"url": url}), "host_not_allowed")
-    assert len(ASKED) == asked
+    assert len(REQUESTS) == num_requests
 
 
-def test_a_host_in_a_private_network_is_refused_whatever_its_name(store, tiny_captioner, picture, monkeypatch):
+def test_an_allowed_host_with_a_private_address_is_refused(store, tiny_captioner, picture, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", store.authority)
     store.files["/a.jpg"] = picture
     host = f"localhost:{store.server_address[1]}"
-    asked = len(ASKED)
-    with TestClient(create_app({"tiny": tiny_captioner}, Settings(url_hosts=host)), raise_server_exceptions=False) as client:
+    num_requests = len(REQUESTS)
+    app = create_app({"tiny": tiny_captioner}, Settings(url_hosts=host))
+    with TestClient(app, raise_server_exceptions=False) as client:
         problem(client.post("/v1/captions", json={"url": f"https://{host}/a.jpg"}), "host_not_allowed")
-    assert len(ASKED) == asked
+    assert len(REQUESTS) == num_requests
 
 
 @pytest.mark.parametrize(
@@ -117,46 +124,51 @@ def test_a_host_in_a_private_network_is_refused_whatever_its_name(store, tiny_ca
         "64:ff9b::7f00:1", "2001:0:7f00:1::1", "fec0::1", "::7f00:1", "::a9fe:a9fe",
     ],
 )  # fmt: skip
-def test_addresses_that_lead_inside_are_not_public(address):
-    assert not Fetcher(Settings())._allowed(ipaddress.ip_address(address))
+def test_an_address_that_is_not_public_is_refused(address):
+    fetcher = Fetcher(Settings(url_hosts=address))
+    url = f"https://[{address}]/a.jpg" if ":" in address else f"https://{address}/a.jpg"
+    admission = Admission(AdmissionLimits(1, 1, 1), lambda _: 1)
+    with admission.open() as ticket, pytest.raises(ServiceError, match="not public") as refused:
+        asyncio.run(fetcher.fetch(url, ticket))
+    assert refused.value.code == "host_not_allowed"
+    assert not fetcher._allowed(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700:4700::1111"])
-def test_public_addresses_are(address):
+def test_a_public_address_is_allowed(address):
     assert Fetcher(Settings())._allowed(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize("path", ["/nothing.jpg", "/moved", "/slow.jpg", "/empty"])
-def test_what_cannot_be_had_is_told(client, store, path):
+def test_an_image_that_cannot_be_fetched_is_an_invalid_url(client, store, path):
     store.files["/empty"] = b""
-    answer = client.post("/v1/captions", json={"url": client.store + path})
-    problem(answer, "invalid_option")
-    assert answer.json()["errors"][0]["pointer"] == "/url"
+    body = problem(client.post("/v1/captions", json={"url": client.store + path}), "invalid_option")
+    assert body["errors"][0]["pointer"] == "/url"
 
 
-def test_what_is_too_large_is_not_read_to_its_end(client, store):
+def test_an_image_by_url_that_is_too_large_is_refused(client, store):
     store.files["/large"] = bytes(1_000_000)
     problem(client.post("/v1/captions", json={"url": f"{client.store}/large"}), "body_too_large")
 
 
-def test_a_certificate_of_another_name_is_refused(client, store, monkeypatch):
+def test_a_certificate_that_is_not_trusted_is_refused(client, store, monkeypatch):
     monkeypatch.delenv("SSL_CERT_FILE")
     problem(client.post("/v1/captions", json={"url": f"{client.store}/a.jpg"}), "invalid_option")
 
 
-def test_a_url_comes_alone(client):
-    problem(client.post("/v1/captions", json={"url": "https://pictures.example/a", "image": "QUJD"}), "invalid_option")
-    for odd in (
+def test_a_url_is_refused_with_an_image_or_if_it_is_not_one(client):
+    problem(client.post("/v1/captions", json={"url": "https://images.example/a", "image": "QUJD"}), "invalid_option")
+    for url in (
         3,
         "https://\ud800\u2100/",
-        "https://pictures.example/\u212a",
-        "https://pictures.example/" + "a" * 3000,
+        "https://images.example/\u212a",
+        "https://images.example/" + "a" * 3000,
         "https://[/",
     ):
-        body = json.dumps({"url": odd})
+        body = json.dumps({"url": url})
         problem(client.post("/v1/captions", content=body, headers={"content-type": "application/json"}), "invalid_option")
 
 
-def test_networks_that_cannot_be_read_end_the_start():
+def test_networks_that_cannot_be_read_are_a_config_error():
     with pytest.raises(ConfigError, match="url_networks"):
         Fetcher(Settings(url_networks="ten"))

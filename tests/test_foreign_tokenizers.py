@@ -1,4 +1,4 @@
-"""GPT-2's, RoBERTa's and BERT's tokenizers: text out equal to transformers' batch_decode, words inside it."""
+"""GPT-2's, RoBERTa's and BERT's tokenizers: ids and texts equal those of transformers, and words are inside the text."""
 
 from __future__ import annotations
 
@@ -48,47 +48,47 @@ def both(request):
     return ours, PreTrainedTokenizerFast(tokenizer_object=inner, clean_up_tokenization_spaces=False)
 
 
-def test_texts_are_those_of_batch_decode(both):
+def test_texts_equal_those_of_batch_decode(both):
     ours, theirs = both
-    dice = random.Random(0)
-    rows = [[dice.randrange(ours.size) for _ in range(dice.randint(0, 12))] for _ in range(1_000)]
-    wanted = theirs.batch_decode(rows, skip_special_tokens=True)
-    # The library shows bytes that make no character as U+FFFD; here they are left out.
-    pairs = [(ours.decode(row), text) for row, text in zip(rows, wanted, strict=True) if "\N{REPLACEMENT CHARACTER}" not in text]
+    rng = random.Random(0)
+    rows = [[rng.randrange(ours.size) for _ in range(rng.randint(0, 12))] for _ in range(1_000)]
+    expected = theirs.batch_decode(rows, skip_special_tokens=True)
+    # The library shows bytes that make no character as U+FFFD; here they are omitted.
+    pairs = [(ours.decode(row), text) for row, text in zip(rows, expected, strict=True) if "\N{REPLACEMENT CHARACTER}" not in text]
     assert len(pairs) > 200
     assert all(one == other for one, other in pairs)
 
 
-def test_ids_are_those_of_the_peer(both):
+def test_ids_equal_those_of_the_peer(both):
     ours, theirs = both
-    for text in (*MORE, "a picture of", "", " two  spaces "):
+    for text in (*MORE, "an image of", "", " two  spaces "):
         assert ours.encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
 
 
-def test_special_tokens_that_a_text_spells_out_are_text(both):
+def test_a_special_token_spelled_out_in_a_text_is_ordinary_text(both):
     ours, _ = both
     for index in ours.special_ids:
-        spelled = f"a {ours._special[index]} dog"
-        assert index not in ours.encode(spelled) or ours._special[index] == "[UNK]"
+        text = f"a {ours._special[index]} dog"
+        assert index not in ours.encode(text) or ours._special[index] == "[UNK]"
 
 
-def test_words_and_places_lie_in_the_text(both):
+def test_words_and_offsets_are_inside_the_text(both):
     ours, _ = both
     for text in ("A brown dog, isn't it?", "two well-known dogs - and a ball", "  A  girl climbs  "):
         ids = ours.encode(text)
-        shown, places = ours.decode(ids), ours.align(text)
-        assert len(places) == len(shown)
-        assert all(shown[at].lower() == text[place].lower() or shown[at] == " " for at, place in enumerate(places))
-        words = [shown[span.start : span.end] for span in ours.words(ids)]
-        # BERT writes spaces around a hyphen: its words are those of what it writes.
-        wanted = [word.strip(",?") for word in shown.split() if word.strip(",?'-")]
-        assert words == wanted or "isn" in shown
+        decoded, offsets = ours.decode(ids), ours.align(text)
+        assert len(offsets) == len(decoded)
+        assert all(decoded[at].lower() == text[offset].lower() or decoded[at] == " " for at, offset in enumerate(offsets))
+        words = [decoded[span.start : span.end] for span in ours.words(ids)]
+        # BERT's decoder adds spaces around a hyphen, which separates two words.
+        expected = [word.strip(",?") for word in decoded.split() if word.strip(",?'-")]
+        assert words == expected or "isn" in decoded
         assert all(set(span.tokens) <= set(range(len(ids))) and span.tokens for span in ours.words(ids))
 
 
-def test_other_kinds_are_refused():
-    with pytest.raises(CheckpointError, match="the tokenizer is a WordLevel; known are byte-level BPE and WordPiece"):
+def test_a_tokenizer_of_another_kind_is_refused():
+    with pytest.raises(CheckpointError, match="the tokenizer is a WordLevel; supported are byte-level BPE and WordPiece"):
         CaptionTokenizer.from_json(tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a")).to_str())
     plain = tokenizers.Tokenizer(tokenizers.models.BPE({"狗": 0}, []))
-    with pytest.raises(CheckpointError, match="'狗' is not of bytes"):
+    with pytest.raises(CheckpointError, match="'狗' is not made of bytes"):
         CaptionTokenizer.from_json(plain.to_str())

@@ -1,4 +1,4 @@
-"""Pictures as the families' own processors prepare them, and what of the picture the cells then cover."""
+"""Preprocessing of converted families: pixels equal those of their own processors, and what part the patches cover."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import BlipImageProcessorPil, DeiTImageProcessorPil, ViTImageProcessorPil
 
+from corpus import LOCAL_IMAGE_LIMITS
 from model import Box, ConfigError, ImageConfig, prepare
 
 CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
@@ -22,8 +24,6 @@ SHAPES = [(640, 480), (300, 500), (224, 224), (1000, 120), (50, 70)]
 
 
 def processor(family):
-    from transformers import BlipImageProcessorPil, DeiTImageProcessorPil, ViTImageProcessorPil
-
     half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     if family == "blip":
         return BlipImageProcessorPil()
@@ -34,53 +34,51 @@ def processor(family):
     return ViTImageProcessorPil(size={"height": edge, "width": edge}, resample=Image.Resampling.BILINEAR, **half)
 
 
-def photograph(size, mode="RGB"):
-    dice = np.random.default_rng(size[0])
-    small = Image.fromarray(dice.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+def smooth_image(size, mode="RGB"):
+    rng = np.random.default_rng(size[0])
+    small = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
     return small.resize(size, Image.Resampling.BICUBIC).convert(mode)
 
 
 @pytest.mark.parametrize("size", SHAPES)
 @pytest.mark.parametrize("family", CONFIGS)
 def test_pixels_equal_the_familys_processor(family, size):
-    image = photograph(size)
+    image = smooth_image(size)
     file = io.BytesIO()
     image.save(file, "PNG")
     theirs = torch.from_numpy(np.asarray(processor(family)(image, return_tensors="np")["pixel_values"][0]))
     ours = prepare(file.getvalue(), CONFIGS[family]).pixels
     assert ours.shape == theirs.shape
-    assert (ours - theirs).abs().max() < 1 / 255 / 0.27 / 100, "a hundredth of a grey level"
+    assert (ours - theirs).abs().max() < 1 / 255 / 0.27 / 100, "a hundredth of a gray level"
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
-def test_other_modes_are_prepared_as_their_rgb_picture(mode):
-    """The processors of ViT and DeiT raise on these; BLIP converts them. Alpha is laid over white here."""
-    image = photograph((300, 200), mode)
+def test_an_image_of_another_mode_is_prepared_as_its_rgb_conversion(mode):
+    """The processors of ViT and DeiT reject these modes; BLIP converts them. Alpha is composited over white here."""
+    image = smooth_image((300, 200), mode)
     file, plain = io.BytesIO(), io.BytesIO()
     image.save(file, "TIFF" if mode == "CMYK" else "PNG")
     image.convert("RGB").save(plain, "PNG")
-    from corpus import LOCAL_IMAGE_LIMITS
-
     one, other = (prepare(data.getvalue(), CONFIGS["blip"], LOCAL_IMAGE_LIMITS).pixels for data in (file, plain))
     assert (one - other).abs().max() < 1e-6
 
 
-def test_an_exact_picture_is_turned_before_it_is_resized():
+def test_exif_orientation_is_applied_before_resizing_with_full_decode():
     exif = Image.Exif()
     exif[0x0112] = 6
-    turned, upright = io.BytesIO(), io.BytesIO()
-    image = photograph((301, 203))
-    image.save(turned, "PNG", exif=exif)
+    rotated, upright = io.BytesIO(), io.BytesIO()
+    image = smooth_image((301, 203))
+    image.save(rotated, "PNG", exif=exif)
     image.transpose(Image.Transpose.ROTATE_270).save(upright, "PNG")
     for config in CONFIGS.values():
-        one, other = prepare(turned.getvalue(), config), prepare(upright.getvalue(), config)
+        one, other = prepare(rotated.getvalue(), config), prepare(upright.getvalue(), config)
         assert torch.equal(one.pixels, other.pixels)
         assert (one.source_size, one.covers) == (other.source_size, other.covers)
 
 
-def test_covers_is_what_was_not_cut_away():
+def test_covers_is_what_the_crop_keeps():
     file = io.BytesIO()
-    photograph((512, 256)).save(file, "PNG")
+    smooth_image((512, 256)).save(file, "PNG")
     assert prepare(file.getvalue(), CONFIGS["deit"]).covers == Box(32, 16, 480, 240)
     assert prepare(file.getvalue(), CONFIGS["vit"]).covers == Box(0, 0, 512, 256)
     with pytest.raises(ConfigError, match="none below 224 x 224"):

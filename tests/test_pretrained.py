@@ -1,4 +1,7 @@
-"""Public families as ours: equal to an implementation that is not ours, in float64, and what would not be noticed is."""
+"""Converted families equal transformers' implementation, in float64; and the comparison detects a mistake in one field.
+
+Shapes: R rows, T tokens, S image tokens, H heads.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ from model import CaptionNetwork, CheckpointError, ImageConfig, ModelConfig
 from model.pretrained import convert_network, source_image
 from tests.peers import FAMILIES, SIZE, build, cross_attentions_of, features_of, logits_of
 
-EQUAL = 1e-12  # of the spread of what is compared, in float64; what is reached is some 1e-14
+EQUAL = 1e-12  # in float64, relative to the standard deviation of the peer's values; measured: about 1e-14
 EQUAL32 = 2e-5
 
 
 def converted(peer, dtype=torch.float64, image=None, **changes):
-    """Return our network of a peer's config and tensors; `changes` of its fields are mistakes made on purpose."""
+    """Return our network of a peer's config and tensors; `changes` of its fields are deliberate mistakes."""
     config = peer.config.to_dict()
     encoder, decoder, weights = convert_network(config, peer.generation_config.to_dict(), dict(peer.state_dict()), image)
     for name, value in changes.items():
@@ -41,12 +44,12 @@ def inputs(dtype=torch.float64, rows=3, length=9, size=(SIZE, SIZE)):
 
 def ours(network, pixels, tokens, *, weights=False):
     features = network.encode(pixels)
-    logits, seen, _ = network.decode(tokens, network.start(features), weights=weights)
-    return features.tokens, logits, seen
+    logits, attention, _ = network.decode(tokens, network.start(features), weights=weights)
+    return features.tokens, logits, attention
 
 
-def apart(one, other):
-    """The largest difference, in spreads of the second."""
+def difference(one, other):
+    """Return the largest difference in standard deviations of the second."""
     return float((one - other).abs().max() / other.std())
 
 
@@ -56,52 +59,52 @@ def test_patch_embeddings_and_logits_equal_the_peers(family, rows):
     peer = build(family)
     pixels, tokens = inputs(rows=rows)
     features, logits, _ = ours(converted(peer), pixels, tokens)
-    assert apart(features, features_of(peer, pixels)) < EQUAL
-    assert apart(logits, logits_of(peer, pixels, tokens)) < EQUAL
+    assert difference(features, features_of(peer, pixels)) < EQUAL
+    assert difference(logits, logits_of(peer, pixels, tokens)) < EQUAL
 
 
 @pytest.mark.parametrize("size", [(32, 32), (24, 12), (8, 8)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_pictures_of_another_size_give_the_peers_logits(family, size):
+def test_images_of_another_size_give_the_peers_logits(family, size):
     peer = build(family)
     pixels, tokens = inputs(size=size)
     features, logits, _ = ours(converted(peer, image=ImageConfig(height=size[0], width=size[1])), pixels, tokens)
-    assert apart(features, features_of(peer, pixels)) < EQUAL
-    assert apart(logits, logits_of(peer, pixels, tokens)) < EQUAL
+    assert difference(features, features_of(peer, pixels)) < EQUAL
+    assert difference(logits, logits_of(peer, pixels, tokens)) < EQUAL
 
 
 @pytest.mark.parametrize("family", ["vit_gpt2", "deit_gpt2", "vit_gpt2_projected", "trocr"])
-def test_replayed_attention_equals_what_the_peers_beams_saw(family):
-    """Weights of the finished captions, read in one pass, against those of every step, gathered along the beams."""
+def test_attention_of_the_scoring_pass_equals_that_of_the_peers_beams(family):
+    """Compare the weights of finished captions, from one pass, with those of every step, gathered along the beams."""
     peer = build(family, 5, eager_decoder=True)
     pixels, _ = inputs(rows=2)
-    found = peer.generate(
+    output = peer.generate(
         pixel_values=pixels, num_beams=3, num_return_sequences=2, max_new_tokens=6, do_sample=False, output_attentions=True,
         return_dict_in_generate=True,
     )  # fmt: skip
     network = converted(peer)
     images = (0, 0, 1, 1)
-    _, seen, _ = network.decode(found.sequences[:, :-1], network.start(network.encode(pixels), images), weights=True)
+    _, attention, _ = network.decode(output.sequences[:, :-1], network.start(network.encode(pixels), images), weights=True)
     compared = 0
-    for row, num_beams in enumerate(found.beam_indices.tolist()):
-        for step, beam in enumerate(num_beams):
+    for row, beams in enumerate(output.beam_indices.tolist()):
+        for step, beam in enumerate(beams):
             if beam >= 0:
-                for layer, weights in enumerate(seen):
-                    assert (weights[row, :, step] - found.cross_attentions[step][layer][beam, :, 0]).abs().max() < EQUAL
+                for layer, weights in enumerate(attention):
+                    assert (weights[row, :, step] - output.cross_attentions[step][layer][beam, :, 0]).abs().max() < EQUAL
                     compared += 1
     assert compared >= 8
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_they_are_equal_in_float32_too(family):
+def test_logits_equal_the_peers_in_float32_too(family):
     peer = build(family, dtype=torch.float32)
     pixels, tokens = inputs(torch.float32)
     _, logits, _ = ours(converted(peer, torch.float32), pixels, tokens)
-    assert apart(logits, logits_of(peer, pixels, tokens)) < EQUAL32
+    assert difference(logits, logits_of(peer, pixels, tokens)) < EQUAL32
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_steps_with_the_cache_equal_the_peer_without(family):
+def test_decoding_with_a_cache_equals_the_peer_without_one(family):
     peer = build(family, 2)
     pixels, tokens = inputs(length=6)
     network = converted(peer)
@@ -109,17 +112,17 @@ def test_steps_with_the_cache_equal_the_peer_without(family):
     for column in tokens.split(1, dim=1):
         logits, _, state = network.decode(column, state)
         steps.append(logits)
-    assert apart(torch.cat(steps, dim=1), logits_of(peer, pixels, tokens)) < EQUAL
+    assert difference(torch.cat(steps, dim=1), logits_of(peer, pixels, tokens)) < EQUAL
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_cross_attention_equals_the_peers(family):
     peer = build(family, eager_decoder=True)
     pixels, tokens = inputs()
-    _, _, seen = ours(converted(peer), pixels, tokens, weights=True)
+    _, _, attention = ours(converted(peer), pixels, tokens, weights=True)
     theirs = cross_attentions_of(peer, pixels, tokens)
-    assert len(seen) == len(theirs) == 2
-    for one, other in zip(seen, theirs, strict=True):
+    assert len(attention) == len(theirs) == 2
+    for one, other in zip(attention, theirs, strict=True):
         assert one.shape == other.shape
         assert (one - other).abs().max() < EQUAL
 
@@ -128,62 +131,62 @@ def test_cross_attention_equals_the_peers(family):
     ("family", "mistake"),
     [
         *[(family, {"layer_norm_eps": 1e-6}) for family in ("blip", "vit_gpt2", "trocr")],
-        *[(family, {"encoder_norm_eps": 1e-6}) for family in ("blip", "vit_gpt2", "trocr")],
+        *[(family, {"encoder_layer_norm_eps": 1e-6}) for family in ("blip", "vit_gpt2", "trocr")],
         ("vit_gpt2", {"activation": "gelu"}),
         ("blip", {"activation": "gelu_tanh"}),
         ("trocr", {"activation": "quick_gelu"}),
-        ("blip", {"heads": 2}),
-        ("vit_gpt2", {"heads": 8}),
+        ("blip", {"num_heads": 2}),
+        ("vit_gpt2", {"num_heads": 8}),
         ("trocr_stage1", {"embedding_scale": 1.0}),
         ("blip", {"pre_norm": True}),
     ],
 )
-def test_a_mistake_in_one_field_is_noticed(family, mistake):
-    """Tokens alone never show a wrong epsilon or a wrong gelu; the bound on logits does."""
+def test_a_mistake_in_one_field_changes_the_logits(family, mistake):
+    """Generated tokens never reveal a wrong epsilon or a wrong gelu; the bound on logits does."""
     peer = build(family)
     pixels, tokens = inputs()
     _, logits, _ = ours(converted(peer, **mistake), pixels, tokens)
-    assert apart(logits, logits_of(peer, pixels, tokens)) > 1e5 * EQUAL
+    assert difference(logits, logits_of(peer, pixels, tokens)) > 1e5 * EQUAL
 
 
 @pytest.mark.parametrize("name", ["self_attention.out", "cross_attention.query", "cross_attention.out"])
-def test_a_square_weight_that_is_not_transposed_is_noticed(name):
+def test_a_square_weight_that_is_not_transposed_changes_the_logits(name):
     peer = build("vit_gpt2")
     network = converted(peer)
     weight = network.get_parameter(f"decoder.layers.1.{name}.weight")
     weight.copy_(weight.T.clone())
     pixels, tokens = inputs()
-    assert apart(ours(network, pixels, tokens)[1], logits_of(peer, pixels, tokens)) > 1e-3
+    assert difference(ours(network, pixels, tokens)[1], logits_of(peer, pixels, tokens)) > 1e-3
 
 
 @pytest.mark.parametrize("family", ["vit_gpt2", "deit_gpt2", "trocr"])
-def test_both_spellings_of_the_encoder_are_read(family, tmp_path):
-    """Files that the library saves spell its encoder in the old way, its memory in the new one."""
+def test_both_sets_of_encoder_names_give_the_same_network(family, tmp_path):
+    """Files that the library saves have the old names, its networks in memory the new ones."""
     from safetensors.torch import load_file
 
     peer = build(family)
     peer.save_pretrained(tmp_path)
-    filed = load_file(tmp_path / "model.safetensors")
-    assert any(".attention.attention.query" in name for name in filed)
+    saved_tensors = load_file(tmp_path / "model.safetensors")
+    assert any(".attention.attention.query" in name for name in saved_tensors)
     assert not any(".attention.attention.query" in name for name in peer.state_dict())
-    told = peer.config.to_dict(), peer.generation_config.to_dict()
-    one, other = convert_network(*told, dict(peer.state_dict())), convert_network(*told, filed)
+    configs = peer.config.to_dict(), peer.generation_config.to_dict()
+    one, other = convert_network(*configs, dict(peer.state_dict())), convert_network(*configs, saved_tensors)
     assert one[:2] == other[:2]
     assert one[2].keys() == other[2].keys()
     assert all(torch.equal(one[2][name], other[2][name]) for name in one[2])
 
 
-def test_the_authors_blip_file_is_read_under_its_own_names():
+def test_the_authors_names_of_blip_are_read():
     peer = build("blip")
     pixels, tokens = inputs()
-    spelled = as_the_authors_spell(peer.state_dict())
-    spelled |= {"text_encoder.x": torch.zeros(1), "itm_head.weight": torch.zeros(1), "image_queue": torch.zeros(1)}
+    tensors = with_authors_names(peer.state_dict())
+    tensors |= {"text_encoder.x": torch.zeros(1), "itm_head.weight": torch.zeros(1), "image_queue": torch.zeros(1)}
     config, generation = peer.config.to_dict(), peer.generation_config.to_dict()
-    encoder, decoder, weights = convert_network(config, generation, spelled)
+    encoder, decoder, weights = convert_network(config, generation, tensors)
     network = CaptionNetwork(ModelConfig(image=source_image(config), encoder=encoder, decoder=decoder)).double().eval()
     network.load_state_dict(weights, strict=False)
     with torch.no_grad():
-        assert apart(ours(network, pixels, tokens)[1], logits_of(peer, pixels, tokens)) < EQUAL
+        assert difference(ours(network, pixels, tokens)[1], logits_of(peer, pixels, tokens)) < EQUAL
 
 
 AUTHORS = {
@@ -198,34 +201,34 @@ AUTHORS = {
 }
 
 
-def as_the_authors_spell(tensors):
+def with_authors_names(tensors):
     """Return BLIP's tensors under the names of its authors' .pth."""
-    spelled = {}
+    renamed = {}
     for name, value in tensors.items():
         if name.startswith("vision_model."):
             for theirs, timms in AUTHORS.items():
                 name = re.sub(theirs, timms, name)
-        spelled[name] = value
-    return spelled
+        renamed[name] = value
+    return renamed
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c, t: c.update(model_type="git"), "model_type is 'git'; converted are ViT or DeiT with GPT-2"),
-        (lambda c, t: c["decoder"].update(model_type="bart"), "the decoder is 'bart'; converted are gpt2, trocr"),
-        (lambda c, t: c["encoder"].update(model_type="swin"), "the encoder is 'swin'; converted are 'vit' and 'deit'"),
+        (lambda c, t: c.update(model_type="git"), "model_type is 'git'; supported are ViT or DeiT with GPT-2"),
+        (lambda c, t: c["decoder"].update(model_type="bart"), "the decoder is 'bart'; supported are gpt2, trocr"),
+        (lambda c, t: c["encoder"].update(model_type="swin"), "the encoder is 'swin'; supported are 'vit' and 'deit'"),
         (lambda c, t: c["encoder"].update(hidden_act="relu"), "the encoder's activation is 'relu'"),
         (lambda c, t: c["decoder"].update(activation_function="silu"), "the decoder's activation is 'silu'"),
         (lambda c, t: c["decoder"].update(scale_attn_by_inverse_layer_idx=True), "scales its attention by layer"),
-        (lambda c, t: c["decoder"].pop("n_embd"), "config.json lacks 'n_embd'; none of its fields is guessed"),
+        (lambda c, t: c["decoder"].pop("n_embd"), "config.json lacks 'n_embd'; add it: no field is guessed"),
         (lambda c, t: c["decoder"].update(n_embd=[1]), "config.json cannot be used"),
         (lambda c, t: t.pop("decoder.transformer.h.1.ln_2.weight"), r"lacks 'decoder.transformer.h.1.ln_2.weight'"),
         (lambda c, t: t.update({"decoder.extra.weight": torch.zeros(1)}), r"1 tensors that are not known \(decoder.extra"),
         (lambda c, t: c["decoder"].update(n_layer=1), r"tensors that are not known \(decoder.transformer.h.1"),
     ],
 )  # fmt: skip
-def test_what_is_not_one_of_the_families_is_refused_by_name(change, message):
+def test_a_source_of_another_family_is_an_error_that_names_the_field_or_tensor(change, message):
     peer = build("vit_gpt2")
     config, tensors = peer.config.to_dict(), dict(peer.state_dict())
     change(config, tensors)
@@ -234,25 +237,25 @@ def test_what_is_not_one_of_the_families_is_refused_by_name(change, message):
 
 
 @pytest.mark.parametrize("family", ["vit_gpt2", "blip"])
-def test_a_head_that_is_not_the_embedding_is_taken(family):
+def test_a_head_that_is_not_tied_to_the_embedding_is_converted(family):
     peer = build(family)
     head = peer.text_decoder.cls.predictions.decoder if family == "blip" else peer.decoder.lm_head
     head.weight = torch.nn.Parameter(torch.randn_like(head.weight), requires_grad=False)
     (peer.config.text_config if family == "blip" else peer.config.decoder).tie_word_embeddings = False
     pixels, tokens = inputs()
-    assert apart(ours(converted(peer), pixels, tokens)[1], logits_of(peer, pixels, tokens)) < EQUAL
+    assert difference(ours(converted(peer), pixels, tokens)[1], logits_of(peer, pixels, tokens)) < EQUAL
 
 
-def test_special_ids_are_those_of_generate():
-    _, decoder, _ = convert_network(*_told(build("trocr")))
+def test_special_ids_equal_those_of_generate():
+    _, decoder, _ = convert_network(*_source_of(build("trocr")))
     assert (decoder.bos_token_id, decoder.eos_token_id, decoder.pad_token_id) == (2, 2, 1)
-    _, decoder, _ = convert_network(*_told(build("blip")))
+    _, decoder, _ = convert_network(*_source_of(build("blip")))
     assert (decoder.bos_token_id, decoder.eos_token_id, decoder.pad_token_id) == (59, 7, 0), (
         "it ends with [SEP], not with eos_token_id"
     )
 
 
-def _told(peer):
+def _source_of(peer):
     return peer.config.to_dict(), peer.generation_config.to_dict(), dict(peer.state_dict())
 
 
@@ -266,6 +269,6 @@ def test_the_published_sizes_give_the_peers_logits(family, dtype, bound):
     pixels, _ = inputs(dtype, rows=1, size=size)
     tokens = torch.randint(1000, 30_000, (1, 12), generator=torch.Generator().manual_seed(0))
     features, logits, _ = ours(network, pixels, tokens)
-    apart_by = apart(logits, logits_of(peer, pixels, tokens))
-    assert apart(features, features_of(peer, pixels)) < bound
-    assert apart_by < bound
+    logits_difference = difference(logits, logits_of(peer, pixels, tokens))
+    assert difference(features, features_of(peer, pixels)) < bound
+    assert logits_difference < bound

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+from collections.abc import Iterator
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.routing import BaseRoute, Route
 
 from model import ConfigError
 from service import Settings, create_app
@@ -16,6 +18,12 @@ from tests.conftest import problem
 
 KEYS = "# of the tests\nfirst-key\nsecond key   # with a space\n\n"
 PROBES = ("/livez", "/readyz")
+
+
+def routes_of(router: object) -> Iterator[BaseRoute]:
+    """Yield the routes of an application, those of included routers too."""
+    for route in router.routes:
+        yield from routes_of(route.original_router) if hasattr(route, "original_router") else [route]
 
 
 @pytest.fixture
@@ -55,9 +63,8 @@ def test_a_request_without_a_key_is_refused_if_keys_are_set(guarded, picture):
 def test_every_route_except_the_probes_answers_401_without_a_key(serve, keys_file, tmp_path):
     (tmp_path / "admin").write_text("admin-key\n")
     client = serve(keys_file=keys_file, admin_keys_file=str(tmp_path / "admin"))
-    requests = [
-        (method, re.sub(r"\{[^}]*\}", "tiny", route.path)) for route in client.app.routes for method in sorted(route.methods)
-    ]
+    routes = [route for route in routes_of(client.app) if isinstance(route, Route)]
+    requests = [(method, re.sub(r"\{[^}]*\}", "tiny", route.path)) for route in routes for method in sorted(route.methods)]
     statuses = {(method, path): client.request(method, path).status_code for method, path in requests}
     assert len(statuses) >= 12, "the routes were listed"
     assert {path for _, path in statuses} >= {

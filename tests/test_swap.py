@@ -1,49 +1,46 @@
-"""Another checkpoint in the place of one, while requests come: none is lost, and each is answered by one of the two, whole."""
+"""Replacing a checkpoint while requests arrive: none is lost, and each is answered by one of the two alone."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import shutil
 import threading
-import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from fastapi.testclient import TestClient
 
-from model import Captioner, CaptionNetwork, ImageConfig, Precision, save_checkpoint
+from model import Captioner, CaptionNetwork, Checkpoint, DevicePolicy, ImageConfig, load_checkpoint, save_checkpoint
 from service import Settings, create_app
-from service.runtime.checkpoints import load_captioner
 from tests.conftest import problem, redraw, tiny_config
-from tests.test_admission import Slow
+from tests.helpers import wait_until
+from tests.test_admission import SECONDS, paused
 
 ADMIN = {"x-api-key": "the admin's"}
 
 
 @pytest.fixture
-def served(tiny_captioner, tmp_path):
-    """Return a function that serves a captioner with an admin's key, and users' keys where asked for."""
+def serve(tiny_captioner, tmp_path):
+    """Return a function that serves a captioner with an admin's key, and a user's key if requested."""
     (tmp_path / "admin").write_text("the admin's\n")
     (tmp_path / "users").write_text("a user's\n")
-    made = []
+    with contextlib.ExitStack() as stack:
 
-    def serve(captioner: Captioner = tiny_captioner, users: bool = False) -> TestClient:
-        keys = {"keys_file": str(tmp_path / "users")} if users else {}
-        settings = Settings(admin_keys_file=str(tmp_path / "admin"), **keys)
-        found = TestClient(create_app({"tiny": captioner}, settings), raise_server_exceptions=False)
-        made.append(found.__enter__())
-        return found
+        def start(captioner: Captioner = tiny_captioner, users: bool = False) -> TestClient:
+            keys = {"keys_file": str(tmp_path / "users")} if users else {}
+            settings = Settings(admin_keys_file=str(tmp_path / "admin"), **keys)
+            return stack.enter_context(TestClient(create_app({"tiny": captioner}, settings), raise_server_exceptions=False))
 
-    yield serve
-    for found in made:
-        found.__exit__(None, None, None)
+        yield start
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tokenizer):
-    """Another network of another picture size, as a checkpoint folder."""
+    """Another network for another image size, as a checkpoint folder."""
     torch.manual_seed(1)
     config = dataclasses.replace(tiny_config(tokenizer.size), image=ImageConfig(height=32, width=32))
     network = CaptionNetwork(config)
@@ -53,77 +50,98 @@ def folder(tmp_path_factory, tokenizer):
     return path
 
 
-def test_a_checkpoint_takes_the_place_of_another(served, folder, picture):
-    client = served()
+def load(client: TestClient, checkpoint: object) -> dict:
+    response = client.post("/v1/models/tiny/load", json={"checkpoint": str(checkpoint)}, headers=ADMIN)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_a_loaded_checkpoint_answers_as_it_does_alone(serve, folder, picture):
+    client = serve()
     before = client.post("/v1/captions", content=picture).json()
-    answer = client.post("/v1/models/tiny/load", json={"checkpoint": str(folder)}, headers=ADMIN)
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["name"] == "tiny"
-    assert answer.json()["grid"] == {"rows": 4, "columns": 4}
-    assert client.get("/v1/models").json()["data"] == [answer.json()]
+    model = load(client, folder)
+    assert model["name"] == "tiny"
+    assert model["grid"] == {"rows": 4, "columns": 4}
+    assert client.get("/v1/models").json()["data"] == [model]
     after = client.post("/v1/captions", content=picture).json()
     assert (before["grid"]["rows"], after["grid"]["rows"]) == (3, 4)
-    alone = load_captioner(folder, Precision(torch.float32, "as served"))
+    alone = Captioner.from_checkpoint(load_checkpoint(folder))
     with TestClient(create_app({"tiny": alone}, Settings())) as other:
         assert after["captions"] == other.post("/v1/captions", content=picture).json()["captions"]
 
 
-def test_requests_that_come_meanwhile_are_all_answered(served, folder, picture, tmp_path, tiny_captioner):
+def test_a_loaded_checkpoint_has_the_device_policy_of_the_old_one(serve, folder, tokenizer):
+    """The policy is neither chosen again nor measured: a reason that no choice has stays."""
+    policy = DevicePolicy(dtype=torch.bfloat16, reason="the old one's")
+    checkpoint = Checkpoint(CaptionNetwork(tiny_config(tokenizer.size)), tokenizer, "# A card")
+    client = serve(Captioner.from_checkpoint(checkpoint, policy))
+    load(client, folder)
+    new = client.app.state.engine.captioners["tiny"]
+    assert new.card == "# Another card"
+    assert new.policy == policy
+    assert 'dtype="bfloat16"' in client.get("/metrics").text
+
+
+def test_all_requests_that_arrive_during_loads_are_answered(serve, folder, picture, tmp_path, tiny_captioner):
     first = tmp_path / "first"
-    weights = tiny_captioner._network.state_dict()
-    save_checkpoint(first, tiny_captioner.config, weights, tiny_captioner._tokenizer, "# A tiny card")
-    client, found, stopped = served(), [], threading.Event()
+    weights = tiny_captioner.runtime.state_dict()
+    save_checkpoint(first, tiny_captioner.config, weights, tiny_captioner.tokenizer, "# A tiny card")
+    client, responses, stopped = serve(), [], threading.Event()
 
-    def ask() -> None:
+    def post_until_stopped() -> None:
         while not stopped.is_set():
-            answer = client.post("/v1/captions?strategy=greedy", content=picture)
-            cells = {len(word["map"]["values"]) for caption in answer.json()["captions"] for word in caption["words"]}
-            found.append((answer.status_code, answer.json()["grid"]["rows"], tuple(cells)))
+            responses.append(client.post("/v1/captions?strategy=greedy", content=picture))
 
-    threads = [threading.Thread(target=ask) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for source in (folder, first, folder):
-        answer = client.post("/v1/models/tiny/load", json={"checkpoint": str(source)}, headers=ADMIN)
-        assert answer.status_code == 200, answer.text
-        time.sleep(0.3)
-    stopped.set()
-    for thread in threads:
-        thread.join()
-    assert {entry[:2] for entry in found} == {(200, 3), (200, 4)}
-    assert all(cells in ((12,), (16,), ()) and (rows == 3) == (cells != (16,)) for _, rows, cells in found if cells)
+    def newest_rows() -> int:
+        return responses[-1].json().get("grid", {}).get("rows", 0)
 
-
-def test_who_was_accepted_before_is_answered_by_the_old_one_which_is_then_given_back(served, folder, tiny_captioner, picture):
-    slow = Slow(tiny_captioner)
-    gone, client, answers = weakref.ref(slow), served(slow), []
-    gc.freeze()  # nothing may be left to the collector: it does not look at what was there before
-    thread = threading.Thread(target=lambda: answers.append(client.post("/v1/captions", content=picture)))
-    thread.start()
-    slow.entered.wait(20)
-    assert client.post("/v1/models/tiny/load", json={"checkpoint": str(folder)}, headers=ADMIN).status_code == 200
-    slow.go_on.set()
-    thread.join()
-    assert answers[0].json()["grid"]["rows"] == 3
-    del slow
-    for _ in range(100):
-        if gone() is None:
-            break
-        time.sleep(0.05)
-    gc.unfreeze()
-    assert gone() is None, "its memory is given back"
+    with ThreadPoolExecutor(6) as threads:
+        try:
+            clients = [threads.submit(post_until_stopped) for _ in range(6)]
+            wait_until(lambda: responses)
+            for source, rows in ((folder, 4), (first, 3), (folder, 4)):
+                load(client, source)
+                wait_until(lambda rows=rows: newest_rows() == rows)
+        finally:
+            stopped.set()
+    assert not any(future.exception() for future in clients)
+    assert {response.status_code for response in responses} == {200}
+    num_words = 0
+    for body in (response.json() for response in responses):
+        size = {3: 12, 4: 16}[body["grid"]["rows"]]  # the patches of the two checkpoints
+        maps = [word["map"]["values"] for caption in body["captions"] for word in caption["words"]]
+        assert all(len(values) == size for values in maps)
+        num_words += len(maps)
+    assert num_words
 
 
-def test_what_cannot_be_loaded_changes_nothing(served, folder, picture, tmp_path):
-    client, broken = served(), tmp_path / "broken"
+def test_an_accepted_request_is_answered_by_the_old_checkpoint_whose_memory_is_then_freed(serve, folder, tiny_captioner, picture):
+    captioner, hook = paused(tiny_captioner)
+    reference, client = weakref.ref(captioner), serve(captioner)
+    gc.freeze()  # its memory must be freed without a garbage collection: that does not examine what existed before
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            response = thread.submit(client.post, "/v1/captions", content=picture)
+            assert hook.entered.wait(SECONDS)
+            load(client, folder)
+            hook.go_on.set()
+            assert response.result(SECONDS).json()["grid"]["rows"] == 3
+        del captioner, response
+        wait_until(lambda: reference() is None)
+    finally:
+        gc.unfreeze()
+
+
+def test_a_checkpoint_that_cannot_be_loaded_changes_nothing(serve, folder, picture, tmp_path):
+    client, broken = serve(), tmp_path / "broken"
     shutil.copytree(folder, broken)
     before = client.get("/v1/models").json()
-    for path in (tmp_path / "nothing", tmp_path):
-        answer = client.post("/v1/models/tiny/load", json={"checkpoint": str(path)}, headers=ADMIN)
-        problem(answer, "invalid_option")
-        assert answer.json()["errors"][0]["pointer"] == "/checkpoint"
-    for odd in ("0" * 1000, "a\0b", "hub:", ""):
-        problem(client.post("/v1/models/tiny/load", json={"checkpoint": odd}, headers=ADMIN), "invalid_option")
+    for path in (tmp_path / "missing", tmp_path):
+        response = client.post("/v1/models/tiny/load", json={"checkpoint": str(path)}, headers=ADMIN)
+        problem(response, "invalid_option")
+        assert response.json()["errors"][0]["pointer"] == "/checkpoint"
+    for text in ("0" * 1000, "a\0b", "hub:", ""):
+        problem(client.post("/v1/models/tiny/load", json={"checkpoint": text}, headers=ADMIN), "invalid_option")
     (broken / "README.md").write_bytes(b"\xff\xfe no text")
     problem(client.post("/v1/models/tiny/load", json={"checkpoint": str(broken)}, headers=ADMIN), "invalid_option")
     problem(client.post("/v1/models/tiny/load", json={"folder": "x"}, headers=ADMIN), "invalid_option")
@@ -133,10 +151,10 @@ def test_what_cannot_be_loaded_changes_nothing(served, folder, picture, tmp_path
     assert client.post("/v1/captions", content=picture).status_code == 200
 
 
-def test_only_an_admin_loads(served, client, folder, picture):
-    guarded, body, user = served(users=True), {"checkpoint": str(folder)}, {"x-api-key": "a user's"}
+def test_only_an_admin_loads(serve, client, folder, picture):
+    guarded, body, user = serve(users=True), {"checkpoint": str(folder)}, {"x-api-key": "a user's"}
     problem(guarded.post("/v1/models/tiny/load", json=body), "missing_key")
     problem(guarded.post("/v1/models/tiny/load", json=body, headers=user), "wrong_key")
     problem(guarded.post("/v1/captions", content=picture, headers=ADMIN), "wrong_key")
     assert guarded.post("/v1/captions", content=picture, headers=user).status_code == 200
-    problem(client.post("/v1/models/tiny/load", json=body), "unknown_path")  # where nobody is an admin
+    problem(client.post("/v1/models/tiny/load", json=body), "unknown_path")  # without a file of admin keys

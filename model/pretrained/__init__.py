@@ -1,4 +1,4 @@
-"""Public checkpoints of other programs, as ours: names and layouts, one small file a family, and nothing else."""
+"""Conversion of public checkpoints of other programs into our format: names and layouts, one file per family."""
 
 from model.pretrained.convert import convert_source
 from model.pretrained.families import KNOWN, convert_network, source_image

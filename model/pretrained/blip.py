@@ -1,6 +1,6 @@
-"""BLIP captioning (Li et al. 2022): a ViT whose qkv is fused as timm's, and BERT's decoder with norms behind residuals.
+"""BLIP captioning (Li et al. 2022): a ViT with fused qkv like timm's, and BERT's decoder with norms after the residuals.
 
-In Hugging Face's layout, or the authors' .pth: there the encoder's names are timm's own, and its epsilon is another one.
+Two layouts are read: that of Hugging Face, and the authors' .pth, whose encoder has timm's names and another epsilon.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ def blip_config(config: dict[str, Any], encoder_hidden_size: int, ids: SpecialId
         bos_token_id=ids.start,
         eos_token_id=ids.end,
         pad_token_id=ids.pad,
-        suppress_tokens=(),  # as `generate`: whatever is likely
+        suppress_tokens=(),  # as in `generate`: none
     )
 
 
 def blip_encoder_weights(tensors: SourceTensors, config: EncoderConfig) -> Weights:
-    """Take the encoder's tensors, in Hugging Face's layout or the authors' own."""
+    """Return the encoder's weights, in Hugging Face's layout or the authors'."""
     if tensors.has("visual_encoder.cls_token"):
         return _authors_encoder(tensors, config)
     theirs = "vision_model."
-    found = {
+    weights = {
         f"{_OURS}cls_token": tensors.take(f"{theirs}embeddings.class_embedding"),
         f"{_OURS}pos_embed": tensors.take(f"{theirs}embeddings.position_embedding"),
     }
-    found |= tensors.module(f"{_OURS}patch_embed.proj", f"{theirs}embeddings.patch_embedding")
-    found |= tensors.module(f"{_OURS}norm", f"{theirs}post_layernorm")
+    weights |= tensors.module(f"{_OURS}patch_embed.proj", f"{theirs}embeddings.patch_embedding")
+    weights |= tensors.module(f"{_OURS}norm", f"{theirs}post_layernorm")
     for index in range(config.num_layers):
         for name, part in (
             ("norm1", "layer_norm1"),
@@ -67,33 +67,33 @@ def blip_encoder_weights(tensors: SourceTensors, config: EncoderConfig) -> Weigh
             ("mlp.fc1", "mlp.fc1"),
             ("mlp.fc2", "mlp.fc2"),
         ):
-            found |= tensors.module(f"{_OURS}blocks.{index}.{name}", f"{theirs}encoder.layers.{index}.{part}")
-    return found
+            weights |= tensors.module(f"{_OURS}blocks.{index}.{name}", f"{theirs}encoder.layers.{index}.{part}")
+    return weights
 
 
 def blip_weights(tensors: SourceTensors, config: DecoderConfig) -> Weights:
-    """Take the decoder's tensors; both layouts spell them alike."""
+    """Return the decoder's weights; both layouts have the same names."""
     theirs = "text_decoder.bert."
-    found = {
+    weights = {
         "decoder.token_embedding.weight": tensors.take(f"{theirs}embeddings.word_embeddings.weight"),
         "decoder.position_embedding.weight": tensors.take(f"{theirs}embeddings.position_embeddings.weight"),
         "decoder.head_bias": tensors.take("text_decoder.cls.predictions.bias"),
     }
     if not config.tie_word_embeddings:
-        found["decoder.head_weight"] = tensors.take("text_decoder.cls.predictions.decoder.weight")
-    found |= tensors.module("decoder.embedding_norm", f"{theirs}embeddings.LayerNorm")
-    found |= tensors.module("decoder.head_transform.0", "text_decoder.cls.predictions.transform.dense")
-    found |= tensors.module("decoder.head_transform.2", "text_decoder.cls.predictions.transform.LayerNorm")
+        weights["decoder.head_weight"] = tensors.take("text_decoder.cls.predictions.decoder.weight")
+    weights |= tensors.module("decoder.embedding_norm", f"{theirs}embeddings.LayerNorm")
+    weights |= tensors.module("decoder.head_transform.0", "text_decoder.cls.predictions.transform.dense")
+    weights |= tensors.module("decoder.head_transform.2", "text_decoder.cls.predictions.transform.LayerNorm")
     for index in range(config.num_layers):
         ours, layer = f"decoder.layers.{index}.", f"{theirs}encoder.layer.{index}."
-        for mine, other, norm in _ATTENTIONS:
+        for attention, their_attention, norm in _ATTENTIONS:
             for name in ("query", "key", "value"):
-                found |= tensors.module(f"{ours}{mine}.{name}", f"{layer}{other}.self.{name}")
-            found |= tensors.module(f"{ours}{mine}.out", f"{layer}{other}.output.dense")
-            found |= tensors.module(f"{ours}{norm}", f"{layer}{other}.output.LayerNorm")
-        found |= tensors.module(f"{ours}mlp.0", f"{layer}intermediate.dense")
-        found |= tensors.module(f"{ours}mlp.2", f"{layer}output.dense")
-        found |= tensors.module(f"{ours}mlp_norm", f"{layer}output.LayerNorm")
+                weights |= tensors.module(f"{ours}{attention}.{name}", f"{layer}{their_attention}.self.{name}")
+            weights |= tensors.module(f"{ours}{attention}.out", f"{layer}{their_attention}.output.dense")
+            weights |= tensors.module(f"{ours}{norm}", f"{layer}{their_attention}.output.LayerNorm")
+        weights |= tensors.module(f"{ours}mlp.0", f"{layer}intermediate.dense")
+        weights |= tensors.module(f"{ours}mlp.2", f"{layer}output.dense")
+        weights |= tensors.module(f"{ours}mlp_norm", f"{layer}output.LayerNorm")
     tensors.ignore(
         r"text_decoder\.cls\.predictions\.decoder\.(weight|bias)",  # copies of the embedding and the bias
         rf"{theirs}embeddings\.position_ids",
@@ -102,15 +102,15 @@ def blip_weights(tensors: SourceTensors, config: DecoderConfig) -> Weights:
         r"(vision_proj|text_proj|itm_head)\.(weight|bias)",
         r"(image_queue|text_queue|queue_ptr|temp)",
     )
-    return found
+    return weights
 
 
 def _authors_encoder(tensors: SourceTensors, config: EncoderConfig) -> Weights:
     theirs = "visual_encoder."
-    found = {f"{_OURS}{name}": tensors.take(f"{theirs}{name}") for name in ("cls_token", "pos_embed")}
+    weights = {f"{_OURS}{name}": tensors.take(f"{theirs}{name}") for name in ("cls_token", "pos_embed")}
     for name in ("patch_embed.proj", "norm"):
-        found |= tensors.module(f"{_OURS}{name}", f"{theirs}{name}")
+        weights |= tensors.module(f"{_OURS}{name}", f"{theirs}{name}")
     for index in range(config.num_layers):
         for part in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"):
-            found |= tensors.module(f"{_OURS}blocks.{index}.{part}", f"{theirs}blocks.{index}.{part}")
-    return found
+            weights |= tensors.module(f"{_OURS}blocks.{index}.{part}", f"{theirs}blocks.{index}.{part}")
+    return weights

@@ -49,16 +49,19 @@ def convert_network(
         else:
             raise CheckpointError(f"the source's model_type is {kind!r}; supported are {KNOWN}")
     except KeyError as error:
-        raise CheckpointError(f"the source's config.json lacks {error}; no field is guessed") from error
+        raise CheckpointError(f"the source's config.json lacks {error}; add it: no field is guessed") from error
     except (TypeError, ConfigError) as error:
         raise CheckpointError(f"the source's config.json cannot be used ({error}); copy it again from its source") from error
     source.finish()
-    for part, has in (("encoder", encoder), ("decoder", decoder)):
-        if not unusual_heads and has.num_heads not in _HEADS.get(has.hidden_size, (has.num_heads,)):
-            usual = " or ".join(map(str, _HEADS[has.hidden_size]))
+    for part, heads, size in (
+        ("encoder", encoder.num_heads, encoder.hidden_size),
+        ("decoder", decoder.num_heads, decoder.hidden_size),
+    ):
+        if not unusual_heads and heads not in _HEADS.get(size, (heads,)):
+            usual = " or ".join(map(str, _HEADS[size]))
             raise CheckpointError(
-                f"the {part} has {has.num_heads} heads for a hidden size of {has.hidden_size}; published ones have {usual}: the "
-                "config was changed, or use --unusual-heads if it was trained so"
+                f"the {part} has {heads} heads for a hidden size of {size}; published ones have {usual}: the config was changed, "
+                "or use --unusual-heads if it was trained so"
             )
     if image is not None:
         old, new = _grid(source_image(config), encoder), _grid(image, encoder)

@@ -1,4 +1,4 @@
-"""GPT-2 with cross-attention, the decoder of ViT-GPT2: weights of its Conv1D layers are (in, out) and are transposed."""
+"""GPT-2 with cross-attention, the decoder of ViT-GPT2. The weights of its Conv1D layers are (in, out); they are transposed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _ACTIVATIONS: dict[str, Activation] = {
 def gpt2_config(config: dict[str, Any], encoder_hidden_size: int, ids: SpecialIds) -> DecoderConfig:
     """Return the decoder of a GPT2Config. Raises CheckpointError for attention that is scaled in another way."""
     if not config.get("scale_attn_weights", True) or config.get("scale_attn_by_inverse_layer_idx", False):
-        raise CheckpointError("this GPT-2 scales its attention by layer or not at all; converted is the usual 1 / sqrt(width)")
-    width = int(config["n_embd"])
+        raise CheckpointError("this GPT-2 scales its attention by layer or not at all; supported is 1 / sqrt(head size)")
+    hidden_size = int(config["n_embd"])
     return DecoderConfig(
         vocab_size=int(config["vocab_size"]),
-        hidden_size=width,
+        hidden_size=hidden_size,
         num_layers=int(config["n_layer"]),
         num_heads=int(config["n_head"]),
-        intermediate_size=int(config.get("n_inner") or 4 * width),
+        intermediate_size=int(config.get("n_inner") or 4 * hidden_size),
         max_positions=int(config["n_positions"]),
         encoder_hidden_size=encoder_hidden_size,
-        image_projection=encoder_hidden_size != width and config.get("cross_attention_hidden_size") is None,
+        image_projection=encoder_hidden_size != hidden_size and config.get("cross_attention_hidden_size") is None,
         layer_norm_eps=float(config["layer_norm_epsilon"]),
         activation=activation_name(config["activation_function"]),
         tie_word_embeddings=bool(config.get("tie_word_embeddings", True)),
@@ -38,39 +38,39 @@ def gpt2_config(config: dict[str, Any], encoder_hidden_size: int, ids: SpecialId
         bos_token_id=ids.start,
         eos_token_id=ids.end,
         pad_token_id=ids.pad,
-        suppress_tokens=(),  # as `generate`: whatever is likely
+        suppress_tokens=(),  # as in `generate`: none
     )
 
 
 def gpt2_weights(tensors: SourceTensors, config: DecoderConfig) -> Weights:
-    """Take the decoder's tensors."""
+    """Return the decoder's weights."""
     theirs = "decoder.transformer."
-    found = {
+    weights = {
         "decoder.token_embedding.weight": tensors.take(f"{theirs}wte.weight"),
         "decoder.position_embedding.weight": tensors.take(f"{theirs}wpe.weight"),
     }
-    found |= tensors.module("decoder.norm", f"{theirs}ln_f")
+    weights |= tensors.module("decoder.norm", f"{theirs}ln_f")
     if not config.tie_word_embeddings:
-        found["decoder.head_weight"] = tensors.take("decoder.lm_head.weight")
+        weights["decoder.head_weight"] = tensors.take("decoder.lm_head.weight")
     for index in range(config.num_layers):
         ours, layer = f"decoder.layers.{index}.", f"{theirs}h.{index}."
-        own, cross = f"{ours}self_attention.", f"{ours}cross_attention."
-        found |= tensors.split([f"{own}query", f"{own}key", f"{own}value"], f"{layer}attn.c_attn")
-        found |= tensors.module(f"{own}out", f"{layer}attn.c_proj", transposed=True)
-        found |= tensors.module(f"{cross}query", f"{layer}crossattention.q_attn", transposed=True)
-        found |= tensors.split([f"{cross}key", f"{cross}value"], f"{layer}crossattention.c_attn")
-        found |= tensors.module(f"{cross}out", f"{layer}crossattention.c_proj", transposed=True)
-        found |= tensors.module(f"{ours}mlp.0", f"{layer}mlp.c_fc", transposed=True)
-        found |= tensors.module(f"{ours}mlp.2", f"{layer}mlp.c_proj", transposed=True)
+        attention, cross = f"{ours}self_attention.", f"{ours}cross_attention."
+        weights |= tensors.split([f"{attention}query", f"{attention}key", f"{attention}value"], f"{layer}attn.c_attn")
+        weights |= tensors.module(f"{attention}out", f"{layer}attn.c_proj", transposed=True)
+        weights |= tensors.module(f"{cross}query", f"{layer}crossattention.q_attn", transposed=True)
+        weights |= tensors.split([f"{cross}key", f"{cross}value"], f"{layer}crossattention.c_attn")
+        weights |= tensors.module(f"{cross}out", f"{layer}crossattention.c_proj", transposed=True)
+        weights |= tensors.module(f"{ours}mlp.0", f"{layer}mlp.c_fc", transposed=True)
+        weights |= tensors.module(f"{ours}mlp.2", f"{layer}mlp.c_proj", transposed=True)
         for name, norm in (("self_norm", "ln_1"), ("cross_norm", "ln_cross_attn"), ("mlp_norm", "ln_2")):
-            found |= tensors.module(f"{ours}{name}", f"{layer}{norm}")
-    # Causal masks that old files hold as tensors, and a tied head, which is the token embedding.
+            weights |= tensors.module(f"{ours}{name}", f"{layer}{norm}")
+    # Causal masks, which old files contain as tensors, and a tied head, which equals the token embedding.
     tensors.ignore(rf"{theirs}h\.\d+\.(attn|crossattention)\.(bias|masked_bias)", r"decoder\.lm_head\.weight")
-    return found
+    return weights
 
 
 def activation_name(name: str) -> Activation:
-    """Return our name of an activation. Raises CheckpointError for one that is not known."""
+    """Return our name of an activation. Raises CheckpointError if it is unknown."""
     if name not in _ACTIVATIONS:
-        raise CheckpointError(f"the decoder's activation is {name!r}; known are {', '.join(_ACTIVATIONS)}")
+        raise CheckpointError(f"the decoder's activation is {name!r}; supported are {', '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[name]

@@ -1,4 +1,4 @@
-"""Position tables of an encoder for another size of picture than the one they were learnt at."""
+"""Position embeddings of an encoder, resized to another image size than the one they were trained at."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from model.geometry import PatchGrid
 
 
 def resized_positions(table: Tensor, prefix: int, old: PatchGrid, new: PatchGrid) -> Tensor:
-    """Return a table (1, prefix + new cells, C) of one of (1, prefix + old cells, C): cells bicubic, prefix rows as they are.
+    """Resize a table (1, prefix + old patches, C) to (1, prefix + new patches, C): patches bicubic, prefix rows unchanged.
 
-    Corners are not aligned and nothing is smoothed, as in the sources' own code; timm smooths.
+    Corners are not aligned and there is no antialiasing, as in the sources' own code; timm antialiases.
     """
     if old == new:
         return table
-    cells = table[:, prefix:].unflatten(1, (old.rows, old.columns)).permute(0, 3, 1, 2)  # (1, C, rows, columns)
+    patches = table[:, prefix:].unflatten(1, (old.rows, old.columns)).permute(0, 3, 1, 2)  # (1, C, rows, columns)
     size = (new.rows, new.columns)
-    moved = functional.interpolate(cells, size=size, mode="bicubic", align_corners=False, antialias=False)
-    return torch.cat([table[:, :prefix], moved.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+    resized = functional.interpolate(patches, size=size, mode="bicubic", align_corners=False, antialias=False)
+    return torch.cat([table[:, :prefix], resized.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)

@@ -31,7 +31,7 @@ _MAX_WORDS = 60  # so that only the source's token limits apply
 
 @dataclass(frozen=True, slots=True)
 class SourceCheckpoint:
-    """The files of a source, read but not converted: config and generation as transformers names them."""
+    """The files of a source, read but not converted: config and generation with transformers' names."""
 
     config: dict[str, Any]
     generation: dict[str, Any]  # the ids and lengths that `generate` uses
@@ -61,7 +61,7 @@ def _folder(folder: Path) -> SourceCheckpoint:
     tokenizer = source_tokenizer(folder)
     if config.get("model_type") == "blip":
         tokenizer = with_blips_tokens(tokenizer, (config.get("text_config") or {}).get("bos_token_id", -1))
-        # BLIP's generate is its text decoder's, which does not see the outer generation_config.json.
+        # BLIP's generate is its text decoder's, which ignores the outer generation_config.json.
         generation = {}
     options = _generation(generation, config)
     weights = read_weights(path)
@@ -103,16 +103,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if isinstance(tensors, dict) and isinstance(tensors.get("model"), dict):
             tensors = tensors["model"]
         if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-            raise CheckpointError(f"{path} does not hold named tensors; it is not a file of weights")
+            raise CheckpointError(f"{path} does not contain named tensors; use a file of weights")
     return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
 def _preprocessing(folder: Path) -> dict[str, Any]:
-    """Return the preprocessing config; newer files have it inside the config of the whole processor."""
+    """Return the preprocessing config; newer files have it inside processor_config.json."""
     path = folder / "processor_config.json"
-    whole = _json(path, required=False).get("image_processor")
-    if isinstance(whole, dict) and not (folder / "preprocessor_config.json").exists():
-        return whole
+    image_processor = _json(path, required=False).get("image_processor")
+    if isinstance(image_processor, dict) and not (folder / "preprocessor_config.json").exists():
+        return image_processor
     if not (folder / "preprocessor_config.json").exists():
         raise CheckpointError(
             f"{folder} has no preprocessor_config.json (or processor_config.json); write it with "
@@ -150,7 +150,7 @@ def _edges(size: Any, source: Path) -> tuple[int, int]:
 
 
 def _generation(generation: dict[str, Any], config: dict[str, Any]) -> GenerationOptions:
-    """Return the source's own default options; what it does not set is transformers' own default.
+    """Return the source's default options; an option that it does not set has transformers' default.
 
     Options with transformers' names are read by their declarations (model/options.py), within their ranges.
     """

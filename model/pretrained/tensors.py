@@ -1,4 +1,4 @@
-"""A foreign checkpoint's tensors, taken by name: each is used once or ignored by its exact name, none is left over."""
+"""The tensors of a source, taken by name: each is used once or ignored by its exact name, and none is left over."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class SpecialIds:
-    """Token ids that mean something: where a caption starts and ends, and what fills a row."""
+    """Token ids: the start and the end of a caption, and the padding of a row."""
 
     start: int
     end: int
@@ -33,44 +33,44 @@ class SourceTensors:
         return name in self._tensors
 
     def first(self, *names: str) -> str:
-        """Return the first of several spellings that is there. Raises CheckpointError where none is."""
-        found = next((name for name in names if name in self._tensors), None)
-        if found is None:
-            wanted = " or ".join(map(repr, names))
-            raise CheckpointError(f"the source lacks {wanted}; copy its weights again, or it is of another family")
-        return found
+        """Return the first of several names that a tensor has. Raises CheckpointError if there is none."""
+        name = next((name for name in names if name in self._tensors), None)
+        if name is None:
+            expected = " or ".join(map(repr, names))
+            raise CheckpointError(f"the source lacks {expected}; copy its weights again, or it is of another family")
+        return name
 
     def take(self, *names: str) -> Tensor:
-        """Return a tensor by the first of its spellings that is there."""
+        """Return a tensor by the first of its names that exists."""
         name = self.first(*names)
         self._left.discard(name)
         return self._tensors[name]
 
     def module(self, ours: str, *theirs: str, transposed: bool = False) -> Weights:
-        """Return a layer's weight, and its bias where it has one, under our name; `transposed` for GPT-2's Conv1D."""
+        """Return a layer's weight, and its bias if it has one, under our name; `transposed` for GPT-2's Conv1D."""
         name = next((name for name in theirs if self.has(f"{name}.weight")), theirs[0])
         weight = self.take(f"{name}.weight")
-        found = {f"{ours}.weight": weight.T.contiguous() if transposed else weight}
+        weights = {f"{ours}.weight": weight.T.contiguous() if transposed else weight}
         if self.has(f"{name}.bias"):
-            found[f"{ours}.bias"] = self.take(f"{name}.bias")
-        return found
+            weights[f"{ours}.bias"] = self.take(f"{name}.bias")
+        return weights
 
     def split(self, ours: Iterable[str], theirs: str) -> Weights:
         """Return the parts of one of GPT-2's fused Conv1D layers, (in, parts * out), each under our name."""
         names = list(ours)
-        weights = self.take(f"{theirs}.weight").T.chunk(len(names))
+        matrices = self.take(f"{theirs}.weight").T.chunk(len(names))
         biases = self.take(f"{theirs}.bias").chunk(len(names))
-        found: Weights = {}
-        for name, weight, bias in zip(names, weights, biases, strict=True):
-            found |= {f"{name}.weight": weight.contiguous(), f"{name}.bias": bias.contiguous()}
-        return found
+        weights: Weights = {}
+        for name, weight, bias in zip(names, matrices, biases, strict=True):
+            weights |= {f"{name}.weight": weight.contiguous(), f"{name}.bias": bias.contiguous()}
+        return weights
 
     def ignore(self, *patterns: str) -> None:
-        """Leave out tensors that hold nothing: copies, masks, parts that captions never use. Patterns match whole names."""
+        """Ignore tensors that captions do not need: copies, masks, other parts of the network. Patterns match full names."""
         self._left = {name for name in self._left if not any(re.fullmatch(pattern, name) for pattern in patterns)}
 
     def finish(self) -> None:
-        """Raises CheckpointError that names what is left over."""
+        """Raises CheckpointError that names the tensors that are neither used nor ignored."""
         if self._left:
             some = ", ".join(sorted(self._left)[:4])
             raise CheckpointError(

@@ -1,4 +1,4 @@
-"""TrOCR's decoder (Li et al. 2023): BART's, with norms behind their residuals and positions two rows further."""
+"""TrOCR's decoder (Li et al. 2023): BART's, with norms after the residuals and a position offset of two rows."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ _POSITION_OFFSET = 2  # rows that BART keeps before the first position
 
 def trocr_config(config: dict[str, Any], encoder_hidden_size: int, ids: SpecialIds) -> DecoderConfig:
     """Return the decoder of a TrOCRConfig."""
-    width = int(config["d_model"])
+    hidden_size = int(config["d_model"])
     is_learned = bool(config.get("use_learned_position_embeddings", True))
     return DecoderConfig(
         vocab_size=int(config["vocab_size"]),
-        hidden_size=width,
+        hidden_size=hidden_size,
         num_layers=int(config["decoder_layers"]),
         num_heads=int(config["decoder_attention_heads"]),
         intermediate_size=int(config["decoder_ffn_dim"]),
         max_positions=int(config["max_position_embeddings"]),
         encoder_hidden_size=encoder_hidden_size,
-        image_projection=encoder_hidden_size != width and config.get("cross_attention_hidden_size") is None,
+        image_projection=encoder_hidden_size != hidden_size and config.get("cross_attention_hidden_size") is None,
         layer_norm_eps=1e-5,  # a constant of the source's code: its config has no field for it
         pre_norm=False,
         activation=activation_name(config["activation_function"]),
         position_embedding_type="learned" if is_learned else "sinusoidal",
         position_offset=_POSITION_OFFSET if is_learned else int(config["pad_token_id"]) + 1,
-        embedding_scale=width**0.5 if config.get("scale_embedding") else 1.0,
+        embedding_scale=hidden_size**0.5 if config.get("scale_embedding") else 1.0,
         embedding_norm=bool(config.get("layernorm_embedding", True)),
         final_norm=False,
         tie_word_embeddings=bool(config.get("tie_word_embeddings", True)),
@@ -37,25 +37,25 @@ def trocr_config(config: dict[str, Any], encoder_hidden_size: int, ids: SpecialI
         bos_token_id=ids.start,
         eos_token_id=ids.end,
         pad_token_id=ids.pad,
-        suppress_tokens=(),  # as `generate`: whatever is likely
+        suppress_tokens=(),  # as in `generate`: none
     )
 
 
 def trocr_weights(tensors: SourceTensors, config: DecoderConfig) -> Weights:
-    """Take the decoder's tensors."""
+    """Return the decoder's weights."""
     theirs = "decoder.model.decoder."
-    found = {"decoder.token_embedding.weight": tensors.take(f"{theirs}embed_tokens.weight")}
+    weights = {"decoder.token_embedding.weight": tensors.take(f"{theirs}embed_tokens.weight")}
     if config.position_embedding_type == "learned":
-        found["decoder.position_embedding.weight"] = tensors.take(f"{theirs}embed_positions.weight")
+        weights["decoder.position_embedding.weight"] = tensors.take(f"{theirs}embed_positions.weight")
     if config.embedding_norm:
-        found |= tensors.module("decoder.embedding_norm", f"{theirs}layernorm_embedding")
+        weights |= tensors.module("decoder.embedding_norm", f"{theirs}layernorm_embedding")
     if not config.tie_word_embeddings:
-        found["decoder.head_weight"] = tensors.take("decoder.output_projection.weight")
+        weights["decoder.head_weight"] = tensors.take("decoder.output_projection.weight")
     for index in range(config.num_layers):
         ours, layer = f"decoder.layers.{index}.", f"{theirs}layers.{index}."
-        for mine, other in (("self_attention", "self_attn"), ("cross_attention", "encoder_attn")):
+        for attention, their_attention in (("self_attention", "self_attn"), ("cross_attention", "encoder_attn")):
             for name, part in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"), ("out", "out_proj")):
-                found |= tensors.module(f"{ours}{mine}.{name}", f"{layer}{other}.{part}")
+                weights |= tensors.module(f"{ours}{attention}.{name}", f"{layer}{their_attention}.{part}")
         for name, part in (
             ("self_norm", "self_attn_layer_norm"),
             ("cross_norm", "encoder_attn_layer_norm"),
@@ -63,6 +63,6 @@ def trocr_weights(tensors: SourceTensors, config: DecoderConfig) -> Weights:
             ("mlp.0", "fc1"),
             ("mlp.2", "fc2"),
         ):
-            found |= tensors.module(f"{ours}{name}", f"{layer}{part}")
+            weights |= tensors.module(f"{ours}{name}", f"{layer}{part}")
     tensors.ignore(r"decoder\.output_projection\.weight", rf"{theirs}version", rf"{theirs}embed_positions\._float_tensor")
-    return found
+    return weights

@@ -1,7 +1,7 @@
-"""ViT and DeiT as Hugging Face's transformers names them, onto timm's VisionTransformer.
+"""ViT and DeiT of Hugging Face's transformers as timm's VisionTransformer.
 
-Two spellings: that of files on the hub (`encoder.layer.0.attention.attention.query`) and that of transformers 5 in memory
-(`layers.0.attention.q_proj`). A distillation token is a register behind the class token.
+Two sets of names are read: those of files on the hub (`encoder.layer.0.attention.attention.query`) and those of transformers 5
+in memory (`layers.0.attention.q_proj`). A distillation token becomes a register token after the class token.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _OURS = "encoder.vit."
 
 
 def vit_config(config: dict[str, Any], *, qkv_bias: bool) -> EncoderConfig:
-    """Return the encoder of a ViTConfig or DeiTConfig. Raises CheckpointError for what timm's ViT is not."""
+    """Return the encoder of a ViTConfig or DeiTConfig. Raises CheckpointError for any other model."""
     kind = config.get("model_type")
     if kind not in ("vit", "deit"):
-        raise CheckpointError(f"the encoder is {kind!r}; converted are 'vit' and 'deit'")
+        raise CheckpointError(f"the encoder is {kind!r}; supported are 'vit' and 'deit'")
     return transformer_config(config, num_register_tokens=int(kind == "deit"), qkv_bias=qkv_bias)
 
 
@@ -29,12 +29,15 @@ def transformer_config(config: dict[str, Any], *, num_register_tokens: int, qkv_
     """Return the encoder of any vision config with transformers' field names."""
     if config["hidden_act"] != "gelu":
         raise CheckpointError(f"the encoder's activation is {config['hidden_act']!r}; timm's ViT has 'gelu'")
-    width, mlp = int(config["hidden_size"]), int(config["intermediate_size"])
-    ratio = mlp / width
-    if int(width * ratio) != mlp:
-        raise CheckpointError(f"the encoder's perceptron is {mlp} wide, which is no ratio of its width {width}")
+    hidden_size, intermediate_size = int(config["hidden_size"]), int(config["intermediate_size"])
+    ratio = intermediate_size / hidden_size
+    if int(hidden_size * ratio) != intermediate_size:
+        raise CheckpointError(
+            f"the encoder's intermediate_size is {intermediate_size}, which timm's mlp_ratio cannot express for a hidden_size of "
+            f"{hidden_size}; this encoder cannot be converted"
+        )
     return EncoderConfig(
-        hidden_size=width,
+        hidden_size=hidden_size,
         num_layers=int(config["num_hidden_layers"]),
         num_heads=int(config["num_attention_heads"]),
         mlp_ratio=ratio,
@@ -47,20 +50,20 @@ def transformer_config(config: dict[str, Any], *, num_register_tokens: int, qkv_
 
 
 def has_qkv_bias(tensors: SourceTensors) -> bool:
-    """Return whether the encoder's queries have a bias: the tensors tell, whatever the config says."""
+    """Return whether the encoder's queries have a bias, by its tensors: the config may differ."""
     return tensors.has(_query(tensors, "encoder.", 0).replace("weight", "bias"))
 
 
 def vit_weights(tensors: SourceTensors, config: EncoderConfig, prefix: str = "encoder.") -> Weights:
-    """Take the encoder's tensors."""
-    found = {
+    """Return the encoder's weights."""
+    weights = {
         f"{_OURS}cls_token": tensors.take(f"{prefix}embeddings.cls_token"),
         f"{_OURS}pos_embed": tensors.take(f"{prefix}embeddings.position_embeddings"),
     }
     if config.num_register_tokens:
-        found[f"{_OURS}reg_token"] = tensors.take(f"{prefix}embeddings.distillation_token")
-    found |= tensors.module(f"{_OURS}patch_embed.proj", f"{prefix}embeddings.patch_embeddings.projection")
-    found |= tensors.module(f"{_OURS}norm", f"{prefix}layernorm")
+        weights[f"{_OURS}reg_token"] = tensors.take(f"{prefix}embeddings.distillation_token")
+    weights |= tensors.module(f"{_OURS}patch_embed.proj", f"{prefix}embeddings.patch_embeddings.projection")
+    weights |= tensors.module(f"{_OURS}norm", f"{prefix}layernorm")
     for index in range(config.num_layers):
         ours, old, new = f"{_OURS}blocks.{index}.", f"{prefix}encoder.layer.{index}.", f"{prefix}layers.{index}."
         parts = [
@@ -68,7 +71,9 @@ def vit_weights(tensors: SourceTensors, config: EncoderConfig, prefix: str = "en
             for part, long, short in (("q", "query", "q_proj"), ("k", "key", "k_proj"), ("v", "value", "v_proj"))
         ]
         for kind in ("weight", "bias") if config.qkv_bias else ("weight",):
-            found[f"{ours}attn.qkv.{kind}"] = torch.cat([part[f"{name}.{kind}"] for name, part in zip("qkv", parts, strict=True)])
+            weights[f"{ours}attn.qkv.{kind}"] = torch.cat(
+                [part[f"{name}.{kind}"] for name, part in zip("qkv", parts, strict=True)]
+            )
         for name, long, short in (
             ("attn.proj", "attention.output.dense", "attention.o_proj"),
             ("norm1", "layernorm_before", "layernorm_before"),
@@ -76,9 +81,9 @@ def vit_weights(tensors: SourceTensors, config: EncoderConfig, prefix: str = "en
             ("mlp.fc1", "intermediate.dense", "mlp.fc1"),
             ("mlp.fc2", "output.dense", "mlp.fc2"),
         ):
-            found |= tensors.module(f"{ours}{name}", f"{old}{long}", f"{new}{short}")
+            weights |= tensors.module(f"{ours}{name}", f"{old}{long}", f"{new}{short}")
     tensors.ignore(rf"{prefix}pooler\.dense\.(weight|bias)", rf"{prefix}embeddings\.mask_token")
-    return found
+    return weights
 
 
 def _query(tensors: SourceTensors, prefix: str, index: int) -> str:

@@ -1,4 +1,4 @@
-"""The tokenizer of a source: its tokenizer.json, or the older files that hold a vocabulary alone."""
+"""The tokenizer of a source: its tokenizer.json, or the vocabulary files of older libraries."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from model.errors import CheckpointError
 from model.tokenizer import CaptionTokenizer
 
 _BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-BLIP = ("[DEC]", "[ENC]")  # what BLIP adds to BERT's vocabulary: where a caption starts, and what captions never hold
+BLIP = ("[DEC]", "[ENC]")  # BLIP's additions to BERT's vocabulary: the start of a caption, and a token that captions do not use
 _FILES = "tokenizer.json, vocab.json with merges.txt, or vocab.txt"
 
 
 def source_tokenizer(folder: Path) -> CaptionTokenizer:
-    """Return the tokenizer that lies in a folder. Raises CheckpointError where there is none that is known."""
-    whole, pieces, merges, words = (folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"))
+    """Return the tokenizer of a folder. Raises CheckpointError if it has none, or one of an unknown kind."""
+    complete, pieces, merges, words = (folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"))
     try:
-        if whole.exists():
-            return CaptionTokenizer.from_json(whole.read_text(encoding="utf-8"))
+        if complete.exists():
+            return CaptionTokenizer.from_json(complete.read_text(encoding="utf-8"))
         if pieces.exists() and merges.exists():
             return CaptionTokenizer(_byte_pairs(folder, pieces, merges))
         if words.exists():
@@ -35,46 +35,47 @@ def source_tokenizer(folder: Path) -> CaptionTokenizer:
 
 
 def with_blips_tokens(tokenizer: CaptionTokenizer, start: int) -> CaptionTokenizer:
-    """Return BERT's tokenizer with BLIP's two tokens, whose first is the start; where it has them it stays as it is.
+    """Return BERT's tokenizer with BLIP's two tokens, the first of which is `start`; a tokenizer that has them is not changed.
 
-    The published files hold BERT's alone: BLIP's code adds the two when it loads.
+    The published files contain BERT's vocabulary only: BLIP's code adds the two tokens when it loads.
     """
     return tokenizer.extended(BLIP) if tokenizer.size == start else tokenizer
 
 
 def _byte_pairs(folder: Path, pieces: Path, merges: Path) -> tokenizers.Tokenizer:
-    """GPT-2's and RoBERTa's: byte-level BPE."""
+    """Return a byte-level BPE, GPT-2's or RoBERTa's."""
     inner = tokenizers.Tokenizer(models.BPE.from_file(str(pieces), str(merges)))
-    spaced = bool(_told(folder / "tokenizer_config.json").get("add_prefix_space", False))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced)
+    add_prefix_space = bool(_optional_json(folder / "tokenizer_config.json").get("add_prefix_space", False))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
     inner.decoder = decoders.ByteLevel()
-    known = inner.get_vocab()
-    inner.add_special_tokens([name for name in _special_names(folder) if name in known])
+    vocab = inner.get_vocab()
+    inner.add_special_tokens([name for name in _special_names(folder) if name in vocab])
     return inner
 
 
 def _word_pieces(folder: Path, words: Path) -> tokenizers.Tokenizer:
-    """BERT's."""
+    """Return BERT's WordPiece."""
     inner = tokenizers.Tokenizer(models.WordPiece.from_file(str(words), unk_token="[UNK]"))
     inner.normalizer = normalizers.BertNormalizer(
-        lowercase=bool(_told(folder / "tokenizer_config.json").get("do_lower_case", True))
+        lowercase=bool(_optional_json(folder / "tokenizer_config.json").get("do_lower_case", True))
     )
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     inner.decoder = decoders.WordPiece()
-    known = inner.get_vocab()
-    inner.add_special_tokens([name for name in _BERT if name in known])
+    vocab = inner.get_vocab()
+    inner.add_special_tokens([name for name in _BERT if name in vocab])
     return inner
 
 
 def _special_names(folder: Path) -> list[str]:
-    """Return the special tokens that the files beside a vocabulary name, else GPT-2's and RoBERTa's own."""
-    told = _told(folder / "special_tokens_map.json") or _told(folder / "tokenizer_config.json")
-    found = [
-        value.get("content") if isinstance(value, dict) else value for name, value in told.items() if name.endswith("_token")
+    """Return the special tokens that the files next to a vocabulary name, else those of GPT-2 and RoBERTa."""
+    roles = _optional_json(folder / "special_tokens_map.json") or _optional_json(folder / "tokenizer_config.json")
+    names = [
+        value.get("content") if isinstance(value, dict) else value for name, value in roles.items() if name.endswith("_token")
     ]
-    return [name for name in found if isinstance(name, str)] or ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|endoftext|>"]
+    return [name for name in names if isinstance(name, str)] or ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|endoftext|>"]
 
 
-def _told(path: Path) -> dict[str, Any]:
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found if isinstance(found, dict) else {}
+def _optional_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object, {} if the file does not exist or contains something else."""
+    document = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return document if isinstance(document, dict) else {}
