@@ -1,1 +1,3 @@
-"""The notes behind this project, executable."""
+"""Cross-attention as runnable code: small examples by hand, and a small translation network."""
+
+import model  # isort: skip  # noqa: F401  before torch is imported
