@@ -81,7 +81,7 @@ def compare_with_peer(family: str, *, device: str = "auto", dtype: DtypeName = "
             "images_per_second": {kind: batch_size / statistics.median(values) for kind, values in seconds.items()}
         }
         for kind in ("float32", "bfloat16"):
-            ratios = [theirs / mine for theirs, mine in zip(seconds[kind], seconds["ours"], strict=True)]
+            ratios = [theirs / ours_seconds for theirs, ours_seconds in zip(seconds[kind], seconds["ours"], strict=True)]
             row[f"speedup_over_generate_in_{kind}"] = _summary(ratios)
         figures[_setting_name(batch_size, num_beams)] = row
     return figures

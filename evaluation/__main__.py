@@ -59,7 +59,7 @@ def _add_captions_command(subparsers: Any) -> None:
     captions.add_argument(
         "--results", type=Path, action="append", default=[], metavar="FILE.json", help="COCO results to score, may be repeated"
     )
-    captions.add_argument("--split", help="split of --data (default: test; with --results alone, every image in the results)")
+    captions.add_argument("--split", help="split of --data (default: test, or with only --results every image in the results)")
     captions.add_argument("--language", default="en", help="language of the references, BCP 47 (default: en)")
     captions.add_argument(
         "--baselines",
@@ -97,8 +97,8 @@ def _add_captions_command(subparsers: Any) -> None:
 
 def _add_maps_command(subparsers: Any) -> None:
     maps = subparsers.add_parser("maps", help="whether maps point at the objects that their words name")
-    maps.add_argument("--data", required=True, help="photographs with boxes and captions, or `scenes`")
-    maps.add_argument("--split", help="split of --data (default: all images)")
+    maps.add_argument("--data", required=True, help="images with boxes and captions, or `scenes`")
+    maps.add_argument("--split", help="split of --data, not of `scenes` (default: all images)")
     maps.add_argument("--maps", choices=list(MAP_METHODS), help="map method (default: the checkpoint's)")
     add_checkpoint_flag(maps)
     add_device_flag(maps)
@@ -110,8 +110,10 @@ def _add_maps_command(subparsers: Any) -> None:
 
 def _add_heads_command(subparsers: Any) -> None:
     heads = subparsers.add_parser("heads", help="select the attention heads whose mean points best (float32)")
-    heads.add_argument("--data", action="append", required=True, help="`scenes`, or photographs with boxes; may be repeated")
-    heads.add_argument("--split", default="train", help="split of photographs (default: train)")
+    heads.add_argument(
+        "--data", action="append", required=True, help="images with boxes and captions, or `scenes`; may be repeated"
+    )
+    heads.add_argument("--split", default="train", help="split of --data, not of `scenes` (default: train)")
     heads.add_argument(
         "--mean", choices=["arithmetic", "geometric"], default="geometric", help="mean of the heads (default: geometric)"
     )

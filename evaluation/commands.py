@@ -88,7 +88,7 @@ def maps(options: argparse.Namespace) -> dict[str, Any]:
         return scene_pointing(captioner, held_out_scenes(options.scenes), maps=options.maps).as_json()
     examples = [example for example in read_data(options.data) if options.split in (None, example.split)]
     if not any(example.objects for example in examples):
-        raise DataError(f"{options.data!r} has no boxes; use photographs with boxes, or `scenes`")
+        raise DataError(f"{options.data!r} has no boxes; use images with boxes, or `scenes`")
     return image_pointing(captioner, examples, maps=options.maps).as_json()
 
 

@@ -30,7 +30,7 @@ def caption_images(captioner: Captioner, images: Sequence[bytes | Example], opti
 def explain_images(
     captioner: Captioner, images: Sequence[bytes | Example], texts: Sequence[Sequence[str]], *, maps: str | None = None
 ) -> list[CaptionResult]:
-    """Return maps and probabilities of each image's texts; `maps` is a map method, None for the checkpoint's own."""
+    """Return maps and probabilities of each image's texts; `maps` is a map method, None for the checkpoint's."""
     results: list[CaptionResult] = []
     for views in prepared_batches(captioner, images, "explanations"):
         done = len(results)

@@ -1,6 +1,6 @@
 """Selection of the attention heads whose map points best, on objects whose position is known.
 
-Heads are added one by one, each time the one with which the map points best, until none improves it (few heads of a decoder
+Heads are added one by one, each time the head that improves pointing most, until no head improves it (few heads of a decoder
 localize; Kang et al. 2025, "Your large vision-language model only needs a few attention heads"). A selection is judged on
 exactly the map that is served: the method `attention` (model/maps) merges the heads of each token, `word_map` the tokens.
 

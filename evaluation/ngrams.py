@@ -68,13 +68,13 @@ def _table(key: Keys, caption: Integers, owner: Integers) -> NgramTable:
     """Count by sorting owner, n-gram and caption as one number: numpy sorts numbers ten times faster than it argsorts."""
     keys, ngram = np.unique(key, return_inverse=True)
     first = np.flatnonzero(np.diff(owner, prepend=-1))  # (O,) each owner's first caption
-    own = owner[caption]
+    entry_owner = owner[caption]
     # A caption is identified by its index among its owner's: its number in the corpus would not fit in 64 bits with the others.
     shape = len(first), len(keys), int(np.bincount(owner).max())
-    entry, count = np.unique(np.ravel_multi_index((own, ngram, caption - first[own]), shape), return_counts=True)
-    own, ngram, index = np.unravel_index(entry, shape)
-    starts = np.flatnonzero((np.diff(own, prepend=-1) != 0) | (np.diff(ngram, prepend=-1) != 0))
-    return NgramTable(keys, ngram, first[own] + index, count, starts)
+    entry, count = np.unique(np.ravel_multi_index((entry_owner, ngram, caption - first[entry_owner]), shape), return_counts=True)
+    entry_owner, ngram, index = np.unravel_index(entry, shape)
+    starts = np.flatnonzero((np.diff(entry_owner, prepend=-1) != 0) | (np.diff(ngram, prepend=-1) != 0))
+    return NgramTable(keys, ngram, first[entry_owner] + index, count, starts)
 
 
 def _mix_bits(values: Keys) -> Keys:

@@ -48,7 +48,7 @@ class Pointing:
 def scene_pointing(captioner: Captioner, scenes: Sequence[Scene], *, maps: str | None = None) -> Pointing:
     """Explain the exact caption of each scene and judge the map of every shape's name by the shape's mask.
 
-    `maps` is a map method, None for the checkpoint's own.
+    `maps` is a map method, None for the checkpoint's.
     """
     captions = [captions_of(scene, random.Random(0))[0] for scene in scenes]
     images = [png_bytes(scene.paint()) for scene in scenes]
@@ -78,7 +78,7 @@ def image_pointing(captioner: Captioner, examples: Sequence[Example], *, maps: s
     One case is a photograph and a class that at least one of its captions names (by the class's name, its last word, its plural
     or a common synonym: synonyms.py). Its score is the mean over the captions that name the class, each by its first such word.
     A peak is a hit if its patch overlaps any box of the class; the patch at the center of the image is judged the same way.
-    `maps` is a map method, None for the checkpoint's own. Raises DataError that names an image that cannot be read.
+    `maps` is a map method, None for the checkpoint's. Raises DataError that names an image that cannot be read.
     """
     boxed = [example for example in examples if example.objects and example.references]
     results = explain_images(captioner, boxed, [example.references for example in boxed], maps=maps)

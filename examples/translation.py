@@ -143,5 +143,5 @@ def learned_example() -> AttentionExample:
     translator = train_translator([pair for pair in sentences() if pair.english != english])
     words, rows = translator.translate(english)
     weights = tuple(tuple(row) for row in rows.tolist())
-    title = "The same sentence: weights that a small network learnt"
+    title = "The same sentence: weights that a small network learned"
     return AttentionExample("translation-learnt", title, tuple(words), english, weights)

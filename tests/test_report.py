@@ -55,7 +55,7 @@ def test_a_contact_sheet_has_one_tile_per_word_and_one_for_the_image():
 @pytest.mark.parametrize("size", [(1, 4000), (4000, 1), (1, 1), (224, 5000)])
 def test_a_contact_sheet_of_an_image_of_extreme_shape_is_small(size):
     caption = Caption("a dog", (word(), word()), -1.0, "stop")
-    sheet = contact_sheet(Image.new("RGB", size, "grey"), caption, GRID)
+    sheet = contact_sheet(Image.new("RGB", size, "gray"), caption, GRID)
     assert sheet.width * sheet.height < 1_000_000
 
 
