@@ -86,7 +86,8 @@ def _add_captions_command(subparsers: Any) -> None:
         metavar="NUM_BEAMS",
         help="beams of beam search, 1 is greedy; may be repeated, one system per value (default: 3)",
     )
-    names = [info.name for info in fields_of(GenerationOptions) if info.name != "num_beams"]
+    add_flags(decoding, GenerationOptions, names=["strategy"], default_note="beam, or greedy for --num-beams 1")
+    names = [info.name for info in fields_of(GenerationOptions) if info.name not in ("num_beams", "strategy")]
     add_flags(decoding, GenerationOptions, names=names, default_note="the checkpoint's")
     add_device_flag(captions)
     add_dtype_flag(captions)

@@ -44,10 +44,12 @@ class HeadRows:
 
     @property
     def num_heads(self) -> int:
+        """Heads of all layers, D."""
         return self.rows.size(0)
 
     @property
     def num_words(self) -> int:
+        """Words that name an object, N."""
         return len(self.tokens_of)
 
     def word_maps(self, heads: Sequence[int], config: MapConfig) -> Tensor:
