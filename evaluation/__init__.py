@@ -1,33 +1,40 @@
-"""Every number that is published is made here."""
+"""Metrics of captions and maps, baselines, comparison of systems, and selection of heads."""
 
 import model  # isort: skip  # noqa: F401  before torch is imported
 
-from evaluation.baselines import best_constant, human_captions, leave_one_out, nearest_captions, shuffled_images
-from evaluation.captions import CaptionScores, score_captions
-from evaluation.compare import Comparison, Row, compare, mean_features
-from evaluation.generate import caption_images, explain_images, png_bytes, prepared_batches
-from evaluation.golden import coco_captions, golden_figures, kendall_tau_c, tokens_in_order
+from evaluation.baselines import best_constant_caption, human_captions, leave_one_out, nearest_captions, shuffled_images
+from evaluation.commands import load_captioner
+from evaluation.compare import Comparison, SystemScores, compare, mean_features
+from evaluation.flags import add_checkpoint_flag, add_device_flag, add_dtype_flag, add_json_flag, int_at_least
+from evaluation.generation import caption_images, explain_images, png_bytes, prepared_batches
 from evaluation.hallucination import (
     Hallucination,
     Synonyms,
-    invented_in_scenes,
-    invented_objects,
-    own_synonyms,
+    coco_synonyms,
+    count_hallucinations,
+    count_scene_hallucinations,
     read_synonyms,
 )
-from evaluation.heads import SELECTION_SERIES, choose_heads, objects_of_images, objects_of_scenes, read_heads
-from evaluation.maps import Pointing, image_pointing, scene_pointing
-from evaluation.measures import Bleu, bleu, bleu_of, cider, common_length, rouge_l
+from evaluation.heads import (
+    SELECTION_SERIES,
+    HeadRows,
+    NamedObjects,
+    compute_head_rows,
+    objects_of_images,
+    objects_of_scenes,
+    select_heads,
+)
 from evaluation.meteor import meteor
+from evaluation.metrics import Bleu, bleu, bleu_from_counts, cider, common_subsequence_length, rouge_l
 from evaluation.pages import captions_page
-from evaluation.peers import random_peer
-from evaluation.ptb import ptb_tokens, scored_tokens
+from evaluation.pointing import Pointing, image_pointing, scene_pointing
+from evaluation.ptb import clear_token_cache, ptb_tokens, scored_tokens
 from evaluation.scenes import held_out_scenes, judge_captions
-from evaluation.speed import cost_beside_peer, cost_of_many
-from evaluation.streaming import streaming_figures
-from evaluation.systems import System, distinct, read_results, run_checkpoint, write_results
-from evaluation.throughput import checkpoint_speed, speed_beside_peer
-from evaluation.tokens import tokens_of, told_tokens
+from evaluation.scores import CaptionScores, score_captions
+from evaluation.synonyms import class_words, find_class_mention
+from evaluation.systems import System, read_results, run_checkpoint, unique_names, write_results
+from evaluation.tables import figures_text, systems_table
+from evaluation.tokens import describe_tokens, tokenize_caption
 
 __all__ = [
     "SELECTION_SERIES",
@@ -35,45 +42,49 @@ __all__ = [
     "CaptionScores",
     "Comparison",
     "Hallucination",
+    "HeadRows",
+    "NamedObjects",
     "Pointing",
-    "Row",
     "Synonyms",
     "System",
-    "best_constant",
+    "SystemScores",
+    "add_checkpoint_flag",
+    "add_device_flag",
+    "add_dtype_flag",
+    "add_json_flag",
+    "best_constant_caption",
     "bleu",
-    "bleu_of",
+    "bleu_from_counts",
     "caption_images",
     "captions_page",
-    "checkpoint_speed",
-    "choose_heads",
     "cider",
-    "coco_captions",
-    "common_length",
+    "class_words",
+    "clear_token_cache",
+    "coco_synonyms",
+    "common_subsequence_length",
     "compare",
-    "cost_beside_peer",
-    "cost_of_many",
-    "distinct",
+    "compute_head_rows",
+    "count_hallucinations",
+    "count_scene_hallucinations",
+    "describe_tokens",
     "explain_images",
-    "golden_figures",
+    "figures_text",
+    "find_class_mention",
     "held_out_scenes",
     "human_captions",
     "image_pointing",
-    "invented_in_scenes",
-    "invented_objects",
+    "int_at_least",
     "judge_captions",
-    "kendall_tau_c",
     "leave_one_out",
+    "load_captioner",
     "mean_features",
     "meteor",
     "nearest_captions",
     "objects_of_images",
     "objects_of_scenes",
-    "own_synonyms",
     "png_bytes",
     "prepared_batches",
     "ptb_tokens",
-    "random_peer",
-    "read_heads",
     "read_results",
     "read_synonyms",
     "rouge_l",
@@ -81,11 +92,10 @@ __all__ = [
     "scene_pointing",
     "score_captions",
     "scored_tokens",
+    "select_heads",
     "shuffled_images",
-    "speed_beside_peer",
-    "streaming_figures",
-    "tokens_in_order",
-    "tokens_of",
-    "told_tokens",
+    "systems_table",
+    "tokenize_caption",
+    "unique_names",
     "write_results",
 ]

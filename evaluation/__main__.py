@@ -1,10 +1,6 @@
-"""Figures: `python -m evaluation captions | maps | heads | speed | golden | streams`; --json: one object as the last line."""
+"""Metrics of captions and maps: `python -m evaluation captions | maps | heads | speed`."""
 
 from __future__ import annotations
-
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin starve their neighbours
 
 import argparse
 import json
@@ -14,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import commands
-from evaluation.pages import COLUMNS, cell
-from evaluation.peers import PEERS
-from model import DEFAULT_CHECKPOINT, CaptionerError
-
-_WIDTH = 9  # characters of a table's column
+from evaluation.flags import add_checkpoint_flag, add_device_flag, add_dtype_flag, add_json_flag, int_at_least
+from evaluation.tables import figures_text, systems_table
+from model import MAP_METHODS, CaptionerError, GenerationOptions, add_flags, fields_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says; returns the exit status: 0 all done, 1 bad data, 2 wrong use."""
-    options = _parser().parse_args(arguments)
+    """Run the command line; returns the exit status: 0 all done, 1 bad data, 2 wrong use."""
+    options = make_parser().parse_args(arguments)
     try:
         figures: dict[str, Any] = options.run(options)
     except (CaptionerError, OSError, ValueError) as error:
@@ -32,125 +26,110 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(figures, ensure_ascii=False))
     elif "systems" in figures:
-        _print_systems(figures)
+        print(systems_table(figures))
     else:
-        _print_figures(figures, exact=options.run in (commands.golden, commands.streams, commands.speed))
+        print(figures_text(figures, exact=options.exact))
     return 0 if figures.get("equal", True) else 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    from benchmarks import add_speed_command  # here, not at the top: benchmarks imports evaluation
+
     parser = argparse.ArgumentParser(prog="python -m evaluation", description=__doc__)
-    verbs = parser.add_subparsers(required=True)
-    captions = verbs.add_parser("captions", help="BLEU, ROUGE-L, CIDEr of checkpoints and of captions made elsewhere")
-    captions.add_argument("--data", required=True, help="data with references, or `scenes`; docs/data.md has the formats")
-    captions.add_argument("--checkpoint", type=Path, action="append", default=[], help="may be repeated; the embedded one")
-    captions.add_argument("--results", type=Path, action="append", default=[], help="COCO results to score; may be repeated")
-    captions.add_argument("--num-beams", type=_beams, action="append", help="1 is greedy; may be repeated; 3 if none")
-    captions.add_argument("--length-penalty", type=float)
-    captions.add_argument("--split", help="test, or for --results alone every image that they name")
-    captions.add_argument("--language", default="en")
-    captions.add_argument(
-        "--baselines", choices=["none", "simple", "all"], default="simple",
-        help="simple: a constant, wrong pictures; all: nearest pictures and humans, leaving a reference out, too",
-    )  # fmt: skip
-    captions.add_argument("--training", metavar="DATA", help="what was learnt from, for copies and baselines; --data if none")
-    captions.add_argument("--meteor", action="store_true", help="METEOR too; needs Java and the extra `meteor`")
-    captions.add_argument("--synonyms", type=Path, help="a list of CHAIR's authors instead of our own words")
-    captions.add_argument("--out", type=Path, metavar="FOLDER", help="write a page, every image's scores, and the captions there")
-    captions.set_defaults(run=commands.captions)
-
-    maps = verbs.add_parser("maps", help="whether maps point at what their words name")
-    maps.add_argument("--data", required=True, help="photographs with boxes and captions, or `scenes`")
-    maps.add_argument("--split", help="of the photographs; all of them where it is missing")
-    maps.set_defaults(run=commands.maps)
-
-    heads = verbs.add_parser("heads", help="choose the attention heads whose mean points best")
-    heads.add_argument("--write", action="store_true", help="write the choice into the checkpoint's config.json")
-    heads.add_argument("--data", action="append", required=True, help="`scenes`, or photographs with boxes and captions")
-    heads.add_argument("--mean", choices=["arithmetic", "geometric"], default="geometric")
-    heads.add_argument("--split", default="train", help="of the photographs")
-    heads.set_defaults(run=commands.heads)
-
-    golden = verbs.add_parser("golden", help="our tokens and scores beside recorded ones of the reference code")
-    golden.add_argument("folder", type=Path, help="recorded figures (evaluation/golden.py says which files)")
-    golden.add_argument("--speed", action="store_true", help="time tokens and CIDEr beside pycocoevalcap and its Java instead")
-    golden.add_argument("--candidates", type=int, metavar="N", help="time and memory of so many captions instead")
-    golden.add_argument("--meteor", action="store_true", help="METEOR too; needs Java")
-    golden.set_defaults(run=commands.golden)
-
-    streams = verbs.add_parser("streams", help="samples of tar shards a second, beside tarfile's own stream")
-    streams.add_argument("--samples", type=_samples, default=100_000, help="at least 10")
-    streams.add_argument("--folder", type=Path, help="where the synthetic shards lie for a while; 1 GB a 100,000 samples")
-    streams.set_defaults(run=commands.streams)
-
-    speed = verbs.add_parser("speed", help="images a second of a checkpoint, or of public families beside transformers")
-    speed.add_argument("--peer", choices=["transformers"], help="random weights of the published sizes, converted")
-    speed.add_argument("--family", choices=PEERS, action="append", help="with --peer; may be repeated; vit_gpt2 and blip")
-    speed.add_argument("--turns", type=int, default=5, help="each makes every call once; a single one shows no order")
-    speed.set_defaults(run=commands.speed)
-
-    for command in (captions, maps, heads, speed):
-        if command is not captions:
-            command.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT)
-        if command is not heads:  # heads are read in float32
-            command.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
-        if command is not speed:
-            command.add_argument("--scenes", type=int, default=500, help="number of scenes for --data scenes")
-    for command in (captions, maps, heads, golden, streams, speed):
-        command.add_argument("--json", action="store_true")
+    subparsers = parser.add_subparsers(required=True)
+    _add_captions_command(subparsers)
+    _add_maps_command(subparsers)
+    _add_heads_command(subparsers)
+    add_speed_command(subparsers)
     return parser
 
 
-def _beams(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least 1 (greedy)")
-    return int(text)
+def _add_captions_command(subparsers: Any) -> None:
+    captions = subparsers.add_parser("captions", help="BLEU, ROUGE-L and CIDEr of checkpoints and of other programs' captions")
+    captions.add_argument("--data", required=True, help="data with references, or `scenes`; docs/data.md lists the formats")
+    captions.add_argument(
+        "--checkpoint",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER|hub:ID",
+        help="checkpoint, may be repeated (default: the embedded one, or none with --results)",
+    )
+    captions.add_argument(
+        "--results", type=Path, action="append", default=[], metavar="FILE.json", help="COCO results to score, may be repeated"
+    )
+    captions.add_argument("--split", help="split of --data (default: test, or with only --results every image in the results)")
+    captions.add_argument("--language", default="en", help="language of the references, BCP 47 (default: en)")
+    captions.add_argument(
+        "--baselines",
+        choices=["none", "simple", "all"],
+        default="simple",
+        help="simple: a constant caption and shuffled captions; all: also captions of the nearest images, and scores of humans "
+        "against the other references (default: simple)",
+    )
+    captions.add_argument(
+        "--training", metavar="DATA", help="data of the checkpoint's training, for copies and baselines (default: --data)"
+    )
+    captions.add_argument("--meteor", action="store_true", help="also compute METEOR; needs Java and the extra `meteor`")
+    captions.add_argument(
+        "--synonyms", type=Path, metavar="FILE", help="word list of CHAIR's authors (default: this project's list)"
+    )
+    captions.add_argument(
+        "--output-dir", type=Path, metavar="FOLDER", help="write a page, the scores of every image, and the captions there"
+    )
+    decoding = captions.add_argument_group("decoding")
+    decoding.add_argument(
+        "--num-beams",
+        type=int_at_least(1),
+        action="append",
+        metavar="NUM_BEAMS",
+        help="beams of beam search, 1 is greedy; may be repeated, one system per value (default: 3)",
+    )
+    add_flags(decoding, GenerationOptions, names=["strategy"], default_note="beam, or greedy for --num-beams 1")
+    names = [info.name for info in fields_of(GenerationOptions) if info.name not in ("num_beams", "strategy")]
+    add_flags(decoding, GenerationOptions, names=names, default_note="the checkpoint's")
+    add_device_flag(captions)
+    add_dtype_flag(captions)
+    _add_scenes_flag(captions)
+    add_json_flag(captions)
+    captions.set_defaults(run=commands.captions, exact=False)
 
 
-def _samples(text: str) -> int:
-    if not text.isdigit() or int(text) < 10:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least 10")
-    return int(text)
+def _add_maps_command(subparsers: Any) -> None:
+    maps = subparsers.add_parser("maps", help="whether maps point at the objects that their words name")
+    maps.add_argument("--data", required=True, help="images with boxes and captions, or `scenes`")
+    maps.add_argument("--split", help="split of --data, not of `scenes` (default: all images)")
+    maps.add_argument("--maps", choices=list(MAP_METHODS), help="map method (default: the checkpoint's)")
+    add_checkpoint_flag(maps)
+    add_device_flag(maps)
+    add_dtype_flag(maps)
+    _add_scenes_flag(maps)
+    add_json_flag(maps)
+    maps.set_defaults(run=commands.maps, exact=False)
 
 
-def _print_systems(figures: dict[str, Any]) -> None:
-    """Print a table, a system a line, x 100 as papers have it; then the intervals and the table with a human."""
-    rows = figures["systems"] | figures.get("baselines", {})
-    columns = [name for name in COLUMNS if any(row.get(name) is not None for row in rows.values())]
-    _print_rows(rows, columns)
-    first = next(iter(rows.values()))
-    print(f"\n{first['images']} images, {first['tokens']}; 95 % intervals by bootstrap over the images:")
-    for name, row in figures["systems"].items():
-        told = ", ".join(f"{measure} {100 * low:.1f} to {100 * high:.1f}" for measure, (low, high) in row["intervals"].items())
-        print(f"  {name}: {told}")
-    for name, row in figures.get("baselines", {}).items():
-        if "caption" in row:
-            print(f"  {name}: {row['caption']!r}")
-    if left := figures.get("one reference left out"):
-        print("\none reference left out, the mean over which:")
-        _print_rows(left, ["CIDEr", "BLEU-4", "ROUGE-L"])
+def _add_heads_command(subparsers: Any) -> None:
+    heads = subparsers.add_parser("heads", help="select the attention heads whose mean points best (float32)")
+    heads.add_argument(
+        "--data", action="append", required=True, help="images with boxes and captions, or `scenes`; may be repeated"
+    )
+    heads.add_argument("--split", default="train", help="split of --data, not of `scenes` (default: train)")
+    heads.add_argument(
+        "--mean", choices=["arithmetic", "geometric"], default="geometric", help="mean of the heads (default: geometric)"
+    )
+    heads.add_argument("--write", action="store_true", help="write the selection into the checkpoint's config.json")
+    add_checkpoint_flag(heads)
+    add_device_flag(heads)
+    _add_scenes_flag(heads)
+    add_json_flag(heads)
+    heads.set_defaults(run=commands.heads, exact=False)
 
 
-def _print_rows(rows: dict[str, dict[str, Any]], columns: Sequence[str]) -> None:
-    wide = max(map(len, rows))
-    print(" " * wide + "".join(f"{name:>{max(_WIDTH, len(name) + 2)}}" for name in columns))
-    for name, row in rows.items():
-        cells = [f"{cell(row.get(column), column):>{max(_WIDTH, len(column) + 2)}}" for column in columns]
-        print(f"{name:<{wide}}" + "".join(cells))
-
-
-def _print_figures(figures: dict[str, Any], indent: str = "", *, exact: bool = False) -> None:
-    """Print figures; shares are printed x 100, as tables of papers have them, or `exact`ly as they are."""
-    for name, value in figures.items():
-        if isinstance(value, dict):
-            print(f"{indent}{name}")
-            _print_figures(value, indent + "  ", exact=exact)
-        elif isinstance(value, float):
-            print(f"{indent}{name:<12} " + (f"{value:.6g}" if exact else f"{100 * value:6.1f}"))
-        elif isinstance(value, list) and value and all(isinstance(item, float) for item in value):
-            print(f"{indent}{name:<12} " + " … ".join(f"{item:.6g}" if exact else f"{100 * item:.1f}" for item in value))
-        else:
-            print(f"{indent}{name:<12} {value}")
+def _add_scenes_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scenes", type=int_at_least(1), default=500, metavar="N", help="number of images of `--data scenes` (default: 500)"
+    )
 
 
 if __name__ == "__main__":

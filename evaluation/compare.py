@@ -1,4 +1,4 @@
-"""Several systems and the baselines beside them, on the same pictures and references, as one table."""
+"""Comparison of several systems and baselines on the same images and references, as one table."""
 
 from __future__ import annotations
 
@@ -11,51 +11,58 @@ import torch
 from torch import Tensor
 
 from corpus import Example, matches_language
-from evaluation.baselines import References, best_constant, human_captions, leave_one_out, nearest_captions, shuffled_images
-from evaluation.captions import CaptionScores, score_captions
-from evaluation.generate import prepared_batches
-from evaluation.hallucination import Hallucination, Synonyms, invented_objects, own_synonyms
+from evaluation.baselines import (
+    References,
+    best_constant_caption,
+    human_captions,
+    leave_one_out,
+    nearest_captions,
+    shuffled_images,
+)
+from evaluation.generation import prepared_batches
+from evaluation.hallucination import Hallucination, Synonyms, coco_synonyms, count_hallucinations
 from evaluation.meteor import meteor
-from evaluation.systems import CONSTANT, HUMAN, NEAREST, WRONG, System
-from evaluation.tokens import tokens_of
+from evaluation.scores import CaptionScores, score_captions
+from evaluation.systems import CONSTANT, HUMAN, NEAREST, SHUFFLED, System
+from evaluation.tokens import tokenize_caption
 from model import Captioner
 
 
 @dataclass(slots=True)
-class Row:
-    """A system and what it scored."""
+class SystemScores:
+    """A system and its scores, one row of the table."""
 
     system: System
     scores: CaptionScores
-    invented: Hallucination | None = None  # where some pictures have boxes
+    hallucination: Hallucination | None = None  # if some images have boxes
     meteor: float | None = None
-    told: str = ""  # what else there is to say
+    note: str = ""  # of a baseline: its caption, or the system that it is made from
 
     def as_json(self) -> dict[str, Any]:
-        """Return the figures, 1.0 = 100 in tables."""
+        """Return the scores; 1.0 is 100 in tables."""
         figures: dict[str, Any] = self.scores.as_json()
         if self.meteor is not None:
             figures["METEOR"] = self.meteor
-        if self.invented is not None:
-            figures |= self.invented.as_json()
-        return figures | ({"caption": self.told} if self.told else {})
+        if self.hallucination is not None:
+            figures |= self.hallucination.as_json()
+        return figures | ({"caption": self.note} if self.note else {})
 
 
 @dataclass(slots=True)
 class Comparison:
-    """Rows of systems, then of baselines; and the same against one reference less, a human beside them."""
+    """Scores of systems and of baselines; and the same, with a human, against all references but one."""
 
-    rows: list[Row] = field(default_factory=list)
-    baselines: list[Row] = field(default_factory=list)
-    left_out: dict[str, dict[str, float]] = field(default_factory=dict)
+    rows: list[SystemScores] = field(default_factory=list)
+    baselines: list[SystemScores] = field(default_factory=list)
+    leave_one_out: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything but the scores of single images."""
+        """Return all scores but those of single images."""
         document: dict[str, Any] = {"systems": {row.system.name: row.as_json() for row in self.rows}}
         if self.baselines:
             document["baselines"] = {row.system.name: row.as_json() for row in self.baselines}
-        if self.left_out:
-            document["one reference left out"] = self.left_out
+        if self.leave_one_out:
+            document["leave_one_out"] = self.leave_one_out
         return document
 
     def per_image(self) -> dict[str, dict[str, dict[str, Any]]]:
@@ -63,8 +70,8 @@ class Comparison:
         return {
             row.system.name: {
                 image: {"caption": row.system.captions[image]}
-                | {name: float(values[place]) for name, values in row.scores.per_image.items()}
-                for place, image in enumerate(row.scores.images)
+                | {name: float(values[index]) for name, values in row.scores.per_image.items()}
+                for index, image in enumerate(row.scores.images)
             }
             for row in self.rows
         }
@@ -77,56 +84,59 @@ def compare(
     *,
     language: str = "en",
     baselines: bool = True,
-    neighbours: Captioner | None = None,
+    neighbor_encoder: Captioner | None = None,
     humans: bool = False,
     with_meteor: bool = False,
     synonyms: Synonyms | None = None,
 ) -> Comparison:
-    """Score systems that captioned the same examples, and what they must beat.
+    """Score systems that captioned the same examples, and baselines.
 
-    `training` are examples that captions may be taken from; `neighbours` encodes pictures for the captions of those that
-    look alike; `humans` adds the table in which a human's caption is scored against the others, and every row with it.
+    `training` are the examples whose captions baselines may use. `neighbor_encoder` encodes images for the baseline of nearest
+    images. `humans` adds the leave-one-out table, in which a human's caption and every system are scored against the other
+    references. Raises DataError if METEOR is requested and cannot be computed.
     """
     references = {example.image_id: list(example.references) for example in examples if example.references}
-    learnt = [text for example in training for text in example.references]
+    training_captions = [text for example in training for text in example.references]
 
-    def scored(system: System, told: str = "") -> Row:
-        scores = score_captions(system.captions, references, language=language, training=learnt)
+    def score(system: System, note: str = "") -> SystemScores:
+        scores = score_captions(system.captions, references, language=language, training=training_captions)
         boxed = {
             example.image_id: [entry.name for entry in example.objects]
             for example in examples
             if example.objects and example.image_id in system.captions
         }
-        words = synonyms or own_synonyms()
-        has_classes = any(words.named(name) for names in boxed.values() for name in names)  # of COCO, not of other data
-        invented = (
-            invented_objects(system.captions, boxed, references, words)
-            if has_classes and matches_language(language, "en")
+        class_words = synonyms or coco_synonyms()
+        has_coco_classes = any(class_words.mentions(name) for names in boxed.values() for name in names)
+        hallucination = (
+            count_hallucinations(system.captions, boxed, references, class_words)
+            if has_coco_classes and matches_language(language, "en")
             else None
         )
-        row = Row(system, scores, invented, None, told)
+        row = SystemScores(system, scores, hallucination, None, note)
         if with_meteor:
-            known = [[tokens_of(text, language) for text in references[image]] for image in scores.images]
-            row.meteor = meteor([tokens_of(system.captions[image], language) for image in scores.images], known)[0]
+            tokens = [tokenize_caption(system.captions[image], language) for image in scores.images]
+            reference_tokens = [[tokenize_caption(text, language) for text in references[image]] for image in scores.images]
+            row.meteor, _ = meteor(tokens, reference_tokens)
         return row
 
-    found = Comparison([scored(system) for system in systems])
+    comparison = Comparison([score(system) for system in systems])
     if baselines:
-        sentence, _ = best_constant(
-            learnt or [text for texts in references.values() for text in texts], references, language=language
+        sentence, _ = best_constant_caption(
+            training_captions or [text for texts in references.values() for text in texts], references, language=language
         )
-        found.baselines.append(scored(System(CONSTANT, dict.fromkeys(references, sentence)), sentence))
+        comparison.baselines.append(score(System(CONSTANT, dict.fromkeys(references, sentence)), sentence))
         for system in systems[:1] if len(references) > 1 else ():
-            found.baselines.append(scored(System(WRONG, shuffled_images(system.captions)), f"those of {system.name}"))
-        if neighbours is not None and training:
-            found.baselines.append(scored(_nearest(neighbours, examples, training, language)))
+            comparison.baselines.append(score(System(SHUFFLED, shuffled_images(system.captions)), f"captions of {system.name}"))
+        if neighbor_encoder is not None and training:
+            comparison.baselines.append(score(_nearest(neighbor_encoder, examples, training, language)))
     if humans and any(len(texts) > 1 for texts in references.values()):
-        found.left_out = _left_out([row.system for row in (*found.rows, *found.baselines)], references, language)
-    return found
+        scored = [row.system for row in (*comparison.rows, *comparison.baselines)]
+        comparison.leave_one_out = _leave_one_out_table(scored, references, language)
+    return comparison
 
 
-def _left_out(systems: Sequence[System], references: References, language: str) -> dict[str, dict[str, float]]:
-    """Score all against all references but one, the mean over which is left out; a human is scored with the one left out."""
+def _leave_one_out_table(systems: Sequence[System], references: References, language: str) -> dict[str, dict[str, float]]:
+    """Return mean scores over the rounds of leave_one_out; the caption of the human is the reference that is left out."""
 
     def summary(candidates_of: Callable[[int], dict[str, str]]) -> dict[str, float]:
         rounds = leave_one_out(candidates_of, references, language=language)
@@ -137,10 +147,10 @@ def _left_out(systems: Sequence[System], references: References, language: str) 
             "rounds": len(rounds),
         }
 
-    found = {HUMAN: summary(human_captions(references))}
+    table = {HUMAN: summary(human_captions(references))}
     for system in systems:
-        found[system.name] = summary(lambda _, captions=system.captions: captions)  # type: ignore[misc]
-    return found
+        table[system.name] = summary(lambda _, captions=system.captions: captions)  # type: ignore[misc]
+    return table
 
 
 def _nearest(captioner: Captioner, examples: Sequence[Example], training: Sequence[Example], language: str) -> System:
@@ -154,7 +164,7 @@ def _nearest(captioner: Captioner, examples: Sequence[Example], training: Sequen
 
 
 def mean_features(captioner: Captioner, examples: Sequence[Example]) -> Tensor:
-    """Return the mean over each picture's cells of the encoder's features: (I, C)."""
+    """Return the mean of the encoder's features over the patches of each image: (I, C), float32 on the CPU."""
     rows = []
     for views in prepared_batches(captioner, examples, "features"):
         features = captioner.runtime.encode(torch.stack([view.pixels for view in views]))

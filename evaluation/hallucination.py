@@ -1,7 +1,7 @@
-"""Objects that captions name and pictures do not show: CHAIR (Rohrbach et al. 2018) on photographs with boxes, exact on scenes.
+"""Objects that captions mention and images do not show: CHAIR (Rohrbach et al. 2018) from boxes, exact counts on scenes.
 
-The words below are our own for the 80 classes of COCO; the list of CHAIR's authors is read with `read_synonyms`. What a
-picture shows are the classes of its boxes and those that its references name, as in section 3.1.
+The word list is this project's for the 80 COCO classes; `read_synonyms` reads the list of CHAIR's authors. An image shows the
+classes of its boxes and those that its references mention, as in section 3.1.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from corpus import COLORS, SHAPES, DataError, Scene
+from corpus import COLOURS, SHAPES, DataError, Scene
 
 _PEOPLE = (
     "people man men woman women boy girl child children kid baby toddler infant lady guy gentleman adult teenager player rider "
@@ -19,7 +19,7 @@ _PEOPLE = (
     "policeman driver passenger student bride groom couple family crowd male female mother father swimmer climber hiker "
     "dancer runner performer fisherman soldier athlete pedestrian"
 )
-_WORDS: dict[str, str] = {  # what else a class is called; words of two parts are joined by _
+_COCO_SYNONYMS: dict[str, str] = {  # synonyms of each class; the words of a phrase are joined by _
     "person": _PEOPLE,
     "bicycle": "bike tricycle",
     "car": "automobile van sedan taxi cab jeep suv minivan",
@@ -101,7 +101,7 @@ _WORDS: dict[str, str] = {  # what else a class is called; words of two parts ar
     "hair drier": "hair_dryer",
     "toothbrush": "",
 }
-# Phrases in which a class's word names something else, or a colour.
+# Phrases in which the word of a class means something else, or a color.
 _NEUTRAL = (
     "home plate|train (?:tracks?|station)|bus stop|bear hug|hot air balloon|tie dyed?|remote (?=area|beach|place|location)|"
     "(?:baby|adult) (?=elephant|giraffe|bear|bird|zebra|sheep|cow|horse|cat|dog)|passenger (?=jet|train|plane)|"
@@ -111,92 +111,98 @@ _NEUTRAL = (
 
 @dataclass(frozen=True, slots=True)
 class Hallucination:
-    """CHAIR's two shares, and of how many."""
+    """Counts of CHAIR: object mentions and captions, and how many of them are hallucinated."""
 
     mentions: int  # of objects in all captions
-    invented: int
+    hallucinated_mentions: int
     captions: int
-    spoilt: int  # captions with an invented object
+    hallucinated_captions: int  # captions with at least one hallucinated mention
 
     def as_json(self) -> dict[str, float | int]:
-        """Return the figures with the names that papers give them."""
+        """Return the rates under the names of the paper, with the counts that they are computed from."""
         return {
-            "CHAIRi": self.invented / max(1, self.mentions),
-            "CHAIRs": self.spoilt / max(1, self.captions),
-            "objects named": self.mentions,
+            "CHAIRi": self.hallucinated_mentions / max(1, self.mentions),
+            "CHAIRs": self.hallucinated_captions / max(1, self.captions),
+            "mentions": self.mentions,
             "captions": self.captions,
         }
 
 
 class Synonyms:
-    """Words that name classes; `named` finds the classes in a text."""
+    """Words for object classes; `mentions` returns the classes that a text mentions."""
 
     def __init__(self, words: Mapping[str, Collection[str]]) -> None:
+        """`words` are the synonyms of each class; plurals are added."""
         self._class_of = {form: name for name, others in words.items() for word in (name, *others) for form in _forms(word)}
-        self._class_of |= {name: name for name in words}  # a class's own name is never another's synonym
+        self._class_of |= {name: name for name in words}  # the name of a class is never a synonym of another class
         longest_first = sorted(self._class_of, key=lambda word: (-len(word), word))
         self._pattern = re.compile(rf"\b(?:(?P<neutral>{_NEUTRAL})|(?P<word>{'|'.join(map(re.escape, longest_first))}))\b")
 
-    def named(self, text: str) -> list[str]:
-        """Return the classes that a text names, in its order, as often as it does; the longest phrase counts."""
-        found = (match["word"] for match in self._pattern.finditer(text.lower()))
-        return [self._class_of[word] for word in found if word]
+    def mentions(self, text: str) -> list[str]:
+        """Return the class of each mention in a text, in its order; of overlapping phrases the longest one counts."""
+        words = (match["word"] for match in self._pattern.finditer(text.lower()))
+        return [self._class_of[word] for word in words if word]
 
 
-def own_synonyms() -> Synonyms:
-    """Return our own words for the 80 classes of COCO."""
-    return Synonyms({name: [word.replace("_", " ") for word in words.split()] for name, words in _WORDS.items()})
+def coco_synonyms() -> Synonyms:
+    """Return this project's words for the 80 COCO classes."""
+    return Synonyms({name: [word.replace("_", " ") for word in words.split()] for name, words in _COCO_SYNONYMS.items()})
 
 
 def read_synonyms(path: Path) -> Synonyms:
-    """Read a list in the layout of CHAIR's authors: a class a line, its words after it, separated by commas."""
+    """Read a list in the layout of CHAIR's authors: one line per class, its words separated by commas.
+
+    Raises DataError if the file cannot be read or is empty.
+    """
     try:
         lines = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); it must be a class a line, words separated by commas") from error
+        raise DataError(f"{path} cannot be read ({error}); expected one line per class, words separated by commas") from error
     if not lines:
-        raise DataError(f"{path} holds no class; it must be a class a line, words separated by commas")
+        raise DataError(f"{path} has no classes; expected one line per class, words separated by commas")
     return Synonyms({line[0].strip(): [word.strip() for word in line[1:] if word.strip()] for line in lines})
 
 
-def invented_objects(
+def count_hallucinations(
     captions: Mapping[str, str],
     objects: Mapping[str, Collection[str]],
     references: Mapping[str, Sequence[str]],
     synonyms: Synonyms | None = None,
 ) -> Hallucination:
-    """Count what captions name and pictures do not show; `objects` are the boxed classes of those images that have boxes.
+    """Count objects that captions mention and images do not show.
 
-    A box's class is one of the 80 or a word for it; boxes of other things count for nothing.
+    `objects` are the classes of the boxes, of each image that has boxes; other images are not counted. A box's class is a COCO
+    class or a word for one; boxes of other classes are ignored.
     """
-    words = synonyms or own_synonyms()
+    words = synonyms or coco_synonyms()
     counts = []
     for image in objects:
-        told = [*objects[image], *references.get(image, ())]
-        shown = {name for text in told for name in words.named(text)}
-        named = words.named(captions[image])
-        counts.append((len(named), sum(name not in shown for name in named)))
-    return _summed(counts)
+        evidence = [*objects[image], *references.get(image, ())]
+        shown = {name for text in evidence for name in words.mentions(text)}
+        mentions = words.mentions(captions[image])
+        counts.append((len(mentions), sum(name not in shown for name in mentions)))
+    return _sum_counts(counts)
 
 
-def invented_in_scenes(captions: Sequence[str], scenes: Sequence[Scene]) -> Hallucination:
-    """Count colour-shape pairs that captions of drawn scenes name and the scenes do not hold: exact, nothing is left unsaid."""
-    pairs = re.compile(rf"\b({'|'.join(COLORS)}) ({'|'.join(SHAPES)})\b")
+def count_scene_hallucinations(captions: Sequence[str], scenes: Sequence[Scene]) -> Hallucination:
+    """Count pairs of color and shape that captions of synthetic scenes mention and the scenes do not contain (exact)."""
+    pairs = re.compile(rf"\b({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})\b")
     counts = []
     for text, scene in zip(captions, scenes, strict=True):
-        shown = {(entry.color, entry.shape) for entry in scene.objects}
-        named = pairs.findall(text)
-        counts.append((len(named), sum(pair not in shown for pair in named)))
-    return _summed(counts)
+        shown = {(entry.colour, entry.shape) for entry in scene.objects}
+        mentions = pairs.findall(text)
+        counts.append((len(mentions), sum(pair not in shown for pair in mentions)))
+    return _sum_counts(counts)
 
 
-def _summed(counts: Sequence[tuple[int, int]]) -> Hallucination:
-    named, invented = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
-    return Hallucination(named, invented, len(counts), sum(count > 0 for _, count in counts))
+def _sum_counts(counts: Sequence[tuple[int, int]]) -> Hallucination:
+    """Return the sums of mentions and hallucinated mentions, one pair per caption."""
+    mentions, hallucinated = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
+    return Hallucination(mentions, hallucinated, len(counts), sum(count > 0 for _, count in counts))
 
 
 def _forms(word: str) -> set[str]:
-    """Return a word and its plural: regular, or men of man."""
+    """Return a word and its plural: the regular one, or "men" for "man"."""
     if word.endswith("man"):
         return {word, word[:-3] + "men"}
     plural = word[:-1] + "ies" if re.search(r"[^aeiou]y$", word) else word + ("es" if re.search(r"(s|x|ch|sh)$", word) else "s")

@@ -1,6 +1,6 @@
 """Selection of the attention heads whose map points best, on objects whose position is known.
 
-Heads are added one by one, each time the one with which the map points best, until none improves it (few heads of a decoder
+Heads are added one by one, each time the head that improves pointing most, until no head improves it (few heads of a decoder
 localize; Kang et al. 2025, "Your large vision-language model only needs a few attention heads"). A selection is judged on
 exactly the map that is served: the method `attention` (model/maps) merges the heads of each token, `word_map` the tokens.
 
@@ -19,34 +19,37 @@ from torch import Tensor
 from tqdm import tqdm
 
 from corpus import LOCAL_IMAGE_LIMITS, Example, Scene, captions_of
-from evaluation.generate import png_bytes
-from evaluation.maps import class_masks
-from evaluation.synonyms import named_at
-from model import Checkpoint, MapConfig, decode_image, merge_heads, prefix_ids, prepare, word_map
+from evaluation.generation import png_bytes
+from evaluation.pointing import class_masks
+from evaluation.synonyms import find_class_mention
+from model import Captioner, MapConfig, decode_image, merge_heads, prefix_ids, prepare, word_map
 
-SELECTION_SERIES = 4  # scenes that are neither trained, validated nor tested on
+SELECTION_SERIES = 4  # scenes that are not used in training, validation or tests
 
 
 @dataclass(frozen=True, slots=True)
 class HeadRows:
-    """rows (D, T, P): every head's attention for every token of the words; tokens_of[n] the tokens of word n.
+    """Attention rows of every head for the words that name an object, on the CPU.
 
-    touched (N, P) bool: the patches that the word's object touches. weights (N,): every object of an image counts once,
-    however many words name it.
+    rows (D, T, P): every head's attention for every token of the words; tokens_of[n] are the tokens of word n. overlaps (N, P)
+    bool: the patches that the word's object overlaps. weights (N,): every object of an image has a total weight of 1, however
+    many words name it.
     """
 
     rows: Tensor
     tokens_of: tuple[tuple[int, ...], ...]
-    touched: Tensor
+    overlaps: Tensor
     weights: Tensor
     heads_per_layer: int
 
     @property
     def num_heads(self) -> int:
+        """Heads of all layers, D."""
         return self.rows.size(0)
 
     @property
     def num_words(self) -> int:
+        """Words that name an object, N."""
         return len(self.tokens_of)
 
     def word_maps(self, heads: Sequence[int], config: MapConfig) -> Tensor:
@@ -55,95 +58,96 @@ class HeadRows:
         return torch.stack([word_map(merged[list(tokens)]).values for tokens in self.tokens_of])
 
     def pointing(self, heads: Sequence[int], config: MapConfig) -> float:
-        """Return the share of objects that the peak of the map of these heads touches."""
+        """Return the share of objects that overlap the peak of the map of these heads."""
         peaks = self.word_maps(heads, config).argmax(-1)  # (N,)
-        hits = self.touched[torch.arange(len(peaks)), peaks].float()
+        hits = self.overlaps[torch.arange(len(peaks)), peaks].float()
         return ((hits * self.weights).sum() / self.weights.sum()).item()
 
 
 @dataclass(frozen=True, slots=True)
 class NamedObjects:
-    """A picture, its captions, and which of their words (caption number, place in the text) name which pixels."""
+    """The bytes of an image, its captions, and their words that name an object."""
 
-    picture: bytes
+    image: bytes
     captions: tuple[str, ...]
-    words: tuple[tuple[int, int, Tensor], ...]  # the mask is (height, width) bool
+    words: tuple[tuple[int, int, Tensor], ...]  # index of the caption, offset in its text, mask (height, width) bool
 
 
 def objects_of_scenes(scenes: Sequence[Scene]) -> list[NamedObjects]:
-    """Return the shapes' names of the exact captions of scenes, with their masks."""
-    found = []
+    """Return the names of shapes in the exact captions of scenes, with the masks of the shapes."""
+    named = []
     for scene in scenes:
         caption = captions_of(scene, random.Random(0))[0]
         words = tuple((0, word.start, torch.from_numpy(scene.objects[word.object].mask)) for word in caption.words)
-        found.append(NamedObjects(png_bytes(scene.render()), (caption.text,), words))
-    return found
+        named.append(NamedObjects(png_bytes(scene.paint()), (caption.text,), words))
+    return named
 
 
 def objects_of_images(examples: Sequence[Example]) -> list[NamedObjects]:
-    """Return the words of human captions that name a boxed class, with the class's boxes."""
-    found = []
+    """Return the words of human captions that name a boxed class, with the boxes of the class."""
+    named = []
     for example in examples:
         masks = class_masks(example, decode_image(example.read(), LOCAL_IMAGE_LIMITS).upright_size)
         words = tuple(
-            (number, place, mask)
-            for number, text in enumerate(example.references)
+            (index, offset, mask)
+            for index, text in enumerate(example.references)
             for name, mask in masks.items()
-            if (place := named_at(name, text)) is not None
+            if (offset := find_class_mention(name, text)) is not None
         )
         if words:
-            found.append(NamedObjects(example.read(), example.references, words))
-    return found
+            named.append(NamedObjects(example.read(), example.references, words))
+    return named
 
 
 @torch.inference_mode()
-def read_heads(checkpoint: Checkpoint, named: Sequence[NamedObjects]) -> HeadRows:
-    """Compute every head's attention row for every token of the words that name an object."""
-    network, tokenizer, config = checkpoint.network, checkpoint.tokenizer, checkpoint.config
+def compute_head_rows(captioner: Captioner, named: Sequence[NamedObjects]) -> HeadRows:
+    """Compute every head's attention row for every token of the words that name an object, on the captioner's device."""
+    runtime, tokenizer, config = captioner.runtime, captioner.tokenizer, captioner.config
     special, pad = prefix_ids(config, tokenizer).special, config.decoder.pad_token_id
     rows: list[Tensor] = []
-    tokens_of, touched, weights = [], [], []
+    tokens_of, overlaps, weights = [], [], []
     for entry in tqdm(named, desc="heads", leave=False):
-        features = network.encode(prepare(entry.picture, config.image, LOCAL_IMAGE_LIMITS).pixels[None])
+        features = runtime.encode(prepare(entry.image, config.image, LOCAL_IMAGE_LIMITS).pixels[None])
         ids = [tokenizer.encode(text) for text in entry.captions]
         longest = max(map(len, ids))
-        inputs = torch.tensor([[*special, *row, *[pad] * (longest - len(row))] for row in ids])
-        _, attention, _ = network.decode(inputs, network.start(features, (0,) * len(ids)), weights=True)
+        padded = [[*special, *row, *[pad] * (longest - len(row))] for row in ids]
+        inputs = torch.tensor(padded, device=runtime.device)  # (R, T)
+        _, attention, _ = runtime.decode(inputs, runtime.start(features, (0,) * len(ids)), weights=True)
         first = features.num_prefix_tokens
-        patches = torch.cat(attention, dim=1)[..., first : first + features.grid.num_patches]  # (R, D, T, P)
+        patches = torch.cat(attention, dim=1)[..., first : first + features.grid.num_patches].cpu()  # (R, D, T, P)
         size = (features.grid.rows, features.grid.columns)
         named_by = Counter(id(mask) for _, _, mask in entry.words)
-        for number, offset, mask in entry.words:
-            spans = [span for span in tokenizer.words(ids[number]) if span.start <= offset < span.end]
+        for index, offset, mask in entry.words:
+            spans = [span for span in tokenizer.words(ids[index]) if span.start <= offset < span.end]
             if spans:
                 positions = [len(special) - 1 + token for token in spans[0].tokens]
                 done = sum(row.size(1) for row in rows)
-                rows.append(patches[number, :, positions])  # (D, tokens, P)
+                rows.append(patches[index, :, positions])  # (D, tokens, P)
                 tokens_of.append(tuple(range(done, done + len(positions))))
                 shares = torch.nn.functional.adaptive_avg_pool2d(mask[None, None].float(), size).flatten()
-                touched.append(shares > 0)
+                overlaps.append(shares > 0)
                 weights.append(1 / named_by[id(mask)])
     return HeadRows(
-        torch.cat(rows, dim=1), tuple(tokens_of), torch.stack(touched), torch.tensor(weights), config.decoder.num_heads
+        torch.cat(rows, dim=1), tuple(tokens_of), torch.stack(overlaps), torch.tensor(weights), config.decoder.num_heads
     )
 
 
-def choose_heads(reads: Sequence[HeadRows], config: MapConfig, max_heads: int = 8) -> tuple[list[tuple[int, int]], list[float]]:
-    """Return the selected (layer, head) pairs, and how well their map, as `config` computes it, points on each set."""
+def select_heads(data: Sequence[HeadRows], config: MapConfig, max_heads: int = 8) -> tuple[list[tuple[int, int]], list[float]]:
+    """Return the selected (layer, head) pairs, and the pointing accuracy of their map, as `config` computes it, on each set."""
 
     def score(heads: Sequence[int]) -> float:
-        return sum(read.pointing(heads, config) for read in reads) / len(reads)
+        return sum(rows.pointing(heads, config) for rows in data) / len(data)
 
     selected: list[int] = []
     best = 0.0
     while len(selected) < max_heads:
-        rest = [head for head in range(reads[0].num_heads) if head not in selected]
+        rest = [head for head in range(data[0].num_heads) if head not in selected]
         top, head = max((score([*selected, head]), -head) for head in rest)
         if top <= best + 1e-4:
             break
         best = top
         selected.append(-head)
-    # In the order that config.json holds them: a mean's rounding depends on it.
+    # The order of config.json: the rounding of a mean depends on it.
     selected.sort()
-    pairs = [divmod(head, reads[0].heads_per_layer) for head in selected]
-    return pairs, [read.pointing(selected, config) for read in reads]
+    pairs = [divmod(head, data[0].heads_per_layer) for head in selected]
+    return pairs, [rows.pointing(selected, config) for rows in data]

@@ -1,4 +1,4 @@
-"""METEOR (Denkowski and Lavie 2014) by its authors' Java program, which pycocoevalcap carries: the extra `meteor`."""
+"""METEOR (Denkowski and Lavie 2014), computed by its authors' Java program, which the extra `meteor` installs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from corpus import DataError
 
 
 def meteor(candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> tuple[float, list[float]]:
-    """Return METEOR of the corpus and of each image, of tokens in English.
+    """Return METEOR of the corpus and of each image, from English tokens.
 
-    Raises DataError where Java or the extra is missing.
+    Raises DataError if Java or the extra is missing, or if the Java program fails.
     """
     if shutil.which("java") is None:
         raise DataError("METEOR is a Java program and there is no java; install a Java runtime, or leave --meteor out")
@@ -20,15 +20,15 @@ def meteor(candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Se
     except ImportError as error:
         raise DataError("METEOR needs pycocoevalcap; install the extra: pip install '.[meteor]'") from error
     images = range(len(candidates))
-    known = {image: [" ".join(tokens) for tokens in references[image]] for image in images}
-    given = {image: [" ".join(candidates[image])] for image in images}
-    program = Meteor()
+    reference_texts = {image: [" ".join(tokens) for tokens in references[image]] for image in images}
+    candidate_texts = {image: [" ".join(candidates[image])] for image in images}
+    scorer = Meteor()
     try:
-        score, alone = program.compute_score(known, given)
+        score, per_image = scorer.compute_score(reference_texts, candidate_texts)
     except (OSError, ValueError) as error:
         raise DataError(f"METEOR's Java program failed ({error}); try `java -version`") from error
     finally:
-        process = program.meteor_p
+        process = scorer.meteor_p
         process.kill()
         process.communicate()
-    return float(score), [float(value) for value in alone]
+    return float(score), [float(value) for value in per_image]

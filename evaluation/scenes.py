@@ -1,4 +1,4 @@
-"""Captions of drawn scenes, judged exactly: the share that is right, unseen colour-shape pairs apart."""
+"""Accuracy of captions of synthetic scenes, which are judged exactly."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from corpus import SCENE_SPLITS, Scene, draw_scene, judge
 
 
 def held_out_scenes(count: int, *, unseen: bool = False) -> list[Scene]:
-    """Return scenes of the series that training never draws from."""
+    """Return scenes of the test series, which training never samples; `unseen`: with color-shape pairs that training excludes."""
     return [draw_scene(SCENE_SPLITS["test"], number, unseen=unseen) for number in range(count)]
 
 
 def judge_captions(captions: Sequence[str], scenes: Sequence[Scene]) -> dict[str, object]:
-    """Return the share that is right, in all and by number of objects, and what is wrong with the others."""
+    """Return the share of right captions, overall and by number of objects, and the most common errors of the others."""
     verdicts = [judge(text, scene) for text, scene in zip(captions, scenes, strict=True)]
     counts = Counter(len(scene.objects) for scene in scenes)
     right = Counter(len(scene.objects) for scene, verdict in zip(scenes, verdicts, strict=True) if verdict.right)

@@ -1,4 +1,4 @@
-"""The words by which captions name the 80 COCO classes: the class itself, its plural, and the common synonyms."""
+"""The words for the 80 COCO classes in captions: the name of the class, its plural, and common synonyms."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _SYNONYMS = {
 }
 
 
-def words_of(name: str) -> list[str]:
-    """Return what names a class in lower-case text, the exact name first."""
+def class_words(name: str) -> list[str]:
+    """Return the lower-case words for a class, its name first."""
     return [name, f"{name}s", f"{name}es", *_SYNONYMS.get(name, "").split()]
 
 
-def named_at(name: str, text: str) -> int | None:
-    """Return where in a text the first word stands that names the class (of a name of two words, its last), or None."""
-    phrases = "|".join(re.escape(phrase) for phrase in sorted(words_of(name), key=len, reverse=True))
-    found = re.search(rf"\b(?:{phrases})\b", text.lower())
-    return None if found is None else found.end() - len(found.group().split()[-1])
+def find_class_mention(name: str, text: str) -> int | None:
+    """Return the offset of the first word for a class in a text (of a phrase, its last word), or None."""
+    phrases = "|".join(re.escape(phrase) for phrase in sorted(class_words(name), key=len, reverse=True))
+    match = re.search(rf"\b(?:{phrases})\b", text.lower())
+    return None if match is None else match.end() - len(match.group().split()[-1])

@@ -1,4 +1,4 @@
-"""Who captions: a checkpoint with some options, or a file of captions that somebody made elsewhere (COCO results)."""
+"""Systems that are compared: a checkpoint with decoding options, or a file of captions of another program (COCO results)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpus import DataError, Example
-from evaluation.generate import caption_images
+from evaluation.generation import caption_images
 from model import Captioner, GenerationOptions
 
-HUMAN, CONSTANT, WRONG, NEAREST = "human", "best constant caption", "on wrong pictures", "of the nearest pictures"
-_TAKEN = (HUMAN, CONSTANT, WRONG, NEAREST)
+HUMAN, CONSTANT, SHUFFLED, NEAREST = "human", "best constant caption", "shuffled captions", "nearest-image captions"
+_RESERVED_NAMES = (HUMAN, CONSTANT, SHUFFLED, NEAREST)
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A name and one caption an image; who made them, where that is known."""
+    """A name and one caption per image; captioner and options are those of a checkpoint, else None."""
 
     name: str
     captions: dict[str, str]
@@ -26,47 +26,47 @@ class System:
 
 
 def run_checkpoint(name: str, captioner: Captioner, options: GenerationOptions, examples: Sequence[Example]) -> System:
-    """Caption the examples' pictures."""
+    """Caption the images of the examples. Raises DataError that names an image that cannot be read."""
     texts = caption_images(captioner, examples, options)
     captions = {example.image_id: text for example, text in zip(examples, texts, strict=True)}
     return System(name, captions, captioner, options)
 
 
 def read_results(path: Path) -> System:
-    """Read COCO results: [{"image_id", "caption"}, …]. Raises DataError that names the record."""
+    """Read COCO results: [{"image_id", "caption"}, …]. Raises DataError that names the invalid record."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as JSON ({error}); results are [{{image_id, caption}}, …]") from error
+        raise DataError(f"{path} cannot be read as JSON ({error}); expected a list of {{image_id, caption}}") from error
     if not isinstance(rows, list) or not rows:
-        raise DataError(f"{path} holds no captions; results are a list of {{image_id, caption}}")
+        raise DataError(f"{path} has no captions; expected a list of {{image_id, caption}}")
     captions: dict[str, str] = {}
-    for number, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if not isinstance(row, dict) or "image_id" not in row or not isinstance(row.get("caption"), str):
-            raise DataError(f"{path}: record {number} is {str(row)[:60]}; it must have an 'image_id' and a 'caption'")
+            raise DataError(f"{path}: record {index} is {str(row)[:60]}; it must have an 'image_id' and a 'caption'")
         image = str(row["image_id"])
         if image in captions:
-            raise DataError(f"{path}: record {number} is a second caption of image {image!r}; one an image")
+            raise DataError(f"{path}: record {index} is a second caption of image {image!r}; expected one caption per image")
         captions[image] = row["caption"]
     return System(path.stem, captions)
 
 
-def distinct(names: Sequence[str]) -> list[str]:
-    """Return the names with a number behind those that are taken: by another, or by a row of the table."""
-    taken = set(_TAKEN)
-    found = []
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Return the names, with a number after each one that is already used by another system or by a baseline."""
+    used = set(_RESERVED_NAMES)
+    result = []
     for name in names:
-        number, told = 1, name
-        while told in taken:
+        number, candidate = 1, name
+        while candidate in used:
             number += 1
-            told = f"{name} ({number})"
-        taken.add(told)
-        found.append(told)
-    return found
+            candidate = f"{name} ({number})"
+        used.add(candidate)
+        result.append(candidate)
+    return result
 
 
 def write_results(system: System, path: Path) -> None:
-    """Write a system's captions as COCO results; an id that is a number is written as one, as COCO's are."""
+    """Write a system's captions as COCO results; a numeric image id is written as an integer, as in COCO."""
     rows = [
         {"image_id": int(image) if image.isascii() and image.isdigit() and str(int(image)) == image else image, "caption": text}
         for image, text in system.captions.items()

@@ -1,7 +1,7 @@
-"""Which tokens of a caption are compared: a rule a language.
+"""Tokenization of captions for scoring: one rule per language.
 
-English has the PTB tokens of published figures. Chinese and Japanese are compared by characters, as their papers do. Any
-other language is compared by lower-cased runs of letters, marks and digits.
+English uses the PTB tokens of published scores. Chinese and Japanese are compared by character, as in their papers. Any other
+language is compared by lower-cased runs of letters, combining marks and digits.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ import unicodedata
 
 from evaluation.ptb import scored_tokens
 
-_BY_CHARACTERS = ("zh", "ja")
+_CHARACTER_LANGUAGES = ("zh", "ja")
 _RUN_OR_CHARACTER = re.compile(r"[a-z0-9]+|.")
 
 
-def tokens_of(text: str, language: str = "en") -> list[str]:
-    """Return the tokens of a caption in a language (BCP 47; its first subtag counts)."""
+def tokenize_caption(text: str, language: str = "en") -> list[str]:
+    """Return the tokens of a caption in a language (a BCP 47 tag; only its first subtag is used)."""
     subtag = language.lower().split("-")[0]
     if subtag == "en":
         return scored_tokens(text)
-    spaced = "".join(character if _belongs(character) else " " for character in unicodedata.normalize("NFKC", text.lower()))
-    if subtag not in _BY_CHARACTERS:
+    spaced = "".join(char if _is_token_character(char) else " " for char in unicodedata.normalize("NFKC", text.lower()))
+    if subtag not in _CHARACTER_LANGUAGES:
         return spaced.split()
     return [part for chunk in spaced.split() for part in _RUN_OR_CHARACTER.findall(chunk)]
 
 
-def told_tokens(language: str) -> str:
-    """Return in words what is compared in a language, for whoever reads the figures."""
+def describe_tokens(language: str) -> str:
+    """Return a description of the tokens that are compared in a language, for tables and reports."""
     subtag = language.lower().split("-")[0]
     if subtag == "en":
         return "PTB tokens without punctuation"
-    return "characters" if subtag in _BY_CHARACTERS else "lower-cased runs of letters, marks and digits"
+    return "characters" if subtag in _CHARACTER_LANGUAGES else "lower-cased runs of letters, marks and digits"
 
 
-def _belongs(character: str) -> bool:
+def _is_token_character(character: str) -> bool:
     return unicodedata.category(character)[0] in "LMN"

@@ -1,4 +1,6 @@
-"""What people look at: overlays, contact sheets, and heat maps of two sequences."""
+"""Overlays of attention maps, contact sheets, heat maps of two sequences, and HTML pages."""
+
+import model  # isort: skip  # noqa: F401  before torch is imported
 
 import model  # isort: skip  # noqa: F401  before torch is imported
 

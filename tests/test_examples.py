@@ -1,49 +1,49 @@
-"""The notes behind this project, their numbers run through the real MultiHeadAttention."""
+"""The worked examples of cross-attention are computed by the real MultiHeadAttention, and a small translation is learned."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from docs.notes import (
+from examples.cross_attention import (
     CROSS,
     EXAMPLES,
-    PICTURES,
+    FIGURES_FOLDER,
     SELF,
     TRANSLATION,
     additive_scores,
     attention_of,
-    draw,
     multiplicative_scores,
+    write_figures,
 )
-from docs.translation import learn, sentences
+from examples.translation import sentences, train_translator
 
 
 @pytest.fixture(scope="module")
 def translator():
     pairs = sentences()
-    return learn(pairs[:200]), pairs[200:]
+    return train_translator(pairs[:200]), pairs[200:]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
-def test_the_weights_of_the_notes_come_out_of_the_real_attention_and_sum_to_one(example):
+def test_multi_head_attention_computes_the_weights_of_each_example_and_they_sum_to_one(example):
     embeddings = torch.randn(len(example.inputs), 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    mixed, weights = attention_of(example, embeddings)
+    contextual, weights = attention_of(example, embeddings)
     expected = torch.tensor(example.weights, dtype=torch.float64)
 
-    assert mixed.shape == (len(example.outputs), 8), "as many outputs as queries"
+    assert contextual.shape == (len(example.outputs), 8), "one output per query"
     torch.testing.assert_close(weights.sum(-1), torch.ones(len(example.outputs), dtype=torch.float64), atol=1e-12, rtol=0)
     torch.testing.assert_close(weights, expected / expected.sum(-1, keepdim=True), atol=1e-12, rtol=0)
 
 
-def test_a_contextual_embedding_is_the_weighted_sum_of_the_notes():
+def test_a_contextual_embedding_is_the_weighted_sum_of_the_input_embeddings():
     e_we, e_are, e_friends = torch.randn(3, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     embeddings = torch.stack([e_we, e_are, e_friends])
 
     ce_ham, ce_dost, ce_hain = attention_of(CROSS, embeddings)[0]
     ce_we, ce_are, ce_friends = attention_of(SELF, embeddings)[0]
 
-    for found, expected in (
+    for actual, expected in (
         (ce_ham, 0.5 * e_we + 0.3 * e_are + 0.2 * e_friends),
         (ce_dost, 0.2 * e_we + 0.2 * e_are + 0.6 * e_friends),
         (ce_hain, 0.3 * e_we + 0.4 * e_are + 0.3 * e_friends),
@@ -51,20 +51,19 @@ def test_a_contextual_embedding_is_the_weighted_sum_of_the_notes():
         (ce_are, 0.15 * e_we + 0.75 * e_are + 0.1 * e_friends),
         (ce_friends, 0.2 * e_we + 0.1 * e_are + 0.7 * e_friends),
     ):
-        torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+        torch.testing.assert_close(actual, expected, atol=1e-12, rtol=0)
 
 
-def test_the_heat_map_of_the_translation_has_a_row_a_hindi_word_and_a_column_an_english_one():
+def test_the_translation_has_one_row_per_hindi_word_and_one_column_per_english_word():
     peaks = [row.index(max(row)) for row in TRANSLATION.weights]
 
     assert (len(TRANSLATION.weights), len(TRANSLATION.weights[0])) == (5, 4)
     assert [TRANSLATION.inputs[peak] for peak in peaks] == ["I", "ice-cream", "eating", "like", "like"]
 
 
-def test_additive_and_multiplicative_scores_are_kin():
-    """Both score every query with every key; with a small tanh the additive one is linear, and then each is a sum of
-    a part of the query and a part of the key, which softmax over keys reduces to the key's part: it cannot compare.
-    The multiplicative one is the dot product that MultiHeadAttention uses."""
+def test_linear_additive_scores_do_not_depend_on_the_query_and_tanh_makes_them_depend_on_it():
+    """For small inputs tanh is linear. A score is then a sum of a term of the query and a term of the key, and softmax over keys
+    removes the term of the query. The multiplicative score is the dot product that MultiHeadAttention uses."""
     generator = torch.Generator().manual_seed(2)
     queries, keys = (torch.randn(n, 4, generator=generator, dtype=torch.float64) for n in (3, 5))
     first, second = (torch.randn(4, 4, generator=generator, dtype=torch.float64) for _ in range(2))
@@ -84,25 +83,25 @@ def test_additive_and_multiplicative_scores_are_kin():
     assert (additive.softmax(-1)[0] - additive.softmax(-1)[2]).abs().max() > 1e-3
 
 
-def test_a_toy_translation_is_learnt(translator):
-    network, unseen = translator
-    right = sum(tuple(network.translate(pair.english)[0]) == pair.hindi for pair in unseen)
+def test_the_network_translates_sentences_that_were_not_in_training(translator):
+    network, held_out = translator
+    right = sum(tuple(network.translate(pair.english)[0]) == pair.hindi for pair in held_out)
 
-    assert right / len(unseen) >= 0.95
+    assert right / len(held_out) >= 0.95
 
 
-def test_the_learnt_heat_map_aligns_the_words_though_nobody_told_it(translator):
-    network, unseen = translator
+def test_the_learned_map_aligns_words_without_alignment_labels(translator):
+    network, held_out = translator
     linked = total = 0
-    for pair in unseen:
+    for pair in held_out:
         _, rows = network.translate(pair.english)
-        for row, link in list(zip(rows, pair.links, strict=False))[:4]:  # है renders no single word
+        for row, link in list(zip(rows, pair.links, strict=False))[:4]:  # है has no English word
             linked += int(row.argmax()) == link
             total += 1
 
     assert linked / total >= 0.9
 
 
-def test_the_pictures_of_the_docs_are_what_the_code_draws(tmp_path):
-    for file in draw(tmp_path):
-        assert file.read_text(encoding="utf-8") == (PICTURES / file.name).read_text(encoding="utf-8")
+def test_the_figures_in_the_docs_equal_the_generated_ones(tmp_path):
+    for file in write_figures(tmp_path):
+        assert file.read_text(encoding="utf-8") == (FIGURES_FOLDER / file.name).read_text(encoding="utf-8")

@@ -1,8 +1,8 @@
-"""The notes behind this project, as code: the numbers they work through by hand, and the pictures of docs/attention.md.
+"""Cross-attention by hand: the worked examples of docs/attention.md, computed with the project's MultiHeadAttention.
 
-    python -m docs.notes          writes docs/pictures/*.svg
+    python -m examples.cross_attention          writes docs/pictures/*.svg
 
-tests/test_notes.py runs every number here through the real MultiHeadAttention.
+tests/test_examples.py checks every number here. Shapes: T output words, S input words, C embedding size.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from torch import Tensor
 from model import MultiHeadAttention
 from report import sequence_map
 
-PICTURES = Path(__file__).parent / "pictures"
+FIGURES_FOLDER = Path(__file__).parents[1] / "docs/pictures"
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """Output words, input words, and the weights (outputs, inputs) by which the first are made of the second."""
+class AttentionExample:
+    """Output words, input words, and attention weights (T, S): each row says how much each input word contributes."""
 
     name: str
     title: str
@@ -33,23 +33,23 @@ class Example:
     weights: tuple[tuple[float, ...], ...]
 
 
-CROSS = Example(
+CROSS = AttentionExample(
     "cross-attention",
     "Cross-attention: every Hindi word is a weighted sum of the English ones",
     ("हम", "दोस्त", "हैं"),
     ("we", "are", "friends"),
     ((0.5, 0.3, 0.2), (0.2, 0.2, 0.6), (0.3, 0.4, 0.3)),
 )
-SELF = Example(
+SELF = AttentionExample(
     "self-attention",
     "Self-attention: every English word is a weighted sum of its own sentence",
     ("we", "are", "friends"),
     ("we", "are", "friends"),
     ((0.8, 0.1, 0.1), (0.15, 0.75, 0.1), (0.2, 0.1, 0.7)),
 )
-# The translation whose third word is predicted from मुझे आइसक्रीम (self-attention) and the English sentence
-# (cross-attention). The weights are drawn, as in the notes: each Hindi word looks at the English word that it renders.
-TRANSLATION = Example(
+# A translation: its third word is predicted from मुझे आइसक्रीम (self-attention) and the English sentence (cross-attention).
+# The weights are chosen by hand: each Hindi word attends to the English word that it translates.
+TRANSLATION = AttentionExample(
     "translation",
     "I like eating ice-cream → मुझे आइसक्रीम खाना पसंद है",
     ("मुझे", "आइसक्रीम", "खाना", "पसंद", "है"),
@@ -65,30 +65,29 @@ TRANSLATION = Example(
 EXAMPLES = (CROSS, SELF, TRANSLATION)
 
 
-def attention_of(example: Example, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-    """Run an example's weights through the real MultiHeadAttention.
+def attention_of(example: AttentionExample, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute an example with MultiHeadAttention from the embeddings (S, C) of its input words, C >= S.
 
-    embeddings (S, C) of the input words. The queries and keys are chosen so that the scores of the scaled dot products
-    are the logarithms of the weights; values and output are passed through unchanged. Returns the contextual embeddings
-    (T, C), one for each output word, and the attention weights (T, S).
+    Queries and keys are chosen so that the scaled dot products are the logarithms of the weights; values and output are passed
+    through unchanged. Returns the contextual embeddings (T, C) of the output words and the attention weights (T, S).
     """
     weights = torch.tensor(example.weights, dtype=torch.float64)  # (T, S)
-    outputs, inputs = weights.shape
-    width = embeddings.size(1)
-    assert width >= inputs, "a key for each input word needs a dimension of its own"
-    attention = MultiHeadAttention(width, num_heads=1).double().eval()
+    outputs, inputs = weights.shape  # T, S
+    size = embeddings.size(1)
+    assert size >= inputs, "the key of each input word needs a separate dimension"
+    attention = MultiHeadAttention(size, num_heads=1).double().eval()
     with torch.no_grad():
         for part in (attention.query, attention.key, attention.value, attention.out):
-            part.weight.copy_(torch.eye(width))
+            part.weight.copy_(torch.eye(size))
             part.bias.zero_()
-        queries = torch.zeros(1, outputs, width, dtype=torch.float64)
-        queries[0, :, :inputs] = weights.log() * math.sqrt(width)
-        keys = torch.zeros(1, 1, inputs, width, dtype=torch.float64)
+        queries = torch.zeros(1, outputs, size, dtype=torch.float64)
+        queries[0, :, :inputs] = weights.log() * math.sqrt(size)
+        keys = torch.zeros(1, 1, inputs, size, dtype=torch.float64)
         keys[0, 0, :, :inputs] = torch.eye(inputs)
         _, values = attention.project(embeddings.double()[None])
-        mixed, seen = attention(queries, keys, values, weights=True)
-    assert seen is not None, "weights were asked for"
-    return mixed[0], seen[0, 0]
+        contextual, attention_weights = attention(queries, keys, values, weights=True)
+    assert attention_weights is not None, "weights were requested"
+    return contextual[0], attention_weights[0, 0]
 
 
 def multiplicative_scores(queries: Tensor, keys: Tensor, matrix: Tensor) -> Tensor:
@@ -102,23 +101,23 @@ def additive_scores(queries: Tensor, keys: Tensor, query_matrix: Tensor, key_mat
     return hidden @ vector
 
 
-def draw(folder: Path, examples: Sequence[Example] = EXAMPLES) -> list[Path]:
-    """Write one SVG an example; returns the files."""
+def write_figures(folder: Path, examples: Sequence[AttentionExample] = EXAMPLES) -> list[Path]:
+    """Write one SVG per example; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for example in examples:
         file = folder / f"{example.name}.svg"
-        picture = sequence_map(example.title, example.outputs, example.inputs, example.weights)
-        file.write_text(picture, encoding="utf-8")
+        svg = sequence_map(example.title, example.outputs, example.inputs, example.weights)
+        file.write_text(svg, encoding="utf-8")
         files.append(file)
     return files
 
 
 def main() -> int:
-    """Draw the pictures of docs/attention.md, the learnt translation included."""
-    from docs.translation import learnt_example
+    """Write the figures of docs/attention.md, including the learned translation."""
+    from examples.translation import learned_example  # here, not at the top: it imports this module
 
-    for file in draw(PICTURES, (*EXAMPLES, learnt_example())):
+    for file in write_figures(FIGURES_FOLDER, (*EXAMPLES, learned_example())):
         print(file)
     return 0
 

@@ -1,1 +1,0 @@
-"""The notes behind this project, executable."""

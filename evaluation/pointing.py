@@ -1,0 +1,164 @@
+"""Pointing accuracy of maps: whether the map of a word peaks on the object that the word names.
+
+On synthetic scenes an object is its exact mask, and the center of the patch with the largest value must be inside it. On
+photographs an object is the boxes of its class, and the patch with the largest value must overlap one of them (strict: its
+center must be inside one). Chance levels are reported with it: the center of the image, the object's share of the area, and
+the position of another object.
+
+Shapes: P patches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+import torch
+from torch import Tensor
+
+from corpus import LOCAL_IMAGE_LIMITS, Example, Scene, captions_of
+from evaluation.generation import explain_images, png_bytes
+from evaluation.synonyms import find_class_mention
+from model import Box, Caption, Captioner, CaptionResult, Word, decode_image
+
+
+@dataclass(frozen=True, slots=True)
+class Pointing:
+    """Shares of 1; `other` and `swapped` are None if no image has two named objects."""
+
+    objects: int
+    pointing: float
+    center: float  # the center of the image is in the object
+    area: float  # the object's share of the image
+    other: float | None  # the peak is in another object
+    swapped: float | None  # the map has more weight per area on the named object than on another one
+    swaps: int
+    strict_pointing: float | None = None  # photographs: the center of the peak's patch is in a box
+    strict_center: float | None = None  # photographs: the center of the image is in a box
+
+    def as_json(self) -> dict[str, float | int | None]:
+        """Return all fields by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def scene_pointing(captioner: Captioner, scenes: Sequence[Scene], *, maps: str | None = None) -> Pointing:
+    """Explain the exact caption of each scene and judge the map of every shape's name by the shape's mask.
+
+    `maps` is a map method, None for the checkpoint's.
+    """
+    captions = [captions_of(scene, random.Random(0))[0] for scene in scenes]
+    images = [png_bytes(scene.paint()) for scene in scenes]
+    results = explain_images(captioner, images, [[caption.text] for caption in captions], maps=maps)
+    hits, centers, areas, others, swaps = [], [], [], [], []
+    for scene, caption, result in zip(scenes, captions, results, strict=True):
+        words = {word.start: word for word in result.captions[0].words}
+        masks = [torch.from_numpy(entry.mask) for entry in scene.objects]
+        shares = [_patch_shares(mask, result) for mask in masks]
+        for named in caption.words:
+            values = _map_values(words[named.start])
+            x, y = _peak_center(values, result, Box(0, 0, masks[0].size(1), masks[0].size(0)))
+            mask = masks[named.object]
+            hits.append(bool(mask[int(y), int(x)]))
+            centers.append(bool(mask[mask.size(0) // 2, mask.size(1) // 2]))
+            areas.append(mask.float().mean().item())
+            for index, other in enumerate(masks):
+                if index != named.object:
+                    others.append(bool(other[int(y), int(x)]))
+                    swaps.append(_density(values, shares[named.object]) > _density(values, shares[index]))
+    return _summarize(hits, centers, areas, others, swaps)
+
+
+def image_pointing(captioner: Captioner, examples: Sequence[Example], *, maps: str | None = None) -> Pointing:
+    """Explain human captions of photographs with boxes and judge the maps of the words that name a boxed class.
+
+    One case is a photograph and a class that at least one of its captions names (by the class's name, its last word, its plural
+    or a common synonym: synonyms.py). Its score is the mean over the captions that name the class, each by its first such word.
+    A peak is a hit if its patch overlaps any box of the class; the patch at the center of the image is judged the same way.
+    `maps` is a map method, None for the checkpoint's. Raises DataError that names an image that cannot be read.
+    """
+    boxed = [example for example in examples if example.objects and example.references]
+    results = explain_images(captioner, boxed, [example.references for example in boxed], maps=maps)
+    hits, centers, areas, others, swaps, strict_hits, strict_centers = [], [], [], [], [], [], []
+    for example, result in zip(boxed, results, strict=True):
+        size = decode_image(example.read(), LOCAL_IMAGE_LIMITS).upright_size
+        masks = class_masks(example, size)
+        maps_of = {name: [_map_values(word) for word in _words_for(name, result.captions)] for name in masks}
+        maps_of = {name: word_maps for name, word_maps in maps_of.items() if word_maps}
+        shares = {name: _patch_shares(masks[name], result) for name in maps_of}
+        center = result.grid.rows // 2 * result.grid.columns + result.grid.columns // 2
+        for name, word_maps in maps_of.items():
+            overlaps = shares[name] > 0  # (P,)
+            peaks = [int(values.argmax()) for values in word_maps]
+            hits.append(mean(bool(overlaps[peak]) for peak in peaks))
+            centers.append(bool(overlaps[center]))
+            areas.append(overlaps.double().mean().item())
+            points = [_peak_center(values, result, Box(0, 0, *size)) for values in word_maps]
+            strict_hits.append(mean(bool(masks[name][int(y), int(x)]) for x, y in points))
+            strict_centers.append(bool(masks[name][size[1] // 2, size[0] // 2]))
+            for other in maps_of:
+                if other != name:
+                    others.append(mean(bool(shares[other][peak] > 0) for peak in peaks))
+                    swaps.append(mean(_density(values, shares[name]) > _density(values, shares[other]) for values in word_maps))
+    summary = _summarize(hits, centers, areas, others, swaps)
+    return dataclasses.replace(summary, strict_pointing=mean(strict_hits), strict_center=mean(strict_centers))
+
+
+def class_masks(example: Example, size: tuple[int, int]) -> dict[str, Tensor]:
+    """Return for each boxed class the pixels (height, width) inside any of its boxes; size is (width, height)."""
+    masks: dict[str, Tensor] = {}
+    for entry in example.objects:
+        mask = masks.setdefault(entry.name, torch.zeros(size[1], size[0], dtype=torch.bool))
+        box = entry.box
+        mask[int(box.y0) : math.ceil(box.y1), int(box.x0) : math.ceil(box.x1)] = True
+    return masks
+
+
+def _summarize(
+    hits: Sequence[float], centers: Sequence[float], areas: Sequence[float], others: Sequence[float], swaps: Sequence[float]
+) -> Pointing:
+    return Pointing(
+        len(hits),
+        mean(hits),
+        mean(centers),
+        mean(areas),
+        mean(others) if others else None,
+        mean(swaps) if swaps else None,
+        len(swaps),
+    )
+
+
+def _map_values(word: Word) -> Tensor:
+    assert word.map is not None, "explanations are computed with maps"
+    return word.map.values
+
+
+def _peak_center(values: Tensor, result: CaptionResult, covers: Box) -> tuple[float, float]:
+    """Return the center, in pixels, of the patch with the largest value."""
+    patch = covers.cell(result.grid, int(values.argmax()))
+    return (patch.x0 + patch.x1) / 2, (patch.y0 + patch.y1) / 2
+
+
+def _patch_shares(mask: Tensor, result: CaptionResult) -> Tensor:
+    """Return the share of every patch that a mask (height, width) covers: (P,)."""
+    size = (result.grid.rows, result.grid.columns)
+    return torch.nn.functional.adaptive_avg_pool2d(mask[None, None].double(), size).flatten()
+
+
+def _density(values: Tensor, shares: Tensor) -> float:
+    """Return the map's share on an object divided by the object's share of the image."""
+    area = shares.mean().item()
+    return (values * shares).sum().item() / area if area else 0.0
+
+
+def _words_for(name: str, captions: Sequence[Caption]) -> list[Word]:
+    """Return, from each caption that names the class, the first word that does."""
+    words = []
+    for caption in captions:
+        offset = find_class_mention(name, caption.text)
+        if offset is not None:
+            words += [word for word in caption.words if word.start <= offset < word.end]
+    return words
