@@ -3,8 +3,13 @@
 #   docker build -t sightline .
 #   docker run --rm -p 8000:8000 sightline
 #
-# TORCH_INDEX is where torch and torchvision are looked for first: CPU wheels by default. For an NVIDIA GPU name the index
-# of your CUDA version (…/whl/cu130). Where it cannot be reached, or is empty, both come from the ordinary package index.
+# For NVIDIA GPUs:
+#
+#   docker build --build-arg TORCH_INDEX= -t sightline:gpu .
+#   docker run --rm --gpus all -p 8000:8000 sightline:gpu
+#
+# TORCH_INDEX is where torch and torchvision are looked for first: CPU wheels by default. If it is empty or cannot be reached,
+# both come from the ordinary package index, whose Linux wheels are CUDA builds; …/whl/cu130 names another CUDA version.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 FROM python:3.11-slim AS build
@@ -23,9 +28,9 @@ FROM python:3.11-slim
 ENV PATH=/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    OMP_WAIT_POLICY=PASSIVE \
     SIGHTLINE_HOST=0.0.0.0 \
     SIGHTLINE_PORT=8000 \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     HF_HOME=/cache
 RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin sightline \
  && install --directory --owner=10001 /cache

@@ -1,12 +1,10 @@
-# The two commands: `make serve` and `make test`. Both make .venv on first use, and again when
+# The two commands: `make serve` and `make test`. Both create .venv on first use, and again when
 # pyproject.toml or constraints.txt change.
 PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
-# Threads that spin beside a busy neighbour are 10 to 25 times slower than threads that sleep.
-export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: serve test test-all prove-measures prove-shards prove-speed prove-service check format clean
+.PHONY: serve test test-all prove-measures prove-shards prove-speed prove-service check format docs clean
 
 .venv: .venv/installed
 
@@ -18,27 +16,28 @@ export OMP_WAIT_POLICY ?= PASSIVE
 serve: .venv
 	$(BIN)/python -m service --port $(PORT)
 
+# Two processes with one OpenMP thread each are faster than one process with two.
 test: .venv
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-all: .venv
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Recorded figures of the reference code; FOLDER as evaluation/golden.py describes it.
+# Recorded figures of the reference code; FOLDER as benchmarks/golden.py describes it.
 FOLDER ?= ../shared/references
 prove-measures: .venv
-	$(BIN)/python -m evaluation golden $(FOLDER)
+	$(BIN)/python -m benchmarks golden $(FOLDER)
 
-# Samples of tar shards a second, beside tarfile's own stream over the same files.
+# Samples of tar shards per second, compared with tarfile's own stream over the same files.
 prove-shards: .venv
-	$(BIN)/python -m evaluation streams --samples 100000
+	$(BIN)/python -m benchmarks streams --samples 100000
 
-# Images a second beside transformers' generate: random weights of the published sizes, both on this machine in turns.
+# Images per second compared with transformers' generate: random weights of the published sizes, in turns on this machine.
 prove-speed: .venv
-	$(BIN)/python -m evaluation speed --peer transformers --turns 3
+	$(BIN)/python -m benchmarks speed --peer transformers --turns 3
 
-# The service under load, overload, hostile pictures and bad clients, and beside LitServe: some 50 minutes at 60 seconds a load.
-# The figures are put into docs/service.md.
+# The service under load, overload, hostile images and bad clients, and compared with LitServe: about 50 minutes at 60 seconds per
+# load. The figures are written into docs/service.md.
 SECONDS ?= 60
 prove-service: .venv .venv/proofs
 	$(BIN)/python -m tests.proofs --seconds $(SECONDS) --write
@@ -55,6 +54,10 @@ check: .venv
 format: .venv
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The tables of docs/ that are derived from declarations.
+docs: .venv
+	$(BIN)/python -m tests.docs_tables
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache

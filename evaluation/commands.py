@@ -172,7 +172,7 @@ def _captions_of_scenes(options: argparse.Namespace, num_beams_values: Sequence[
             name = unique_names([*figures, _system_name(folder, generation, options)])[-1]
             figures[name] = {}
             for kind, scenes in sets.items():
-                texts = caption_images(captioner, [png_bytes(scene.paint()) for scene in scenes], generation)
+                texts = caption_images(captioner, [png_bytes(scene.render()) for scene in scenes], generation)
                 figures[name][kind] = judge_captions(texts, scenes) | count_scene_hallucinations(texts, scenes).as_json()
     return figures
 

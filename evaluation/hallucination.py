@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from corpus import COLOURS, SHAPES, DataError, Scene
+from corpus import COLORS, SHAPES, DataError, Scene
 
 _PEOPLE = (
     "people man men woman women boy girl child children kid baby toddler infant lady guy gentleman adult teenager player rider "
@@ -186,10 +186,10 @@ def count_hallucinations(
 
 def count_scene_hallucinations(captions: Sequence[str], scenes: Sequence[Scene]) -> Hallucination:
     """Count pairs of color and shape that captions of synthetic scenes mention and the scenes do not contain (exact)."""
-    pairs = re.compile(rf"\b({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})\b")
+    pairs = re.compile(rf"\b({'|'.join(COLORS)}) ({'|'.join(SHAPES)})\b")
     counts = []
     for text, scene in zip(captions, scenes, strict=True):
-        shown = {(entry.colour, entry.shape) for entry in scene.objects}
+        shown = {(entry.color, entry.shape) for entry in scene.objects}
         mentions = pairs.findall(text)
         counts.append((len(mentions), sum(pair not in shown for pair in mentions)))
     return _sum_counts(counts)

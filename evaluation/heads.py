@@ -79,7 +79,7 @@ def objects_of_scenes(scenes: Sequence[Scene]) -> list[NamedObjects]:
     for scene in scenes:
         caption = captions_of(scene, random.Random(0))[0]
         words = tuple((0, word.start, torch.from_numpy(scene.objects[word.object].mask)) for word in caption.words)
-        named.append(NamedObjects(png_bytes(scene.paint()), (caption.text,), words))
+        named.append(NamedObjects(png_bytes(scene.render()), (caption.text,), words))
     return named
 
 

@@ -51,7 +51,7 @@ def scene_pointing(captioner: Captioner, scenes: Sequence[Scene], *, maps: str |
     `maps` is a map method, None for the checkpoint's.
     """
     captions = [captions_of(scene, random.Random(0))[0] for scene in scenes]
-    images = [png_bytes(scene.paint()) for scene in scenes]
+    images = [png_bytes(scene.render()) for scene in scenes]
     results = explain_images(captioner, images, [[caption.text] for caption in captions], maps=maps)
     hits, centers, areas, others, swaps = [], [], [], [], []
     for scene, caption, result in zip(scenes, captions, results, strict=True):

@@ -1,6 +1,6 @@
 """Cross-attention by hand: the worked examples of docs/attention.md, computed with the project's MultiHeadAttention.
 
-    python -m examples.cross_attention          writes docs/pictures/*.svg
+    python -m examples.cross_attention          writes docs/images/*.svg
 
 tests/test_examples.py checks every number here. Shapes: T output words, S input words, C embedding size.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 from model import MultiHeadAttention
 from report import sequence_map
 
-FIGURES_FOLDER = Path(__file__).parents[1] / "docs/pictures"
+FIGURES_FOLDER = Path(__file__).parents[1] / "docs/images"
 
 
 @dataclass(frozen=True, slots=True)

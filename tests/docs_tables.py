@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from service.http.dialects.native.schemas import MapOptions
 from service.settings import settings_table
 from training import TrainConfig
 
+PACKAGES = ("train.py", "model", "corpus", "training", "evaluation", "benchmarks", "report", "service", "examples")
 DOCS = Path(__file__).parent.parent / "docs"
 
 
@@ -22,6 +24,7 @@ def tables() -> dict[tuple[str, str], str]:
         ("service.md", "errors"): _errors(),
         ("service.md", "settings"): settings_table(),
         ("training.md", "train"): markdown_table(TrainConfig, flags=True),
+        ("architecture.md", "files"): _files(),
     }
 
 
@@ -51,6 +54,29 @@ def _errors() -> str:
     rows = ["| status | code | when |", "|---|---|---|"]
     rows += [f"| {kind.status} | `{code}` | {kind.explanation} |" for code, kind in sorted(ERRORS.items(), key=_status)]
     return "\n".join(rows)
+
+
+def _files() -> str:
+    """Return every source file with the first sentence of its docstring, by folder."""
+    root, lines = DOCS.parent, list[str]()
+    for package in PACKAGES:
+        paths = [root / package] if package.endswith(".py") else sorted((root / package).rglob("*.py"), key=_folder_first)
+        folder = None
+        for path in paths:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            first = " ".join((ast.get_docstring(tree) or "").split("\n\n")[0].split())
+            sentence = re.split(r"(?<!al)(?<=\.)\s", first)[0].rstrip(".")
+            if path.parent != folder and path.parent != root:
+                folder = path.parent
+                title = sentence if path.name == "__init__.py" else ""
+                lines.append(f"\n**{folder.relative_to(root)}/** {title}\n")
+            if path.name != "__init__.py":
+                lines.append(f"- `{path.name}`: {sentence}")
+    return "\n".join(lines).strip()
+
+
+def _folder_first(path: Path) -> tuple[Path, bool, str]:
+    return path.parent, path.name != "__init__.py", path.name
 
 
 def _status(entry: tuple[str, object]) -> int:

@@ -1,4 +1,4 @@
-"""A Hugging Face hub on 127.0.0.1, as much of its HTTP interface as huggingface_hub asks for here; it counts downloads."""
+"""A Hugging Face hub on 127.0.0.1: the part of its HTTP interface that the tests use. It records downloads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 
 class Hub:
-    """Repositories: name -> commits, oldest first, each path -> bytes."""
+    """Repositories by name: lists of commits, oldest first, each a dict of path -> bytes."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, list[dict[str, bytes]]] = {}
@@ -23,7 +23,7 @@ class Hub:
         self.address = ""
 
     def put(self, name: str, folder: Path) -> str:
-        """Commit a folder's files; returns the commit."""
+        """Commit a folder's files; return the commit."""
         self.repositories.setdefault(name, []).append(
             {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
         )
@@ -32,10 +32,10 @@ class Hub:
     def at(self, name: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
         """Return the commit of a branch or commit, and its files."""
         commits = self.repositories.get(name, [])
-        known = {commit_of(name, index): index for index in range(len(commits))} | {"main": len(commits) - 1}
-        if not commits or revision not in known:
+        revisions = {commit_of(name, index): index for index in range(len(commits))} | {"main": len(commits) - 1}
+        if not commits or revision not in revisions:
             return None
-        return commit_of(name, known[revision]), commits[known[revision]]
+        return commit_of(name, revisions[revision]), commits[revisions[revision]]
 
 
 def commit_of(name: str, index: int) -> str:
@@ -71,27 +71,27 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path):
-            name, kind, revision = found.groups()
-            there = self.hub.at(name, revision or "main")
-            if there is None:
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path):
+            name, kind, revision = match.groups()
+            snapshot = self.hub.at(name, revision or "main")
+            if snapshot is None:
                 self._missing("RevisionNotFound" if name in self.hub.repositories else "RepoNotFound")
                 return
-            commit, files = there
+            commit, files = snapshot
             if kind == "tree":
                 self._json([{"type": "file", "path": n, "size": len(d), "oid": _etag(d)} for n, d in files.items()])
             else:
                 self._json({"id": name, "sha": commit, "siblings": [{"rfilename": n} for n in files], "tags": []})
-        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            name, revision, file = found.groups()
-            there = self.hub.at(name, revision)
-            if there is None or file not in there[1]:
-                self._missing("EntryNotFound" if there else "RepoNotFound")
+        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            name, revision, file = match.groups()
+            snapshot = self.hub.at(name, revision)
+            if snapshot is None or file not in snapshot[1]:
+                self._missing("EntryNotFound" if snapshot else "RepoNotFound")
                 return
             if self.command == "GET":
                 self.hub.downloads.append(file)
-            headers = {"ETag": f'"{_etag(there[1][file])}"', "X-Repo-Commit": there[0]}
-            self._answer(200, there[1][file], headers)
+            headers = {"ETag": f'"{_etag(snapshot[1][file])}"', "X-Repo-Commit": snapshot[0]}
+            self._respond(200, snapshot[1][file], headers)
         else:
             self._missing("EntryNotFound")
 
@@ -101,8 +101,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.headers.get("Authorization") and path != "/api/validate-yaml":
             self._json({"error": "log in"}, 401)
         elif path == "/api/repos/create":
-            told = json.loads(body)
-            name = "/".join(part for part in (told.get("organization"), told["name"]) if part)
+            fields = json.loads(body)
+            name = "/".join(part for part in (fields.get("organization"), fields["name"]) if part)
             self.hub.repositories.setdefault(name, [{".gitattributes": b""}])
             self._json({"url": f"{self.hub.address}/{name}", "name": name, "id": name})
         elif path == "/api/validate-yaml":
@@ -110,8 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif re.fullmatch(r"/api/models/[^/]+/[^/]+/preupload/[^/]+", path):
             files = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]]
             self._json({"files": files})
-        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/[^/]+", path):
-            name = found[1]
+        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/[^/]+", path):
+            name = match[1]
             files = dict(self.hub.repositories[name][-1])
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
@@ -125,12 +125,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._missing("EntryNotFound")
 
     def _json(self, value: object, status: int = 200) -> None:
-        self._answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
+        self._respond(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _missing(self, code: str) -> None:
-        self._answer(404, b"{}", {"X-Error-Code": code})
+        self._respond(404, b"{}", {"X-Error-Code": code})
 
-    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+    def _respond(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
@@ -139,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def _etag(data: bytes) -> str:

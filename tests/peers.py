@@ -21,7 +21,7 @@ from transformers import (
     ViTConfig,
 )
 
-from evaluation.peers import redrawn
+from benchmarks import randomize_weights
 
 FAMILIES = ("blip", "blip_large", "vit_gpt2", "deit_gpt2", "vit_gpt2_projected", "trocr", "trocr_stage1")
 VOCAB_SIZE, MAX_POSITIONS, SIZE = 61, 64, 16  # tokens, positions, pixels per side
@@ -43,7 +43,7 @@ def build(
     model = (_blip if family.startswith("blip") else _encoder_decoder)(family, vocab_size, ids)
     if eager_decoder and "gpt2" in family:
         model.decoder.set_attn_implementation("eager")
-    return redrawn(model.eval().to(dtype), seed).requires_grad_(False)
+    return randomize_weights(model.eval().to(dtype), seed).requires_grad_(False)
 
 
 def logits_of(peer: Any, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ from model import DEFAULT_CHECKPOINT, Captioner, load_checkpoint
 from model.__main__ import main as model_main
 
 ROOT = Path(__file__).parent.parent
-PICTURE = ROOT / "docs/pictures/scene.png"
+PICTURE = ROOT / "docs/images/scene.png"
 
 
 @pytest.fixture(scope="module")

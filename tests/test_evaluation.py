@@ -76,7 +76,7 @@ def test_the_best_constant_caption_has_the_highest_cider_of_all_candidates():
 
 def test_captions_of_random_weights_are_wrong_on_every_scene(tiny_captioner):
     scenes = held_out_scenes(6)
-    images = [png_bytes(scene.paint()) for scene in scenes]
+    images = [png_bytes(scene.render()) for scene in scenes]
     figures = judge_captions(caption_images(tiny_captioner, images, GenerationOptions(strategy="greedy")), scenes)
     assert figures["right"] == 0.0
     assert sum(figures["wrong"].values()) == 6

@@ -1,4 +1,4 @@
-"""The laws of maps, replay and checkpoints (docs/architecture.md), in float64 on a tiny network."""
+"""The properties of maps, scoring pass and checkpoints (docs/architecture.md), in float64 on a tiny network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from model import (
 from service import Settings, create_app
 from tests.conftest import redraw, tiny_config
 from tests.helpers import hypotheses_of, start
-from tests.test_laws import EXACT
+from tests.test_properties import EXACT
 
 ATTENTION = MAP_METHODS["attention"]
 
@@ -51,7 +51,7 @@ def test_permuting_the_patches_permutes_the_maps_and_nothing_else(tiny_network, 
 
 
 @pytest.mark.parametrize(("class_token", "num_register_tokens"), [(False, 0), (True, 0), (True, 4)])
-def test_a_delta_at_a_cells_column_peaks_at_that_cell(tokenizer, class_token, num_register_tokens):
+def test_attention_on_one_image_token_gives_a_map_of_its_patch(tokenizer, class_token, num_register_tokens):
     config = tiny_config(tokenizer.size, class_token=class_token, num_register_tokens=num_register_tokens)
     network = CaptionNetwork(config).double().eval()
     features = network.encode(torch.zeros(1, 3, 24, 32, dtype=torch.float64))
@@ -71,7 +71,7 @@ def test_a_delta_at_a_cells_column_peaks_at_that_cell(tokenizer, class_token, nu
 
 
 @pytest.mark.parametrize("mean", ["arithmetic", "geometric"])
-def test_merged_heads_keep_the_share_of_attention_that_lies_on_the_picture(mean):
+def test_merged_heads_keep_the_share_of_attention_on_the_image(mean):
     rows = torch.rand(5, 3, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 20
     merged = merge_heads(rows, MapConfig(head_mean=mean))
     torch.testing.assert_close(merged.sum(-1), rows.mean(0).sum(-1), **EXACT)
@@ -79,7 +79,7 @@ def test_merged_heads_keep_the_share_of_attention_that_lies_on_the_picture(mean)
     assert (merged >= 0).all()
 
 
-def test_a_geometric_mean_asks_the_heads_to_agree():
+def test_a_geometric_mean_is_highest_where_all_heads_attend():
     one, two = torch.full((1, 12), 0.01), torch.full((1, 12), 0.01)
     one[0, 3], two[0, 5], one[0, 7], two[0, 7] = 0.5, 0.5, 0.3, 0.3
     rows = torch.stack([one, two])
@@ -87,7 +87,7 @@ def test_a_geometric_mean_asks_the_heads_to_agree():
     assert merge_heads(torch.stack([one, one, two]), MapConfig())[0].argmax() == 3
 
 
-def test_an_image_token_stands_at_the_cell_of_its_pixels(tokenizer):
+def test_a_patch_of_pixels_changes_only_its_own_image_token(tokenizer):
     config = tiny_config(tokenizer.size, num_layers=0, num_register_tokens=2)
     network = CaptionNetwork(config).double().eval()
     blank = torch.zeros(1, 3, 24, 32, dtype=torch.float64)
@@ -99,7 +99,7 @@ def test_an_image_token_stands_at_the_cell_of_its_pixels(tokenizer):
         assert changed.nonzero().flatten().tolist() == [3 + row * 4 + column]
 
 
-def test_a_saved_network_loads_as_it_was(tiny_network, tokenizer, tmp_path):
+def test_a_loaded_checkpoint_equals_the_saved_one(tiny_network, tokenizer, tmp_path):
     for shard_bytes in (None, 9_000):
         folder = tmp_path / f"shards-{shard_bytes}"
         weights = CaptionNetwork(tiny_network.config).state_dict()
@@ -113,27 +113,27 @@ def test_a_saved_network_loads_as_it_was(tiny_network, tokenizer, tmp_path):
         assert all(torch.equal(value, weights[name]) for name, value in loaded.network.state_dict().items())
 
 
-def test_without_cross_attention_nothing_relies_on_the_image(tokenizer, pixels):
+def test_reliance_is_zero_without_cross_attention(tokenizer, pixels):
     network = CaptionNetwork(tiny_config(tokenizer.size)).double().eval()
     redraw(network, 7)
     with torch.no_grad():
         for layer in network.decoder.layers:
             layer.cross_attention.out.weight.zero_()
-    read = scoring_pass(network, network.encode(pixels), (0, 1, 2), [(5, 6, 2)] * 3, method=None, reliance=True)
+    scored = scoring_pass(network, network.encode(pixels), (0, 1, 2), [(5, 6, 2)] * 3, method=None, reliance=True)
 
-    for caption in read:
+    for caption in scored:
         assert caption.log_probs == pytest.approx(caption.unconditional_log_probs, abs=1e-12)
 
 
-def test_with_cross_attention_something_does(tiny_network, pixels):
-    read = scoring_pass(tiny_network, tiny_network.encode(pixels), (0, 1, 2), [(5, 6, 2)] * 3, method=None, reliance=True)
+def test_reliance_is_not_zero_with_cross_attention(tiny_network, pixels):
+    scored = scoring_pass(tiny_network, tiny_network.encode(pixels), (0, 1, 2), [(5, 6, 2)] * 3, method=None, reliance=True)
 
     assert all(
-        abs(a - b) > 1e-3 for caption in read for a, b in zip(caption.log_probs, caption.unconditional_log_probs, strict=True)
+        abs(a - b) > 1e-3 for caption in scored for a, b in zip(caption.log_probs, caption.unconditional_log_probs, strict=True)
     )
 
 
-def test_empty_captions_are_replayed_beside_others(tiny_network, pixels):
+def test_empty_captions_are_scored_with_others(tiny_network, pixels):
     features = tiny_network.encode(pixels)
     alone = scoring_pass(tiny_network, features, (0,), [()], method=ATTENTION, reliance=True)
     mixed = scoring_pass(tiny_network, features, (0, 1), [(), (5, 6)], method=ATTENTION, reliance=True)
@@ -148,30 +148,30 @@ def test_a_key_that_is_running_cannot_be_added_again(tiny_network, tokenizer, pi
         start(generation, tiny_network, tokenizer, tiny_network.encode(pixels[:1]), [1], [GenerationOptions()])
 
 
-def test_the_replay_reads_the_probabilities_that_the_search_found(tiny_network, tokenizer, pixels):
+def test_the_scoring_pass_gives_the_log_probabilities_of_the_search(tiny_network, tokenizer, pixels):
     features = tiny_network.encode(pixels)
     options = GenerationOptions(num_beams=3, num_return_sequences=3, max_new_tokens=12)
-    found = hypotheses_of(tiny_network, tokenizer, features, [options] * 3)
+    hypotheses = hypotheses_of(tiny_network, tokenizer, features, [options] * 3)
     end = tiny_network.config.decoder.eos_token_id
-    rows = [(image, hypothesis) for image in range(3) for hypothesis in found[image]]
+    rows = [(image, hypothesis) for image in range(3) for hypothesis in hypotheses[image]]
     sequences = [(*h.tokens, end) if h.is_finished else h.tokens for _, h in rows]
 
-    read = scoring_pass(tiny_network, features, tuple(i for i, _ in rows), sequences, method=None, reliance=False)
+    scored = scoring_pass(tiny_network, features, tuple(i for i, _ in rows), sequences, method=None, reliance=False)
 
-    for (_, hypothesis), caption in zip(rows, read, strict=True):
+    for (_, hypothesis), caption in zip(rows, scored, strict=True):
         assert sum(caption.log_probs) == pytest.approx(hypothesis.log_probability, abs=1e-4)  # the search is float32
 
 
-def test_the_service_answers_what_the_captioner_answers(tiny_captioner, photo):
+def test_the_service_gives_the_figures_of_the_captioner(tiny_captioner, photo):
     data = photo(seed=9)
     (expected,) = tiny_captioner.caption([prepare(data, tiny_captioner.image_config)])
     with TestClient(create_app({"tiny": tiny_captioner}, Settings())) as client:
-        answer = client.post("/v1/captions", content=data).json()
+        response = client.post("/v1/captions", content=data).json()
 
-    caption, known = answer["captions"][0], expected.captions[0]
-    assert caption["text"] == known.text
-    assert caption["log_probability"] == pytest.approx(known.log_probability, abs=1e-6)
-    for word, other in zip(caption["words"], known.words, strict=True):
+    caption, other_caption = response["captions"][0], expected.captions[0]
+    assert caption["text"] == other_caption.text
+    assert caption["log_probability"] == pytest.approx(other_caption.log_probability, abs=1e-6)
+    for word, other in zip(caption["words"], other_caption.words, strict=True):
         assert (word["text"], word["start"], word["end"]) == (other.text, other.start, other.end)
         assert word["log_probability"] == pytest.approx(other.log_probability, abs=1e-6)
         assert word["image_reliance"] == pytest.approx(other.image_reliance, abs=1e-6)

@@ -11,7 +11,7 @@ import re
 import pytest
 import torch
 
-from evaluation import random_peer
+from benchmarks import random_peer
 from model import CaptionNetwork, CheckpointError, ImageConfig, ModelConfig
 from model.pretrained import convert_network, source_image
 from tests.peers import FAMILIES, SIZE, build, cross_attentions_of, features_of, logits_of

@@ -1,4 +1,4 @@
-"""The laws of docs/architecture.md, in float64 on a tiny network. Tolerance: rounding of sums of some hundred terms."""
+"""The properties of docs/architecture.md, in float64 on a tiny network. Tolerance: rounding of sums of a few hundred terms."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ EXACT = {"atol": 1e-11, "rtol": 0}
 OPTIONS = {
     "greedy": GenerationOptions(strategy="greedy", max_new_tokens=12),
     "beam": GenerationOptions(num_beams=4, num_return_sequences=4, max_new_tokens=12),
-    "beam of two, short": GenerationOptions(num_beams=2, length_penalty=0.0, max_new_tokens=9, no_repeat_ngram_size=2),
+    "two beams": GenerationOptions(num_beams=2, length_penalty=0.0, max_new_tokens=9, no_repeat_ngram_size=2),
     "sample": GenerationOptions(strategy="sample", num_return_sequences=2, seed=5, max_new_tokens=10, top_p=0.9),
     "prompted": GenerationOptions(num_beams=3, prompt="a dog", max_new_tokens=8, repetition_penalty=1.3),
-    "worded": GenerationOptions(num_beams=3, min_words=2, max_words=3, max_new_tokens=14),
+    "word limits": GenerationOptions(num_beams=3, min_words=2, max_words=3, max_new_tokens=14),
 }
 
 
@@ -42,17 +42,17 @@ def test_step_by_step_decoding_equals_teacher_forcing(tiny_network, pixels):
     features = tiny_network.encode(pixels)
     together, weights, _ = tiny_network.decode(tokens, tiny_network.start(features), weights=True)
 
-    state, steps, seen = tiny_network.start(features), [], []
+    state, steps, attention = tiny_network.start(features), [], []
     for t in range(tokens.size(1)):
         logits, step_weights, state = tiny_network.decode(tokens[:, t : t + 1], state, weights=True)
         steps.append(logits)
-        seen.append(step_weights[-1])
+        attention.append(step_weights[-1])
 
     torch.testing.assert_close(torch.cat(steps, dim=1), together, **EXACT)
-    torch.testing.assert_close(torch.cat(seen, dim=2), weights[-1], **EXACT)
+    torch.testing.assert_close(torch.cat(attention, dim=2), weights[-1], **EXACT)
 
 
-def test_the_fused_kernel_equals_the_written_formula(tiny_network, pixels):
+def test_the_fused_kernel_equals_the_explicit_formula(tiny_network, pixels):
     tokens = tokens_for(tiny_network, 3, 7)
     state = tiny_network.start(tiny_network.encode(pixels))
 
@@ -64,7 +64,7 @@ def test_the_fused_kernel_equals_the_written_formula(tiny_network, pixels):
     torch.testing.assert_close(fused, explicit, **EXACT)
 
 
-def test_cross_attention_weights_sum_to_one_over_cells_prefix_and_null(tiny_network, pixels):
+def test_cross_attention_weights_sum_to_one_over_prefix_patches_and_null_key(tiny_network, pixels):
     features = tiny_network.encode(pixels)
     _, weights, _ = tiny_network.decode(tokens_for(tiny_network, 3, 5), tiny_network.start(features), weights=True)
 
@@ -107,7 +107,7 @@ def test_padding_at_the_end_changes_nothing_before_it(tiny_network, pixels):
     torch.testing.assert_close(with_padding[:, :6], alone, **EXACT)
 
 
-def test_rows_of_different_lengths_join_and_leave_without_a_trace(tiny_network, pixels):
+def test_rows_that_join_or_leave_do_not_change_the_others(tiny_network, pixels):
     features = tiny_network.encode(pixels)
     first, second = tokens_for(tiny_network, 2, 5, 1), tokens_for(tiny_network, 1, 2, 2)
     _, _, long = tiny_network.decode(first, tiny_network.start(features.select([0, 1])))
@@ -130,7 +130,7 @@ def test_rows_of_different_lengths_join_and_leave_without_a_trace(tiny_network, 
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_a_caption_is_the_same_alone_in_a_batch_and_among_rows_that_join_later(tiny_network, tokenizer, pixels, name):
+def test_a_caption_is_the_same_alone_in_a_batch_and_with_rows_that_join_later(tiny_network, tokenizer, pixels, name):
     features = tiny_network.encode(pixels)
     others = [option for other, option in OPTIONS.items() if other != name]
 
@@ -139,40 +139,40 @@ def test_a_caption_is_the_same_alone_in_a_batch_and_among_rows_that_join_later(t
     generation = Generation(tiny_network, tokenizer)
     start(generation, tiny_network, tokenizer, features.select([0]), ["early"], [others[2]])
     generation.step()
-    start(generation, tiny_network, tokenizer, features.select([1]), ["mine"], [OPTIONS[name]])
+    start(generation, tiny_network, tokenizer, features.select([1]), ["tested"], [OPTIONS[name]])
     generation.step()
-    start(generation, tiny_network, tokenizer, features.select([2, 0]), ["late", "gone"], [others[3], others[4]])
+    start(generation, tiny_network, tokenizer, features.select([2, 0]), ["late", "removed"], [others[3], others[4]])
     finished = generation.step()
-    if "gone" in generation.keys:
-        generation.remove("gone")
+    if "removed" in generation.keys:
+        generation.remove("removed")
     finished |= finish(generation)
 
-    for other in (mixed, finished["mine"]):
+    for other in (mixed, finished["tested"]):
         assert [hypothesis.tokens for hypothesis in other] == [hypothesis.tokens for hypothesis in alone]
         for one, two in zip(alone, other, strict=True):
             assert one.log_probability == pytest.approx(two.log_probability, abs=1e-5)  # scores are float32
     assert generation.num_rows == 0
 
 
-def test_a_beam_of_one_is_greedy(tiny_network, tokenizer, pixels, monkeypatch):
+def test_beam_search_with_one_beam_is_greedy_search(tiny_network, tokenizer, pixels, monkeypatch):
     features = tiny_network.encode(pixels)
     greedy = hypotheses_of(tiny_network, tokenizer, features, [GenerationOptions(strategy="greedy")] * 3)
     beam = hypotheses_of(tiny_network, tokenizer, features, [GenerationOptions(num_beams=1)] * 3)
     assert beam == greedy
 
-    # Not only by definition: the beam search itself, one row wide, without length to trade for.
+    # make_search replaces one beam by greedy search; here the beam search itself runs with one beam and no length penalty.
     monkeypatch.setattr(generation_module, "make_search", BeamSearch)
-    searched = hypotheses_of(tiny_network, tokenizer, features, [GenerationOptions(num_beams=1, length_penalty=0.0)] * 3)
-    assert [searched[image][0].tokens for image in range(3)] == [greedy[image][0].tokens for image in range(3)]
-    assert any(greedy[image][0].is_finished for image in range(3)), "an end is chosen, not only a limit reached"
+    one_beam = hypotheses_of(tiny_network, tokenizer, features, [GenerationOptions(num_beams=1, length_penalty=0.0)] * 3)
+    assert [one_beam[image][0].tokens for image in range(3)] == [greedy[image][0].tokens for image in range(3)]
+    assert any(greedy[image][0].is_finished for image in range(3)), "some captions end by the end token"
 
 
-def test_greedy_takes_the_most_likely_token_of_teacher_forcing(tiny_network, tokenizer, pixels):
+def test_greedy_search_chooses_the_most_likely_tokens_of_teacher_forcing(tiny_network, tokenizer, pixels):
     features = tiny_network.encode(pixels)
-    found = hypotheses_of(tiny_network, tokenizer, features, [GenerationOptions(strategy="greedy", max_new_tokens=15)] * 3)
+    hypotheses = hypotheses_of(tiny_network, tokenizer, features, [GenerationOptions(strategy="greedy", max_new_tokens=15)] * 3)
 
     for image in range(3):
-        (hypothesis,) = found[image]
+        (hypothesis,) = hypotheses[image]
         decoder = tiny_network.config.decoder
         inputs = torch.tensor([[decoder.bos_token_id, *hypothesis.tokens]])
         logits, _, _ = tiny_network.decode(inputs, tiny_network.start(features.select([image])))
@@ -182,8 +182,8 @@ def test_greedy_takes_the_most_likely_token_of_teacher_forcing(tiny_network, tok
         assert chosen[: len(hypothesis.tokens) + len(ending)] == [*hypothesis.tokens, *ending]
 
 
-class _FiveTokens:
-    """A tokenizer of no words: what exhaustive search needs."""
+class WordlessTokenizer:
+    """A tokenizer that counts no words, so that only the limit of tokens applies."""
 
     max_words_per_token = 1
 
@@ -196,8 +196,8 @@ class _FiveTokens:
 
 @pytest.mark.parametrize("penalty", [0.0, 0.7, 1.0, 2.0])
 @pytest.mark.parametrize("seed", range(6))
-def test_a_wide_beam_finds_what_exhaustive_search_finds(penalty, seed):
-    # Two ordinary tokens and three steps: at most 4 live rows, all of which a beam of 8 keeps.
+def test_beam_search_with_enough_beams_equals_exhaustive_search(penalty, seed):
+    # Two ordinary tokens and three steps: at most 4 live rows, and 8 beams keep all of them.
     config = ModelConfig(
         image=ImageConfig(height=16, width=16),
         encoder=EncoderConfig(hidden_size=8, num_layers=0, num_heads=2, patch_size=8),
@@ -209,7 +209,7 @@ def test_a_wide_beam_finds_what_exhaustive_search_finds(penalty, seed):
     options = GenerationOptions(num_beams=8, max_new_tokens=3, length_penalty=penalty)
 
     with torch.no_grad():
-        (found,) = hypotheses_of(network, _FiveTokens(), features, [options])[0]
+        (best,) = hypotheses_of(network, WordlessTokenizer(), features, [options])[0]
 
         scores = {}
         for body in itertools.chain.from_iterable(itertools.product((3, 4), repeat=n) for n in range(4)):
@@ -219,4 +219,4 @@ def test_a_wide_beam_finds_what_exhaustive_search_finds(penalty, seed):
             total = sum(log_probs[at, token].item() for at, token in enumerate(ended))
             scores[body] = total / len(ended) ** penalty
 
-    assert found.tokens == max(scores, key=scores.__getitem__)
+    assert best.tokens == max(scores, key=scores.__getitem__)

@@ -1,4 +1,4 @@
-"""The rules of one image's search, without a network: candidates in, rows out."""
+"""The rules of one image's search, without a network: it receives candidates and returns rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def beam(num_beams: int = 2, limits: WordLimits = NO_LIMITS, **options: object) 
     return BeamSearch(GenerationOptions(num_beams=num_beams, **options), limits, (), END)
 
 
-def test_the_two_best_rows_go_on_and_an_ending_among_the_first_k_is_kept():
+def test_the_two_best_rows_continue_and_an_ending_among_the_first_k_is_finished():
     search = beam(2)
     kept = search.advance([Candidate(-1.0, 0, END), Candidate(-1.5, 0, 7), Candidate(-2.0, 0, 8), Candidate(-3.0, 0, 9)])
 
@@ -28,7 +28,7 @@ def test_the_two_best_rows_go_on_and_an_ending_among_the_first_k_is_kept():
     assert [hypothesis.tokens for _, hypothesis in search.pool] == [()]
 
 
-def test_an_ending_ranked_below_the_first_k_is_lost():
+def test_an_ending_ranked_below_the_first_k_is_dropped():
     search = beam(2)
     kept = search.advance([Candidate(-1.0, 0, 7), Candidate(-1.5, 0, 8), Candidate(-2.0, 0, END), Candidate(-3.0, 0, 9)])
 
@@ -59,25 +59,25 @@ def test_the_length_penalty_decides_between_a_short_and_a_long_caption(penalty, 
     assert search.results()[0].tokens == best
 
 
-def test_max_tokens_counts_the_end_and_ends_a_caption_unfinished():
+def test_max_new_tokens_counts_the_end_and_ends_a_caption_unfinished():
     search = GreedySearch(GenerationOptions(strategy="greedy", max_new_tokens=2), NO_LIMITS, (4,), END)
     assert search.advance([Candidate(-1.0, 0, 5)])
     assert search.advance([Candidate(-2.0, 0, 6)]) == []
-    (found,) = search.results()
-    assert (found.tokens, found.is_finished) == ((4, 5, 6), False)
+    (caption,) = search.results()
+    assert (caption.tokens, caption.is_finished) == ((4, 5, 6), False)
 
 
-def test_a_token_that_begins_a_word_too_many_ends_the_caption_without_itself():
+def test_a_token_that_starts_a_word_beyond_the_limit_ends_the_caption_before_it():
     limits = WordLimits(len, 0, 2, 1)
     search = GreedySearch(GenerationOptions(strategy="greedy", max_words=2), limits, (), END)
     search.advance([Candidate(-1.0, 0, 5)])
     search.advance([Candidate(-2.0, 0, 6)])
     assert search.advance([Candidate(-3.0, 0, 7)]) == []
-    (found,) = search.results()
-    assert (found.tokens, found.is_finished, found.log_probability) == ((5, 6), False, -2.0)
+    (caption,) = search.results()
+    assert (caption.tokens, caption.is_finished, caption.log_probability) == ((5, 6), False, -2.0)
 
 
-def test_a_caption_that_several_words_too_many_end_keeps_its_best_score_and_the_others_follow():
+def test_a_caption_that_several_excess_words_end_keeps_its_best_score():
     limits = WordLimits(len, 0, 1, 1)
     search = beam(3, limits, num_return_sequences=3, max_words=1)
     search.advance([Candidate(-1.0, 0, 5), Candidate(-1.5, 0, 6), Candidate(-2.0, 0, 7), Candidate(-3.0, 0, 8)])
@@ -86,14 +86,14 @@ def test_a_caption_that_several_words_too_many_end_keeps_its_best_score_and_the_
     assert [hypothesis.tokens for hypothesis in search.results()] == [(5,), (6,), (7,)]
 
 
-def test_no_words_allowed_gives_an_empty_caption():
+def test_a_limit_of_zero_words_gives_an_empty_caption():
     search = beam(2, WordLimits(len, 0, 0, 1), max_words=0)
     search.advance([Candidate(-1.0, 0, 5), Candidate(-1.5, 0, 6), Candidate(-2.0, 0, 7), Candidate(-3.0, 0, 8)])
     assert search.done
     assert [hypothesis.tokens for hypothesis in search.results()] == [()]
 
 
-def test_the_end_is_banned_until_enough_words_have_begun():
+def test_the_end_is_banned_until_enough_words_have_started():
     search = GreedySearch(GenerationOptions(strategy="greedy", min_words=2), WordLimits(len, 2, 60, 1), (), END)
     banned = []
     for token in (5, 6, 7):
@@ -102,7 +102,7 @@ def test_the_end_is_banned_until_enough_words_have_begun():
     assert banned == [True, True, False]
 
 
-def test_a_search_whose_every_token_is_banned_ends_with_what_it_has():
+def test_a_search_whose_tokens_are_all_banned_returns_its_rows():
     search = GreedySearch(GenerationOptions(strategy="greedy"), NO_LIMITS, (), END)
     search.advance([Candidate(-1.0, 0, 5)])
     assert search.advance([]) == []
@@ -116,7 +116,7 @@ def test_equal_scores_are_ordered_by_tokens():
     assert [hypothesis.tokens for hypothesis in search.results()] == [(7,), (9,)]
 
 
-def test_what_every_row_and_finished_caption_begins_with_is_agreed():
+def test_the_common_prefix_is_shared_by_all_rows_and_finished_captions():
     search = beam(2)
     search.advance([Candidate(-1.0, 0, 7), Candidate(-9.0, 0, 8), Candidate(-9.1, 0, 9), Candidate(-9.2, 0, 6)])
     assert search.common_prefix() == ()
@@ -134,10 +134,10 @@ def test_each_sampled_row_keeps_its_own_generator_when_others_end():
     assert sorted(hypothesis.tokens for hypothesis in search.results()) == [(), (5,), (6,)]
 
 
-def test_repetition_makes_seen_tokens_less_likely_whatever_their_sign():
+def test_the_repetition_penalty_makes_used_tokens_less_likely_for_both_signs():
     scores = torch.tensor([2.0, -2.0, 1.0, 0.5])
     assert penalize_repetition(scores, [0, 1, 1], 2.0).tolist() == [1.0, -4.0, 1.0, 0.5]
-    assert scores.tolist() == [2.0, -2.0, 1.0, 0.5], "the scores given are not changed"
+    assert scores.tolist() == [2.0, -2.0, 1.0, 0.5], "the argument is not changed"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_an_ngram_is_not_completed_twice(ids, size, banned):
     assert repeated_ngram_ids(ids, size) == banned
 
 
-def test_sampling_draws_from_the_filtered_distribution():
+def test_sampling_probs_are_those_of_the_filtered_distribution():
     scores = torch.tensor([3.0, 2.0, 1.0, 0.0, -1.0])
     full = sampling_probs(scores, GenerationOptions(temperature=1.0, top_k=0, top_p=1.0))
     torch.testing.assert_close(full, scores.softmax(0))
@@ -158,10 +158,10 @@ def test_sampling_draws_from_the_filtered_distribution():
     torch.testing.assert_close(sampling_probs(scores, GenerationOptions(temperature=2.0, top_k=0, top_p=1.0)), (scores / 2).softmax(0))
 
 
-def test_drawn_tokens_follow_their_probabilities():
-    odds = sampling_probs(torch.tensor([1.0, 0.5, 0.0, -2.0]), GenerationOptions(temperature=0.8, top_k=3, top_p=1.0))
+def test_sampled_tokens_follow_their_probabilities():
+    probs = sampling_probs(torch.tensor([1.0, 0.5, 0.0, -2.0]), GenerationOptions(temperature=0.8, top_k=3, top_p=1.0))
     generator = torch.Generator().manual_seed(0)
-    counts = Counter(int(torch.multinomial(odds, 1, generator=generator)) for _ in range(4000))
-    chi_squared = sum((counts[i] - 4000 * odds[i].item()) ** 2 / (4000 * odds[i].item()) for i in range(3))
+    counts = Counter(int(torch.multinomial(probs, 1, generator=generator)) for _ in range(4000))
+    chi_squared = sum((counts[i] - 4000 * probs[i].item()) ** 2 / (4000 * probs[i].item()) for i in range(3))
     assert counts[3] == 0
     assert chi_squared < 13.8  # 2 degrees of freedom, p = 0.001

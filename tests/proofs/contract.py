@@ -1,7 +1,8 @@
-"""The OpenAPI document: what is fuzzed by it is answered as it says, and a client generated from it captions a picture."""
+"""The OpenAPI document: fuzzed requests get the responses that it documents, and a client generated from it captions an image."""
 
 from __future__ import annotations
 
+import base64
 import importlib
 import io
 import json
@@ -11,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.proofs.load import Figures, pictures
+from tests.proofs.load import Figures, scene_images
 from tests.test_process import running
 
 _CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
@@ -29,31 +30,31 @@ def fuzzed(_: float) -> Figures:
                 "--header", "x-api-key: a key", "--request-timeout", "60", "--report", "json", "--report-json-path",
                 f"{folder}/report.json",
             ]  # fmt: skip
-            found = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, timeout=1200, check=False)
+            run = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, timeout=1200, check=False)
             report = json.loads(Path(folder, "report.json").read_text())
-            alive = process.poll() is None
+            is_alive = process.poll() is None
     cases = report["test_cases"]
     if cases["with_failures"]:
-        print(found.stdout[-6000:], file=sys.stderr)
+        print(run.stdout[-6000:], file=sys.stderr)
     return {
         "operations": report["operations"]["tested"],
         "cases": cases["generated"],
         "with failures": cases["with_failures"],
-        "met": cases["generated"] >= 2000 and not cases["with_failures"] and found.returncode == 0 and alive,
+        "met": cases["generated"] >= 2000 and not cases["with_failures"] and run.returncode == 0 and is_alive,
     }
 
 
 def generated_client(_: float) -> Figures:
-    """What openapi-python-client makes of the document captions a picture as bytes, as a form, and as JSON."""
+    """The client that openapi-python-client generates captions an image as bytes, in a form, and in JSON."""
     with tempfile.TemporaryDirectory() as folder, running(SIGHTLINE_THREADS="2") as (port, _, _):
         address = f"http://127.0.0.1:{port}"
         command = [
             str(Path(sys.executable).parent / "openapi-python-client"), "generate", "--url", f"{address}/openapi.json",
-            "--output-path", f"{folder}/made_client", "--meta", "none",
+            "--output-path", f"{folder}/generated_package", "--meta", "none",
         ]  # fmt: skip
         path = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        made = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=path, check=False)
-        assert made.returncode == 0, made.stdout
+        run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=path, check=False)
+        assert run.returncode == 0, run.stdout
         sys.path.insert(0, folder)
         try:
             texts = _captions(address)
@@ -63,20 +64,19 @@ def generated_client(_: float) -> Figures:
 
 
 def _captions(address: str) -> dict[str, str]:
-    import base64
-
-    client = importlib.import_module("made_client").Client(base_url=address, timeout=60)
-    captions = importlib.import_module("made_client.api.default.captions")
-    types, models = importlib.import_module("made_client.types"), importlib.import_module("made_client.models")
-    (photograph,) = pictures(1)
-    file = types.File(payload=io.BytesIO(photograph), file_name="a.jpg", mime_type="image/jpeg")
+    """Return the first caption by the form of the request."""
+    client = importlib.import_module("generated_package").Client(base_url=address, timeout=60)
+    captions = importlib.import_module("generated_package.api.default.captions")
+    types, models = importlib.import_module("generated_package.types"), importlib.import_module("generated_package.models")
+    (image,) = scene_images(1)
+    file = types.File(payload=io.BytesIO(image), file_name="a.jpg", mime_type="image/jpeg")
     bodies = {
         "bytes": file,
-        "form": models.CaptionsFilesBody(image=types.File(io.BytesIO(photograph), "a.jpg", "image/jpeg")),
-        "JSON": models.CaptionsJsonBody(image=base64.b64encode(photograph).decode()),
+        "form": models.CaptionsFilesBody(image=types.File(io.BytesIO(image), "a.jpg", "image/jpeg")),
+        "JSON": models.CaptionsJsonBody(image=base64.b64encode(image).decode()),
     }
-    found = {}
+    texts = {}
     for name, body in bodies.items():
-        answer = captions.sync(client=client, body=body)
-        found[name] = (getattr(answer, "captions", None) and answer.captions[0].text) or f"{answer}"
-    return found
+        response = captions.sync(client=client, body=body)
+        texts[name] = (getattr(response, "captions", None) and response.captions[0].text) or f"{response}"
+    return texts

@@ -1,4 +1,4 @@
-"""What the proofs share: drawn pictures, clients by the dozen, and what a process takes of the machine."""
+"""What the proofs share: synthetic images, many clients, and what a process takes of the machine."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from pathlib import Path
 from corpus import draw_scene
 
 ROOT = Path(__file__).parent.parent.parent
-Figures = dict[str, object]  # what a proof found; "met" says whether it is what was wanted
+Figures = dict[str, object]  # what a proof measured; "met" says whether its requirements are met
 
-REFUSED, LOST = 0, -1  # no connection; a connection that ended without an answer
+REFUSED, LOST = 0, -1  # no connection; a connection that ended without a response
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
-def pictures(count: int, format: str = "JPEG") -> list[bytes]:
-    """Return drawn scenes as files."""
-    found = []
+def scene_images(count: int, format: str = "JPEG") -> list[bytes]:
+    """Return rendered synthetic scenes as files."""
+    images = []
     for number in range(count):
         file = io.BytesIO()
         draw_scene(77, number).render().save(file, format)
-        found.append(file.getvalue())
-    return found
+        images.append(file.getvalue())
+    return images
 
 
 def post(
     port: int, path: str, data: bytes, seconds: float = 90.0, headers: dict[str, str] | None = None
 ) -> tuple[int, bytes, dict[str, str]]:
-    """Return status, body and headers; REFUSED or LOST where there was no answer."""
+    """Return status, body and headers; the status is REFUSED or LOST if there is no response."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     try:
         connection.connect()
@@ -42,8 +42,8 @@ def post(
         return REFUSED, b"", {}
     try:
         connection.request("POST", path, data, headers or {})
-        answer = connection.getresponse()
-        return answer.status, answer.read(), {name.lower(): value for name, value in answer.getheaders()}
+        response = connection.getresponse()
+        return response.status, response.read(), {name.lower(): value for name, value in response.getheaders()}
     except (OSError, http.client.HTTPException):
         return LOST, b"", {}
     finally:
@@ -52,7 +52,7 @@ def post(
 
 @dataclass(frozen=True)
 class Load:
-    """What clients found: (seconds, result) of every call, and the cores that they took themselves."""
+    """What clients measured: (seconds, result) of every call, and the cores that they used themselves."""
 
     calls: list[tuple[float, object]]
     seconds: float
@@ -68,34 +68,34 @@ class Load:
 
     def percentiles(self) -> list[float]:
         """Return p50, p95 and p99 in seconds."""
-        return percentiles([taken for taken, _ in self.calls])
+        return percentiles([duration for duration, _ in self.calls])
 
 
-def percentiles(times: Sequence[float]) -> list[float]:
+def percentiles(durations: Sequence[float]) -> list[float]:
     """Return p50, p95 and p99, to a millisecond."""
-    ordered = sorted(times)
+    ordered = sorted(durations)
     return [round(ordered[int(len(ordered) * share)], 3) for share in (0.5, 0.95, 0.99)]
 
 
 def load(clients: int, seconds: float, call: Callable[[int, random.Random], object]) -> Load:
-    """Let so many threads call as fast as they are answered."""
+    """Run so many threads, each of which repeats `call(number, rng)` for some seconds."""
     results: list[tuple[float, object]] = []
     before, start = sum(os.times()[:2]), time.monotonic()
 
     def client(number: int) -> None:
-        dice = random.Random(number)
+        rng = random.Random(number)
         while time.monotonic() < start + seconds:
-            began = time.monotonic()
-            found = call(number, dice)
-            results.append((time.monotonic() - began, found))
+            started = time.monotonic()
+            result = call(number, rng)
+            results.append((time.monotonic() - started, result))
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    took = time.monotonic() - start
-    return Load(results, took, round((sum(os.times()[:2]) - before) / took, 2))
+    duration = time.monotonic() - start
+    return Load(results, duration, round((sum(os.times()[:2]) - before) / duration, 2))
 
 
 def memory(pid: int) -> float:
@@ -104,24 +104,24 @@ def memory(pid: int) -> float:
     return pages * os.sysconf("SC_PAGESIZE") / 1e6
 
 
-def processor_seconds(pid: int) -> float:
-    """Return the CPU seconds that a process has taken."""
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the processes that a process has started, and those of them."""
-    parents: dict[int, list[int]] = {}
+    """Return the children of a process, their children, and so on."""
+    children_of: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except (OSError, IndexError):
             continue
-        parents.setdefault(parent, []).append(int(folder.name))
-    found, left = list[int](), [pid]
-    while left:
-        children = parents.get(left.pop(), [])
-        found += children
-        left += children
-    return found
+        children_of.setdefault(parent, []).append(int(folder.name))
+    pids, queue = list[int](), [pid]
+    while queue:
+        children = children_of.get(queue.pop(), [])
+        pids += children
+        queue += children
+    return pids

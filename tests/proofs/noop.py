@@ -1,4 +1,4 @@
-"""What a request costs without a network: CPU milliseconds by part, beside LitServe without one."""
+"""What a request costs without a network: CPU milliseconds by part, compared with LitServe without one."""
 
 from __future__ import annotations
 
@@ -10,35 +10,40 @@ from collections.abc import Hashable, Sequence
 
 from PIL import Image
 
-from model import Captioner, CaptionRequest, CaptionResult, ImageView
-from tests.proofs.load import Figures, descendants, load, pictures, processor_seconds
+from model import Captioner, CaptionRequest, CaptionResult, ImageView, prepare
+from service.workers import ImageWorkers
+from tests.proofs.load import Figures, cpu_seconds, descendants, load, scene_images
 from tests.proofs.serving import litserve
 from tests.test_process import running
 
 _CLIENTS = 8
 
-# The service as it is, but for the network, and where DECODED is set, the decoders.
+# The service without its network and, if DECODED is set, without its image workers.
 _CODE = """
 import os, sys
 from service.__main__ import main
 from tests.proofs import noop
 if __name__ == "__main__":
-    noop.without_network(decoded="DECODED" in os.environ)
+    noop.remove_network(remove_workers="DECODED" in os.environ)
     sys.exit(main(sys.argv[1:]))
 """
 
 
 class NoopBatch:
-    """A CaptionBatch that finds at once what it is given: the answer to one picture, captioned before."""
+    """A CaptionBatch that finishes every request at once, with the result of one image that was captioned before."""
 
-    known: CaptionResult
+    result: CaptionResult
 
-    def __init__(self, _: Captioner) -> None:
+    def __init__(self) -> None:
         self._keys: list[Hashable] = []
 
     @property
-    def rows(self) -> int:
+    def num_rows(self) -> int:
         return 0
+
+    @property
+    def keys(self) -> list[Hashable]:
+        return list(self._keys)
 
     def add(self, keys: Sequence[Hashable], _: Sequence[CaptionRequest]) -> None:
         self._keys += keys
@@ -49,82 +54,83 @@ class NoopBatch:
     def step(self) -> list[Hashable]:
         return list(self._keys)
 
-    def fresh_words(self, _: Hashable) -> tuple[()]:
+    def new_words(self, _: Hashable) -> tuple[()]:
         return ()
 
-    def read(self, keys: Sequence[Hashable]) -> list[CaptionResult]:
+    def pop_results(self, keys: Sequence[Hashable]) -> list[CaptionResult]:
         for key in keys:
             self._keys.remove(key)
-        return [self.known] * len(keys)
+        return [self.result] * len(keys)
+
+    def run(self) -> None:
+        return
 
 
-def without_network(*, decoded: bool) -> None:
-    """Take the network out of this process, and the decoders where `decoded`."""
-    from model import prepare
-    from service import scheduler, workers
-
+def remove_network(*, remove_workers: bool) -> None:
+    """Replace the network of this process, and the image workers if `remove_workers`."""
     captioner = Captioner.load()
-    view = prepare(pictures(1)[0], captioner.image_config)
-    (NoopBatch.known,) = captioner.caption([view])
-    scheduler.CaptionBatch = NoopBatch  # type: ignore[misc, assignment]
-    if decoded:
+    view = prepare(scene_images(1)[0], captioner.image_config)
+    (NoopBatch.result,) = captioner.caption([view])
+    Captioner.batch = lambda _: NoopBatch()  # type: ignore[method-assign, assignment, return-value]
+    if remove_workers:
 
-        async def decode(*_: object) -> tuple[ImageView, Image.Image | None]:
-            return view, None
+        async def prepared(*_: object) -> tuple[tuple[ImageView, ...], Image.Image | None]:
+            return (view,), None
 
-        workers.ImageWorkers.decode = decode  # type: ignore[method-assign, assignment]
+        ImageWorkers.prepare = prepared  # type: ignore[method-assign, assignment]
 
 
 def parts(seconds: float) -> Figures:
-    """CPU milliseconds a request of a drawn JPEG in JSON: HTTP and scheduling, pipe, decoding, JSON; and LitServe's no-op.
+    """CPU milliseconds per request of a rendered JPEG in JSON: HTTP and scheduling, pipe, decoding, JSON; and LitServe's no-op.
 
-    LitServe's reads the body's JSON and answers a word; HTTP and scheduling read it, decode its base64 and answer a text.
+    LitServe's reads the body's JSON and responds with a word; HTTP and scheduling read it, decode its base64 and respond with
+    a text.
     """
-    (data,) = pictures(1)
+    (data,) = scene_images(1)
     text = {"accept": "text/plain"}  # no maps are written
-    body, kind = json.dumps({"image": base64.b64encode(data).decode()}).encode(), {"content-type": "application/json"}
-    whole, decoders = _cost(seconds, body, kind)
-    without_pipe, _ = _cost(seconds, body, kind, DECODED="1")
-    plain, _ = _cost(seconds, body, kind | text, DECODED="1")
+    body, json_type = json.dumps({"image": base64.b64encode(data).decode()}).encode(), {"content-type": "application/json"}
+    complete, workers = _cost(seconds, body, json_type)
+    without_pipe, _ = _cost(seconds, body, json_type, DECODED="1")
+    plain, _ = _cost(seconds, body, json_type | text, DECODED="1")
     with litserve("noop") as (port, pid):
-        theirs, _ = _measured([pid, *descendants(pid)], seconds, Caller(port, "/predict", body, kind))
+        peer, _ = _measured([pid, *descendants(pid)], seconds, Caller(port, "/predict", body, json_type))
     return {
         "bytes": len(data),
         "HTTP and scheduling": round(plain, 3),
         "JSON": round(without_pipe - plain, 3),
-        "pipe": round(whole - without_pipe, 3),
-        "decoding, in its process": round(decoders, 3),
-        "LitServe's no-op": round(theirs, 3),
-        "HTTP and scheduling over LitServe's": round(plain / theirs, 2),
-        "met": plain <= theirs / 5,
+        "pipe": round(complete - without_pipe, 3),
+        "decoding, in its process": round(workers, 3),
+        "LitServe's no-op": round(peer, 3),
+        "HTTP and scheduling over LitServe's": round(plain / peer, 2),
+        "met": plain <= peer / 5,
     }
 
 
 def _cost(seconds: float, data: bytes, headers: dict[str, str], **settings: str) -> tuple[float, float]:
-    """Return the CPU milliseconds a request of the service's process, and of its decoders."""
+    """Return the CPU milliseconds per request of the service's process, and of its image workers."""
     with running(code=_CODE, **settings) as (port, process, _):
         return _measured([process.pid], seconds, Caller(port, "/v1/captions", data, headers), descendants(process.pid))
 
 
 def _measured(pids: list[int], seconds: float, call: Caller, others: Sequence[int] = ()) -> tuple[float, float]:
-    """Return the CPU milliseconds a request that processes take, and that others do."""
+    """Return the CPU milliseconds per request of processes, and of other processes."""
     load(_CLIENTS, 1, call)
-    before, before_others = sum(map(processor_seconds, pids)), sum(map(processor_seconds, others))
-    found = load(_CLIENTS, seconds, call)
-    assert set(found.results) == {200}
-    took = sum(map(processor_seconds, pids)) - before
-    return 1e3 * took / len(found.calls), 1e3 * (sum(map(processor_seconds, others)) - before_others) / len(found.calls)
+    before, before_others = sum(map(cpu_seconds, pids)), sum(map(cpu_seconds, others))
+    measured = load(_CLIENTS, seconds, call)
+    assert set(measured.results) == {200}
+    used, used_others = sum(map(cpu_seconds, pids)) - before, sum(map(cpu_seconds, others)) - before_others
+    return 1e3 * used / len(measured.calls), 1e3 * used_others / len(measured.calls)
 
 
 class Caller:
-    """Clients that send the same again and again, each over a connection that it keeps."""
+    """Clients that repeat one request, each over a connection that it keeps."""
 
     def __init__(self, port: int, path: str, data: bytes, headers: dict[str, str]) -> None:
         self._request = ("POST", path, data, headers)
-        self._lines = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(_CLIENTS)]
+        self._connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(_CLIENTS)]
 
     def __call__(self, number: int, _: random.Random) -> int:
-        self._lines[number].request(*self._request)
-        answer = self._lines[number].getresponse()
-        answer.read()
-        return answer.status
+        self._connections[number].request(*self._request)
+        response = self._connections[number].getresponse()
+        response.read()
+        return response.status

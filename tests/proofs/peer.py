@@ -1,4 +1,4 @@
-"""LitServe around the same Captioner, or around nothing: `python -m tests.proofs.peer captions|noop PORT`."""
+"""LitServe around the same Captioner, or around none: `python -m tests.proofs.peer captions|noop PORT`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import sys
 import litserve
 from starlette.responses import Response
 
-from model import Captioner, CaptionResult, ImageView, prepare, use_threads
-from service.http.dialects.native.json_body import answer_json, encode
-from tests.proofs.serving import AT_ONCE
+from model import Captioner, CaptionResult, ImageView, choose_policy, prepare
+from service.http.dialects.native.json_body import result_json
+from service.http.json_encoding import encode_json
+from tests.proofs.serving import BATCH_SIZE
 
 
 class CaptionApi(litserve.LitAPI):
-    """Decodes, captions in batches, and answers with maps, as the service does."""
+    """Decodes images, captions them in batches, and responds with maps, as the service does."""
 
     def setup(self, device: str) -> None:
-        use_threads(2)
+        choose_policy(num_threads=2).apply()
         self._captioner = Captioner.load()
 
     def decode_request(self, request: dict[str, str]) -> ImageView:
@@ -37,11 +38,12 @@ class CaptionApi(litserve.LitAPI):
         return output
 
     def encode_response(self, output: tuple[ImageView, CaptionResult]) -> Response:
-        return Response(encode(answer_json("caption", "default", "en", *output, None, {})), media_type="application/json")
+        body = encode_json(result_json("caption", "default", "en", *output, None))
+        return Response(body, media_type="application/json")
 
 
 class NoopApi(litserve.LitAPI):
-    """Takes a body and answers with a word."""
+    """Reads a body and responds with a word."""
 
     def setup(self, device: str) -> None:
         return
@@ -57,10 +59,10 @@ class NoopApi(litserve.LitAPI):
 
 
 def main() -> None:
-    """Serve until this is killed."""
+    """Serve until this process is killed."""
     kind, port = sys.argv[1:]
     if kind == "captions":
-        api: litserve.LitAPI = CaptionApi(max_batch_size=AT_ONCE, batch_timeout=0.01)
+        api: litserve.LitAPI = CaptionApi(max_batch_size=BATCH_SIZE, batch_timeout=0.01)
     else:
         api = NoopApi()
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=90)
