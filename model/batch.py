@@ -45,21 +45,14 @@ class CaptionRequest:
         return 0 if self.options is None else self.options.num_rows
 
 
-@dataclass(frozen=True, slots=True)
-class _Encoded:
-    """Images that were encoded by one call."""
-
-    features: ImageFeatures
-    state: DecoderState  # before the first token, one row per image
-
-
 @dataclass(slots=True)
 class InFlight:
     """A request between `add` and `pop_results`."""
 
     request: CaptionRequest
-    encoded: _Encoded
-    index: int  # of its image in `encoded`
+    features: ImageFeatures  # of all images of its encoder call
+    state: DecoderState  # before the first token, one row per image of the call
+    index: int  # of its image in the call
     encode_ms: float
     started: float
     hypotheses: list[Hypothesis] | None = None  # None while it is being decoded
@@ -101,14 +94,14 @@ class CaptionBatch:
             if features is None:
                 pixels = torch.stack([_view(request).pixels for request in requests])  # (B, 3, height, width)
                 features = self._runtime.encode(pixels)
-            encoded = _Encoded(features, self._runtime.start(features))
+            state = self._runtime.start(features)
             encode_ms = 1e3 * (time.perf_counter() - started)
             decoded = [index for index, request in enumerate(requests) if request.options is not None]
             if decoded:
-                self._start(keys, requests, encoded, decoded)
+                self._start(keys, requests, state, decoded)
         now = time.perf_counter()
         for index, (key, request) in enumerate(zip(keys, requests, strict=True)):
-            self._in_flight[key] = InFlight(request, encoded, index, encode_ms, now, hypotheses[index])
+            self._in_flight[key] = InFlight(request, features, state, index, encode_ms, now, hypotheses[index])
 
     def remove(self, key: Hashable) -> None:
         """Drop a request; its rows are gone before the next step."""
@@ -159,7 +152,7 @@ class CaptionBatch:
             for key, entry, texts in zip(group, entries, captions, strict=True):
                 decode_ms = 1e3 * (started - entry.started) if entry.request.options is not None else 0.0
                 timing = Timing(encode_ms=entry.encode_ms, decode_ms=decode_ms, maps_ms=maps_ms)
-                results[key] = CaptionResult(tuple(texts), entry.encoded.features.grid, timing)
+                results[key] = CaptionResult(tuple(texts), entry.features.grid, timing)
         for key in keys:
             del self._in_flight[key]
         return [results[key] for key in keys]
@@ -169,13 +162,15 @@ class CaptionBatch:
         while self._generation.num_rows:
             self.step()
 
-    def _start(self, keys: Sequence[Hashable], requests: Sequence[CaptionRequest], encoded: _Encoded, decoded: list[int]) -> None:
+    def _start(
+        self, keys: Sequence[Hashable], requests: Sequence[CaptionRequest], state: DecoderState, decoded: list[int]
+    ) -> None:
         options = [option for request in requests if (option := request.options) is not None]
         prefixes = [
             prefix_ids(self._runtime.config, self._tokenizer, requests[index].language, option.prompt)
             for index, option in zip(decoded, options, strict=True)
         ]
-        state = encoded.state if len(decoded) == len(requests) else encoded.state.select(decoded)
+        state = state if len(decoded) == len(requests) else state.select(decoded)
         self._generation.add(state, [keys[index] for index in decoded], options, prefixes)
 
     def _score(self, entries: Sequence[InFlight], hypotheses: Sequence[list[Hypothesis]]) -> list[list[Caption]]:
@@ -237,11 +232,11 @@ def _view(request: CaptionRequest) -> ImageView:
 def _gathered(entries: Sequence[InFlight]) -> tuple[ImageFeatures, DecoderState]:
     """Return features and start state of the entries' images, in order; nothing is copied if they are one encoder call."""
     features, states = [], []
-    for _, run in groupby(entries, key=lambda entry: id(entry.encoded)):
+    for _, run in groupby(entries, key=lambda entry: id(entry.features)):
         part = list(run)
-        encoded, indices = part[0].encoded, [entry.index for entry in part]
-        is_whole = indices == list(range(encoded.features.num_images))
-        features.append(encoded.features if is_whole else encoded.features.select(indices))
-        states.append(encoded.state if is_whole else encoded.state.select(indices))
+        call, indices = part[0], [entry.index for entry in part]
+        is_whole = indices == list(range(call.features.num_images))
+        features.append(call.features if is_whole else call.features.select(indices))
+        states.append(call.state if is_whole else call.state.select(indices))
     with torch.inference_mode():
         return ImageFeatures.concat(features), DecoderState.concat(states)

@@ -45,11 +45,13 @@ class Settings(BaseSettings):
     max_pixels: int = Field(24_000_000, ge=1, description="largest image, width x height by its header, pixels")
     max_edge: int = Field(16_384, ge=1, description="longest edge of an image, pixels")
     formats: str = Field("JPEG,PNG,WEBP", description="accepted image formats; GIF, BMP and TIFF can be added")
-    admin_keys_file: str = Field("", description="file of the keys that may load checkpoints, one per line; empty: nobody may")
+    admin_keys_file: str = Field(
+        "", description="file of the keys that may load checkpoints, one per line; empty: loading is off"
+    )
     url_hosts: str = Field(
         "", description="hosts that images may be fetched from, comma-separated HOST or HOST:PORT; https only; empty: none"
     )
-    url_networks: str = Field("", description="networks besides the public ones that url_hosts may be in, such as 10.0.0.0/8")
+    url_networks: str = Field("", description="networks other than the public ones that url_hosts may be in, such as 10.0.0.0/8")
     max_batch_rows: int = Field(64, ge=1, description="rows that step together; a beam or a sample is a row")
     encode_batch_size: int = Field(4, ge=1, description="images per encoder call while rows run, which wait for it")
     max_queue_images: int = Field(96, ge=1, description="images waiting or being processed; more are answered 503")

@@ -51,7 +51,13 @@ def tiny_config(vocab_size: int, **encoder: object) -> ModelConfig:
         image=ImageConfig(height=24, width=32),
         encoder=EncoderConfig(**(options | encoder)),  # type: ignore[arg-type]
         decoder=DecoderConfig(
-            vocab_size=vocab_size, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_positions=96, encoder_hidden_size=24
+            vocab_size=vocab_size,
+            hidden_size=16,
+            num_layers=2,
+            num_heads=2,
+            intermediate_size=32,
+            max_positions=96,
+            encoder_hidden_size=24,
         ),
         license="none: random weights",
         created=1,

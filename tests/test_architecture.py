@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -25,7 +27,7 @@ PACKAGES = set(MAY_IMPORT) - {"train.py"}
 SOURCES = sorted(path for name in MAY_IMPORT for path in ([ROOT / name] if name.endswith(".py") else (ROOT / name).rglob("*.py")))
 LAZY_IMPORTS = {  # imported inside a function only
     "model/caption_files.py": "report",
-    "evaluation/commands.py": "benchmarks",
+    "evaluation/__main__.py": "benchmarks",
 }
 SERVICE_ONLY = {"pydantic", "fastapi", "pydantic_settings", "starlette", "uvicorn"}
 # The service's sub-packages, from what computes to what speaks HTTP.
@@ -125,17 +127,51 @@ def test_no_two_classes_share_a_name():
     assert not {name: paths for name, paths in classes.items() if len(paths) > 1}
 
 
-def test_every_source_file_is_used_by_a_test():
-    """A test imports the file, or a public name that the file defines, or starts its command line."""
-    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
-    unused = []
+# Files that are tested through others: which test file executes them (test_each_indirect_test_executes_its_file runs it).
+TESTED_THROUGH = {
+    "test_benchmarks.py": ["benchmarks/commands.py", "benchmarks/scorer_cost.py"],
+    "test_check.py": ["corpus/check_images.py", "corpus/findings.py"],
+    "test_formats.py": [
+        "corpus/formats/coco.py", "corpus/formats/csv_files.py", "corpus/formats/fields.py", "corpus/formats/flickr8k.py",
+        "corpus/formats/image_files.py", "corpus/formats/json_lines.py", "corpus/formats/karpathy.py",
+        "corpus/formats/read_options.py", "corpus/formats/records.py", "corpus/formats/shards.py", "corpus/formats/sidecar.py",
+        "corpus/formats/splits.py", "corpus/formats/text_files.py", "corpus/formats/webdataset_samples.py",
+    ],
+    "test_compare.py": ["evaluation/flags.py", "evaluation/ngrams.py", "evaluation/pages.py", "evaluation/tables.py"],
+    "test_gradient_maps.py": ["model/maps/registry.py"],
+    "test_convert.py": [
+        "model/pretrained/blip.py", "model/pretrained/gpt2.py", "model/pretrained/source.py", "model/pretrained/tensors.py",
+        "model/pretrained/trocr.py", "model/pretrained/vit.py",
+    ],
+    "test_sources.py": ["model/pretrained/authors.py"],
+    "test_pretrained.py": ["model/pretrained/positions.py"],
+    "test_connections.py": ["service/http/connections.py"],
+    "test_service.py": [
+        "service/http/dialects/native/openapi.py", "service/http/dialects/native/outputs.py",
+        "service/http/dialects/native/parse.py", "service/http/dialects/native/problems.py",
+        "service/http/dialects/native/routes.py", "service/http/negotiation.py", "service/http/openapi.py",
+        "service/http/request_log.py", "service/http/responses.py", "service/metrics.py",
+    ],
+    "test_training.py": ["training/packaged_stem.py"],
+    "test_image_workers.py": ["service/workers/worker.py"],
+}  # fmt: skip
+
+
+def test_every_source_file_has_a_test():
+    """A test uses a public name of the file, imports it or starts its command line, or TESTED_THROUGH names the file."""
+    tests = "\n".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py") if path.name != Path(__file__).name
+    )
+    through = {name for names in TESTED_THROUGH.values() for name in names}
+    assert all((ROOT / name).exists() for name in through)
+    assert all((ROOT / "tests" / name).exists() for name in TESTED_THROUGH)
+    untested = []
     for path in SOURCES:
-        if path.name == "__init__.py":
+        if path.name == "__init__.py" or name_of(path) in through:
             continue
         module = name_of(path).removesuffix(".py").replace("/", ".")
         tree = ast.parse(path.read_text(encoding="utf-8"))
         names = [n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
-        names += [t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
         package, _, last = module.rpartition(".")
         patterns = [
             rf"\b{re.escape(module)}\b",
@@ -144,5 +180,28 @@ def test_every_source_file_is_used_by_a_test():
             *(rf"\b{re.escape(name)}\b" for name in names),
         ]
         if not any(re.search(pattern, tests) for pattern in patterns):
-            unused.append(name_of(path))
-    assert not unused
+            untested.append(name_of(path))
+    assert not untested
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("test_file", TESTED_THROUGH)
+def test_each_indirect_test_executes_its_file(test_file, tmp_path):
+    """Run the test file with a profiler that records the files whose functions are called, subprocesses not included."""
+    record = tmp_path / "called.txt"
+    code = (
+        "import sys, threading, pytest\n"
+        "called = set()\n"
+        "def profile(frame, event, arg):\n"
+        "    if event == 'call' and frame.f_code.co_name != '<module>':\n"
+        "        called.add(frame.f_code.co_filename)\n"
+        "threading.setprofile(profile); sys.setprofile(profile)\n"
+        f"status = pytest.main(['-q', '-m', 'not slow', 'tests/{test_file}'])\n"
+        f"sys.setprofile(None); open({str(record)!r}, 'w').write('\\n'.join(sorted(called))); sys.exit(int(status))\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout[-2000:]
+    called = set(record.read_text().splitlines())
+    in_subprocess = {"service/workers/worker.py"}  # the worker's own process; `unpack` runs here
+    missing = [name for name in TESTED_THROUGH[test_file] if str(ROOT / name) not in called and name not in in_subprocess]
+    assert not missing

@@ -1,4 +1,4 @@
-"""The front of the model room: caption, stream, explain."""
+"""The Captioner: caption, stream, explain."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from model import Captioner, CaptionRequest, Checkpoint, DevicePolicy, CaptionResult, GenerationOptions, TextError, Word
-from tests.helpers import watched
+from model import Captioner, CaptionRequest, CaptionResult, Checkpoint, DevicePolicy, GenerationOptions, TextError, Word
+from tests.helpers import hypotheses_of, watched
 
 
-def test_a_caption_joins_text_words_and_figures(tiny_captioner, views):
-    for answer in tiny_captioner.caption(views, GenerationOptions(num_beams=3, num_return_sequences=2)):
-        assert len(answer.captions) == 2
-        for caption in answer.captions:
+def test_every_word_of_a_caption_has_its_text_and_figures(tiny_captioner, views):
+    for result in tiny_captioner.caption(views, GenerationOptions(num_beams=3, num_return_sequences=2)):
+        assert len(result.captions) == 2
+        for caption in result.captions:
             for word in caption.words:
                 assert caption.text[word.start : word.end] == word.text
                 assert word.map.values.sum().item() == pytest.approx(1.0)
                 assert (word.map.values >= 0).all()
-                assert word.map.values.shape == (answer.grid.num_patches,)
+                assert word.map.values.shape == (result.grid.num_patches,)
                 assert 0 < word.probability <= 1
 
 
-def test_maps_and_reliance_cost_nothing_where_they_are_not_asked_for(tiny_captioner, views):
-    bare = tiny_captioner.caption(views, maps="none", reliance=False)
+def test_maps_and_reliance_do_not_change_the_captions(tiny_captioner, views):
+    captions_only = tiny_captioner.caption(views, maps="none", reliance=False)
     full = tiny_captioner.caption(views)
-    for one, two in zip(bare, full, strict=True):
+    for one, two in zip(captions_only, full, strict=True):
         assert one.captions[0].text == two.captions[0].text
         assert one.captions[0].log_probability == pytest.approx(two.captions[0].log_probability, abs=1e-5)
         assert all(word.map is word.box is word.image_reliance is None for word in one.captions[0].words)
@@ -37,50 +37,50 @@ def test_maps_and_reliance_cost_nothing_where_they_are_not_asked_for(tiny_captio
     [GenerationOptions(), GenerationOptions(strategy="greedy"), GenerationOptions(num_beams=2, prompt="a dog", max_words=6),
      GenerationOptions(strategy="sample", seed=3)],
 )  # fmt: skip
-def test_a_stream_tells_the_words_of_the_answer_in_order(tiny_captioner, views, options):
+def test_a_stream_gives_the_words_of_the_result_in_order(tiny_captioner, views, options):
     events = list(tiny_captioner.stream(views[0], options))
-    (answer,) = [event for event in events if isinstance(event, CaptionResult)]
+    (result,) = [event for event in events if isinstance(event, CaptionResult)]
     words = [event for event in events if isinstance(event, Word)]
     (expected,) = tiny_captioner.caption(views[:1], options)
 
-    assert events[-1] is answer
-    assert answer.captions[0].text == expected.captions[0].text
+    assert events[-1] is result
+    assert result.captions[0].text == expected.captions[0].text
     assert len(words) == len(expected.captions[0].words)
-    for word, known in zip(words, expected.captions[0].words, strict=True):
-        assert (word.text, word.start, word.end, word.box) == (known.text, known.start, known.end, known.box)
-        assert word.log_probability == pytest.approx(known.log_probability, abs=1e-5)
-        torch.testing.assert_close(word.map.values, known.map.values, atol=1e-6, rtol=0)
+    for word, other in zip(words, expected.captions[0].words, strict=True):
+        assert (word.text, word.start, word.end, word.box) == (other.text, other.start, other.end, other.box)
+        assert word.log_probability == pytest.approx(other.log_probability, abs=1e-5)
+        torch.testing.assert_close(word.map.values, other.map.values, atol=1e-6, rtol=0)
 
 
-def test_a_word_is_told_before_the_caption_is_finished(tiny_captioner, views):
+def test_a_word_is_streamed_before_the_caption_is_finished(tiny_captioner, views):
     stream = tiny_captioner.stream(views[0], GenerationOptions(strategy="greedy", min_words=6))
     first = next(stream)
     assert isinstance(first, Word)
     stream.close()
 
 
-def test_a_prompts_words_have_the_figures_that_an_explanation_gives_them(tiny_captioner, views):
-    """What was forced and what was explained go through the same replay; nothing later has a part in it."""
+def test_the_words_of_a_prompt_have_the_figures_of_an_explanation(tiny_captioner, views):
+    """A prompt and an explained text go through the same scoring pass, and later words do not affect earlier ones."""
     prompt = "A brown dog runs"
     made = tiny_captioner.caption(views, GenerationOptions(prompt=prompt, num_beams=2))
     explained = tiny_captioner.explain(views, [[f"{prompt} on the grass"]] * 3)
     for one, two in zip(made, explained, strict=True):
         assert one.captions[0].text.startswith(prompt)
-        for word, known in list(zip(one.captions[0].words, two.captions[0].words, strict=False))[:3]:
-            assert (word.text, word.start, word.end, word.box) == (known.text, known.start, known.end, known.box)
-            assert word.log_probability == pytest.approx(known.log_probability, abs=1e-5)
-            assert word.image_reliance == pytest.approx(known.image_reliance, abs=1e-5)
-            torch.testing.assert_close(word.map.values, known.map.values, atol=1e-6, rtol=0)
+        for word, other in list(zip(one.captions[0].words, two.captions[0].words, strict=False))[:3]:
+            assert (word.text, word.start, word.end, word.box) == (other.text, other.start, other.end, other.box)
+            assert word.log_probability == pytest.approx(other.log_probability, abs=1e-5)
+            assert word.image_reliance == pytest.approx(other.image_reliance, abs=1e-5)
+            torch.testing.assert_close(word.map.values, other.map.values, atol=1e-6, rtol=0)
 
 
-def test_the_words_before_a_change_do_not_know_of_it(tiny_captioner, views):
+def test_later_words_do_not_change_the_figures_of_earlier_ones(tiny_captioner, views):
     one, two = tiny_captioner.explain([views[0]] * 2, [["a brown dog runs"], ["a brown dog sleeps all day"]])
     for word, other in list(zip(one.captions[0].words, two.captions[0].words, strict=False))[:3]:
         assert word.log_probability == pytest.approx(other.log_probability, abs=1e-6)
         torch.testing.assert_close(word.map.values, other.map.values, atol=1e-7, rtol=0)
 
 
-def test_texts_that_do_not_fit_are_refused_before_any_work(tiny_captioner, views):
+def test_a_text_or_prompt_that_is_too_long_is_refused(tiny_captioner, views):
     with pytest.raises(TextError, match="positions"):
         tiny_captioner.explain(views[:1], [["dog " * 200]])
     with pytest.raises(TextError, match="room for 95"):
@@ -97,29 +97,35 @@ def test_captions_of_one_image_are_explained_together_as_alone(tiny_captioner, v
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "beam", "sample"])
-def test_no_words_allowed_is_an_empty_caption(tiny_captioner, views, strategy):
-    for answer in tiny_captioner.caption(views, GenerationOptions(strategy=strategy, max_words=0)):
-        assert len(answer.captions) == 1
-        assert answer.captions[0].words == ()
+def test_a_limit_of_zero_words_gives_an_empty_caption(tiny_captioner, views, strategy):
+    for result in tiny_captioner.caption(views, GenerationOptions(strategy=strategy, max_words=0)):
+        assert len(result.captions) == 1
+        assert result.captions[0].words == ()
 
 
 @pytest.mark.parametrize("words", [1, 2, 5])
-def test_as_many_captions_come_as_were_asked_for_and_none_twice(tiny_captioner, views, words):
-    for answer in tiny_captioner.caption(views, GenerationOptions(num_beams=4, num_return_sequences=4, max_words=words)):
-        assert len(answer.captions) == 4
-        assert all(len(caption.words) <= words for caption in answer.captions)
+def test_beam_search_returns_the_requested_number_of_distinct_captions(tiny_captioner, views, words):
+    options = GenerationOptions(num_beams=4, num_return_sequences=4, max_words=words)
+    for result in tiny_captioner.caption(views, options):
+        assert len(result.captions) == 4
+        assert all(len(caption.words) <= words for caption in result.captions)
+    features = tiny_captioner.runtime.encode(torch.stack([view.pixels for view in views]))
+    for hypotheses in hypotheses_of(tiny_captioner.runtime, tiny_captioner.tokenizer, features, [options] * len(views)).values():
+        assert len({(hypothesis.tokens, hypothesis.is_finished) for hypothesis in hypotheses}) == 4
 
 
-def test_max_tokens_beyond_the_positions_end_where_they_do(tiny_captioner, views):
+def test_a_caption_ends_at_the_last_position(tiny_captioner, views):
     options = GenerationOptions(strategy="greedy", max_new_tokens=256, min_words=60, max_words=60, prompt="a dog")
-    (answer,) = tiny_captioner.caption(views[:1], options)
-    assert answer.captions[0].text.startswith("a dog")
+    (result,) = tiny_captioner.caption(views[:1], options)
+    (caption,) = result.captions
+    assert caption.text.startswith("a dog")
+    assert caption.finish_reason == "length"
 
 
 def test_an_empty_caption_can_be_explained(tiny_captioner, views):
-    (answer,) = tiny_captioner.explain(views[:1], [[""]])
-    assert answer.captions[0].words == ()
-    assert answer.captions[0].log_probability < 0
+    (result,) = tiny_captioner.explain(views[:1], [[""]])
+    assert result.captions[0].words == ()
+    assert result.captions[0].log_probability < 0
 
 
 def test_a_captioner_is_shared_by_threads(tiny_captioner, views):
@@ -129,21 +135,21 @@ def test_a_captioner_is_shared_by_threads(tiny_captioner, views):
     assert together == [captions[0].text for captions in alone] * 4
 
 
-@pytest.mark.parametrize("decoder_too", [False, True])
-def test_bfloat16_gives_nearly_the_same(tiny_captioner, views, decoder_too, monkeypatch):
-    if decoder_too:
+@pytest.mark.parametrize("bfloat16_decoder", [False, True])
+def test_bfloat16_gives_nearly_the_same_figures(tiny_captioner, views, bfloat16_decoder, monkeypatch):
+    if bfloat16_decoder:
         monkeypatch.setattr("model.device._LARGE_DECODER", 1)
     checkpoint = Checkpoint(tiny_captioner.runtime, tiny_captioner.tokenizer, "")
     other = Captioner.from_checkpoint(checkpoint, DevicePolicy(dtype=torch.bfloat16))
-    assert other.runtime.decoder.dtype == (torch.bfloat16 if decoder_too else torch.float32)
+    assert other.runtime.decoder.dtype == (torch.bfloat16 if bfloat16_decoder else torch.float32)
     text = "a brown dog runs"
     for one, two in zip(tiny_captioner.explain(views, [[text]] * 3), other.explain(views, [[text]] * 3), strict=True):
-        for word, known in zip(one.captions[0].words, two.captions[0].words, strict=True):
-            assert word.log_probability == pytest.approx(known.log_probability, abs=0.15)  # the random weights are large
-            torch.testing.assert_close(word.map.values, known.map.values, atol=4e-2, rtol=0)
+        for word, other in zip(one.captions[0].words, two.captions[0].words, strict=True):
+            assert word.log_probability == pytest.approx(other.log_probability, abs=0.15)  # the random weights are large
+            torch.testing.assert_close(word.map.values, other.map.values, atol=4e-2, rtol=0)
 
 
-def test_a_captioner_leaves_the_network_of_its_checkpoint_as_it_was(tiny_captioner, views):
+def test_a_captioner_does_not_change_the_network_of_its_checkpoint(tiny_captioner, views):
     checkpoint = Checkpoint(tiny_captioner.runtime, tiny_captioner.tokenizer, "")
     before = {name: value.clone() for name, value in checkpoint.network.state_dict().items()}
     texts = []
@@ -156,7 +162,7 @@ def test_a_captioner_leaves_the_network_of_its_checkpoint_as_it_was(tiny_caption
     assert all(torch.equal(value, after[name]) and value.dtype == after[name].dtype for name, value in before.items())
 
 
-def test_a_batch_that_cannot_add_requests_stays_as_it_was(tiny_captioner, views):
+def test_a_batch_that_fails_to_add_requests_is_not_changed(tiny_captioner, views):
     captioner, runtime = watched(tiny_captioner)
     batch = captioner.batch()
     before = CaptionRequest(view=views[0], options=GenerationOptions())
@@ -183,7 +189,7 @@ def test_a_batch_that_cannot_add_requests_stays_as_it_was(tiny_captioner, views)
     assert batch.num_rows == 0
 
 
-def test_a_device_without_memory_for_a_batch_captions_it_in_halves(tiny_captioner, views):
+def test_a_batch_that_does_not_fit_into_memory_is_captioned_in_halves(tiny_captioner, views):
     captioner, runtime = watched(tiny_captioner)
 
     def exhausted(pixels: torch.Tensor) -> None:

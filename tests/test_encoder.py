@@ -38,7 +38,9 @@ def test_a_plain_encoder_equals_timms_forward_pass(tiny_network, pixels):
 
 
 def test_a_hybrid_encoder_equals_timms_forward_pass():
-    config = EncoderConfig(hidden_size=24, num_layers=1, num_heads=2, stem="resnet10t", stem_strides=(16, 32), num_register_tokens=1)
+    config = EncoderConfig(
+        hidden_size=24, num_layers=1, num_heads=2, stem="resnet10t", stem_strides=(16, 32), num_register_tokens=1
+    )
     encoder = PatchEncoder(config, SMALL).double().eval()
     pixels = torch.rand(2, 3, 64, 96, dtype=torch.float64)
     torch.testing.assert_close(encoder(pixels).tokens, encoder.vit.forward_features(pixels), atol=1e-12, rtol=0)

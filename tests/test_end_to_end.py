@@ -1,4 +1,4 @@
-"""The embedded checkpoint, as a newcomer meets it: the command line and the service as a process of its own."""
+"""The embedded checkpoint through the command line, and through the service as a separate process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,16 +18,19 @@ import pytest
 from PIL import Image
 
 from corpus import draw_scene, judge
+from evaluation import held_out_scenes, scene_pointing
 from model import DEFAULT_CHECKPOINT, Captioner, load_checkpoint
 from model.__main__ import main as model_main
+from service import Settings
+from tests.helpers import wait_until
 
 ROOT = Path(__file__).parent.parent
-PICTURE = ROOT / "docs/images/scene.png"
+SCENE = ROOT / "docs/images/scene.png"
 
 
 @pytest.fixture(scope="module")
 def service():
-    """Start `python -m service` on a free port of 127.0.0.1 and stop it by its own id."""
+    """Start `python -m service` on a free port of 127.0.0.1; send SIGTERM to it at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -38,26 +40,29 @@ def service():
     )
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(600):
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            try:
-                urllib.request.urlopen(f"{address}/readyz", timeout=2).close()
-                break
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.1)
+        wait_until(lambda: is_ready(address, process), seconds=60)
         yield address, process
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)
 
 
+def is_ready(address: str, process: subprocess.Popen[str]) -> bool:
+    assert process.poll() is None, process.stderr.read() if process.stderr else ""
+    try:
+        urllib.request.urlopen(f"{address}/readyz", timeout=2).close()
+    except (urllib.error.URLError, OSError):
+        return False
+    return True
+
+
 def post(address: str, data: bytes, path: str = "/v1/captions", **headers: str) -> dict:
     request = urllib.request.Request(address + path, data=data, headers=headers, method="POST")
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
 
 
-def test_the_embedded_checkpoint_is_small_whole_and_says_what_it_is():
+def test_the_embedded_checkpoint_is_complete_small_and_has_a_full_card():
     files = [path for path in DEFAULT_CHECKPOINT.iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 40_000_000
     assert all(path.stat().st_size <= 15_000_000 for path in files)
@@ -67,10 +72,10 @@ def test_the_embedded_checkpoint_is_small_whole_and_says_what_it_is():
     assert checkpoint.config.license
 
 
-def test_the_picture_shipped_with_the_project_is_captioned_rightly_over_http(service):
+def test_the_image_of_the_readme_is_captioned_correctly_over_http(service):
     address, _ = service
-    answer = post(address, PICTURE.read_bytes())
-    caption = answer["captions"][0]
+    result = post(address, SCENE.read_bytes())
+    caption = result["captions"][0]
     assert judge(caption["text"], draw_scene(2026, 26)).right, caption["text"]
     for word in caption["words"]:
         assert caption["text"][word["start"] : word["end"]] == word["text"]
@@ -80,46 +85,44 @@ def test_the_picture_shipped_with_the_project_is_captioned_rightly_over_http(ser
     assert len(nouns) == len(draw_scene(2026, 26).objects)
 
 
-def test_a_caption_explained_has_the_figures_that_it_was_made_with(service):
+def test_an_explained_caption_has_the_figures_of_the_generated_one(service):
     address, _ = service
-    made = post(address, PICTURE.read_bytes())["captions"][0]
-    query = urllib.parse.urlencode({"caption": made["text"]})
-    explained = post(address, PICTURE.read_bytes(), f"/v1/explanations?{query}")["captions"][0]
-    assert made["finish_reason"] == "stop"
-    assert explained["text"] == made["text"]
-    assert explained["log_probability"] == pytest.approx(made["log_probability"], abs=1e-4)
-    for word, known in zip(explained["words"], made["words"], strict=True):
-        assert word["map"]["values"] == pytest.approx(known["map"]["values"], abs=1e-5)
-        assert word["image_reliance"] == pytest.approx(known["image_reliance"], abs=1e-4)
+    generated = post(address, SCENE.read_bytes())["captions"][0]
+    query = urllib.parse.urlencode({"caption": generated["text"]})
+    explained = post(address, SCENE.read_bytes(), f"/v1/explanations?{query}")["captions"][0]
+    assert generated["finish_reason"] == "stop"
+    assert explained["text"] == generated["text"]
+    assert explained["log_probability"] == pytest.approx(generated["log_probability"], abs=1e-4)
+    for word, other in zip(explained["words"], generated["words"], strict=True):
+        assert word["map"]["values"] == pytest.approx(other["map"]["values"], abs=1e-5)
+        assert word["image_reliance"] == pytest.approx(other["image_reliance"], abs=1e-4)
 
 
-def test_object_words_of_drawn_scenes_point_into_their_masks():
-    from evaluation import held_out_scenes, scene_pointing
-
+def test_object_words_of_synthetic_scenes_point_into_their_masks():
     figures = scene_pointing(Captioner.load(dtype="float32"), held_out_scenes(24))
-    assert figures.pointing > figures.centre + 0.3
+    assert figures.pointing > figures.center + 0.3
     assert figures.pointing > (figures.other or 0) + 0.3
 
 
-def test_the_process_ends_by_sigterm(service):
+def test_sigterm_ends_the_process(service):
     address, process = service
     assert urllib.request.urlopen(f"{address}/livez", timeout=5).status == 200
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=15) in (0, -signal.SIGTERM)
 
 
-def test_pictures_are_captioned_from_the_command_line(tmp_path, capsys):
-    folder = tmp_path / "pictures"
+def test_images_are_captioned_from_the_command_line(tmp_path, capsys):
+    folder = tmp_path / "images"
     folder.mkdir()
-    with Image.open(PICTURE) as image:
+    with Image.open(SCENE) as image:
         image.save(folder / "a.jpg", quality=95)
-    (folder / "b.png").write_bytes(b"not a picture")
-    (folder / "notes.md").write_text("no picture, not looked at")
+    (folder / "b.png").write_bytes(b"not an image")
+    (folder / "notes.md").write_text("another kind of file")
 
     status = model_main(["caption", "--dtype", "float32", "--overlays", str(tmp_path / "sheets"), str(folder)])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
-    assert status == 1, "one picture is broken"
+    assert status == 1, "one image is broken"
     assert [Path(line["file"]).name for line in lines] == ["a.jpg", "b.png"]
     assert lines[0]["words"][0].keys() == {"text", "start", "end", "probability", "image_reliance", "box"}
     assert "error" in lines[1]
@@ -127,30 +130,28 @@ def test_pictures_are_captioned_from_the_command_line(tmp_path, capsys):
         assert sheet.width > 400
 
 
-def test_captions_go_to_sidecars_csv_or_json_lines(tmp_path, capsys):
-    picture = tmp_path / "a.png"
-    picture.write_bytes(PICTURE.read_bytes())
-    assert model_main(["caption", "--dtype", "float32", "--sidecar", str(picture)]) == 0
+def test_captions_are_written_to_sidecars_csv_or_json_lines(tmp_path, capsys):
+    image = tmp_path / "a.png"
+    image.write_bytes(SCENE.read_bytes())
+    assert model_main(["caption", "--dtype", "float32", "--sidecar", str(image)]) == 0
     assert (tmp_path / "a.txt").read_text().strip()
-    assert (
-        model_main(["caption", "--dtype", "float32", "--num-beams", "2", "--output", str(tmp_path / "o.csv"), str(picture)]) == 0
-    )
+    assert model_main(["caption", "--dtype", "float32", "--num-beams", "2", "--output", str(tmp_path / "o.csv"), str(image)]) == 0
     with (tmp_path / "o.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert row["text"] == (tmp_path / "a.txt").read_text().strip()
     assert json.loads(row["words"])
-    assert model_main(["caption", "--dtype", "float32", "--output", str(tmp_path / "o.jsonl"), str(picture)]) == 0
+    assert model_main(["caption", "--dtype", "float32", "--output", str(tmp_path / "o.jsonl"), str(image)]) == 0
     assert json.loads((tmp_path / "o.jsonl").read_text())["text"]
-    assert model_main(["caption", "--output", str(tmp_path / "o.xml"), str(picture)]) == 2
-    assert model_main(["caption", "--num-beams", "9", str(picture)]) == 2
-    assert model_main(["caption", "--checkpoint", str(tmp_path), str(picture)]) == 1
+    assert model_main(["caption", "--output", str(tmp_path / "o.xml"), str(image)]) == 2
+    assert model_main(["caption", "--num-beams", "9", str(image)]) == 2
+    assert model_main(["caption", "--checkpoint", str(tmp_path), str(image)]) == 1
     assert "config.json" in capsys.readouterr().err
 
 
-def test_two_pictures_never_write_one_file(tmp_path, capsys):
+def test_two_images_never_write_the_same_file(tmp_path, capsys):
     for name in ("one/a.png", "two/a.png", "two/a.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(PICTURE.read_bytes())
+        (tmp_path / name).write_bytes(SCENE.read_bytes())
     one, two = str(tmp_path / "one/a.png"), str(tmp_path / "two/a.png")
     assert model_main(["caption", "--sidecar", str(tmp_path)]) == 2
     assert "a.txt" in capsys.readouterr().err
@@ -158,11 +159,11 @@ def test_two_pictures_never_write_one_file(tmp_path, capsys):
     assert model_main(["caption", "--overlays", str(tmp_path / "sheets"), one, two]) == 2
     assert "a.png.png" in capsys.readouterr().err
     assert model_main(["caption", "--dtype", "float32", "--overlays", str(tmp_path / "sheets"), str(tmp_path)]) == 0
-    drawn = {str(path.relative_to(tmp_path / "sheets")) for path in (tmp_path / "sheets").rglob("*.png")}
-    assert drawn == {"one/a.png.png", "two/a.png.png", "two/a.jpg.png"}
+    sheets = {str(path.relative_to(tmp_path / "sheets")) for path in (tmp_path / "sheets").rglob("*.png")}
+    assert sheets == {"one/a.png.png", "two/a.png.png", "two/a.jpg.png"}
 
 
-def test_a_checkpoint_is_shown(capsys):
+def test_show_prints_the_config_and_the_card(capsys):
     assert model_main(["show", str(DEFAULT_CHECKPOINT)]) == 0
     out = capsys.readouterr().out
     assert '"parameters":' in out
@@ -172,20 +173,19 @@ def test_a_checkpoint_is_shown(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--checkpoint", "nowhere"], "is no folder"),
+        (["--checkpoint", "missing"], "is not a folder"),
         (["--port", "99999"], "port"),
     ],
 )
-def test_a_service_that_cannot_start_says_why(arguments, message):
-    found = subprocess.run([sys.executable, "-m", "service", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert found.returncode == 1
-    assert message in found.stderr
-    assert "Traceback" not in found.stderr
+def test_a_service_that_cannot_start_reports_the_reason(arguments, message):
+    result = subprocess.run([sys.executable, "-m", "service", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
 
 
-def test_the_settings_are_listed():
-    from service import Settings
-
-    found = subprocess.run([sys.executable, "-m", "service", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+def test_the_help_lists_every_setting():
+    result = subprocess.run([sys.executable, "-m", "service", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "SIGHTLINE_<NAME>" in result.stdout
     for name in Settings.model_fields:
-        assert f"SIGHTLINE_{name.upper()}" in found.stdout
+        assert f"--{name.replace('_', '-')} " in result.stdout

@@ -14,7 +14,7 @@ from model import Captioner, Word, load_checkpoint, prepare
 from model.pretrained import convert_source
 from service import Settings, create_app
 from tests.peers import cross_attentions_of, logits_of
-from tests.test_convert import random_images, png, saved
+from tests.test_convert import png, random_images, saved
 
 FAMILIES = ("vit_gpt2", "deit_gpt2", "blip", "trocr")
 TEXT = "a dog runs on the grass with a ball"
@@ -90,9 +90,24 @@ def test_reliance_is_zero_only_without_cross_attention(family, views):
 
 OPTIONS = [
     {"strategy": "greedy", "repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_new_tokens": 4, "max_new_tokens": 9},
-    {"strategy": "beam", "num_beams": 4, "num_return_sequences": 4, "length_penalty": 0.0, "early_stopping": True, "max_new_tokens": 7},
+    {
+        "strategy": "beam",
+        "num_beams": 4,
+        "num_return_sequences": 4,
+        "length_penalty": 0.0,
+        "early_stopping": True,
+        "max_new_tokens": 7,
+    },
     {"strategy": "beam", "num_beams": 2, "early_stopping": "never", "length_penalty": 2.0, "min_words": 1, "max_words": 4},
-    {"strategy": "sample", "num_return_sequences": 3, "temperature": 0.7, "top_k": 20, "top_p": 0.9, "seed": 5, "max_new_tokens": 8},
+    {
+        "strategy": "sample",
+        "num_return_sequences": 3,
+        "temperature": 0.7,
+        "top_k": 20,
+        "top_p": 0.9,
+        "seed": 5,
+        "max_new_tokens": 8,
+    },
     {"prompt": "a dog", "max_words": 6, "map_size": "12x8", "reliance": False},
     {"maps": "none"},
 ]

@@ -54,7 +54,9 @@ def test_texts_equal_those_of_batch_decode(both):
     rows = [[rng.randrange(ours.size) for _ in range(rng.randint(0, 12))] for _ in range(1_000)]
     expected = theirs.batch_decode(rows, skip_special_tokens=True)
     # The library shows bytes that make no character as U+FFFD; here they are omitted.
-    pairs = [(ours.decode(row), text) for row, text in zip(rows, expected, strict=True) if "\N{REPLACEMENT CHARACTER}" not in text]
+    pairs = [
+        (ours.decode(row), text) for row, text in zip(rows, expected, strict=True) if "\N{REPLACEMENT CHARACTER}" not in text
+    ]
     assert len(pairs) > 200
     assert all(one == other for one, other in pairs)
 

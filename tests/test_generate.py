@@ -61,9 +61,14 @@ def both_captions(peer, network, pixels, requested):
         features = network.encode(pixels)
     hypotheses = hypotheses_of(network, IdTokenizer(), features, [options] * len(images))
     ours = [[one.tokens[len(prompt) :] for one in hypotheses[image]] for image in images]
-    beam = {"length_penalty": requested["length_penalty"], "early_stopping": requested["early_stopping"]} if requested["num_beams"] > 1 else {}
+    beam = (
+        {"length_penalty": requested["length_penalty"], "early_stopping": requested["early_stopping"]}
+        if requested["num_beams"] > 1
+        else {}
+    )
     theirs = generated(
-        peer, pixels, prompt, num_beams=requested["num_beams"], num_return_sequences=requested["num_return_sequences"], do_sample=False,
+        peer, pixels, prompt, num_beams=requested["num_beams"], num_return_sequences=requested["num_return_sequences"],
+        do_sample=False,
         no_repeat_ngram_size=requested["no_repeat_ngram_size"], repetition_penalty=requested["repetition_penalty"],
         max_new_tokens=requested["max_new_tokens"], min_new_tokens=requested["min_new_tokens"] or None, **beam,
     )  # fmt: skip
@@ -136,7 +141,9 @@ def test_the_sampling_distribution_equals_the_peers(temperature, top_k, top_p, m
 def test_sampled_tokens_follow_the_sampling_distribution(family):
     """Compare the first tokens of 4,000 sampled captions with their distribution: chi-squared, 99.9th percentile."""
     network = converted(build(family, 4, torch.float32), torch.float32)
-    options = GenerationOptions(strategy="sample", num_return_sequences=8, temperature=1.5, top_k=12, top_p=0.95, max_new_tokens=1)
+    options = GenerationOptions(
+        strategy="sample", num_return_sequences=8, temperature=1.5, top_k=12, top_p=0.95, max_new_tokens=1
+    )
     pixels = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     start = torch.tensor([[network.config.decoder.bos_token_id]])
     features = network.encode(pixels)

@@ -16,7 +16,7 @@ from model.hub import is_hub_id
 from service import Settings
 from service.runtime.checkpoints import _name_and_source, load_captioners
 from tests.loopback_hub import Hub, commit_of, serving
-from tests.test_convert import random_images, png, saved
+from tests.test_convert import png, random_images, saved
 
 NAME = "organization/tiny-captions"
 

@@ -265,7 +265,9 @@ def test_a_cropped_region_covers_what_its_patches_show(photo):
     assert view.covers == Box(20, 30, 40, 50), "the middle half of both edges"
 
 
-@pytest.mark.parametrize("region", [Box(90, 0, 95, 10), Box(0, 60, 90, 70), Box(-9, -9, 0, 0), Box(50, 10, 40, 20), Box(3, 3, 3, 9)])
+@pytest.mark.parametrize(
+    "region", [Box(90, 0, 95, 10), Box(0, 60, 90, 70), Box(-9, -9, 0, 0), Box(50, 10, 40, 20), Box(3, 3, 3, 9)]
+)
 def test_a_region_without_a_pixel_in_the_image_is_an_error(region, photo):
     with pytest.raises(ImageError, match="has no pixel in an image of 90 x 60") as caught:
         prepare_regions(photo(90, 60), CONFIG, [Box(0, 0, 9, 9), region])

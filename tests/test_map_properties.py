@@ -7,23 +7,23 @@ import itertools
 import pytest
 import torch
 from fastapi.testclient import TestClient
-from model import MAP_METHODS
-from model.generation import Generation
-from model.maps.attention import AttentionMaps
 
 from model import (
+    MAP_METHODS,
     CaptionNetwork,
     GenerationOptions,
     ImageFeatures,
     MapConfig,
     PatchGrid,
-    load_checkpoint,
     ScoredRows,
+    load_checkpoint,
     merge_heads,
     prepare,
-    scoring_pass,
     save_checkpoint,
+    scoring_pass,
 )
+from model.generation import Generation
+from model.maps.attention import AttentionMaps
 from service import Settings, create_app
 from tests.conftest import redraw, tiny_config
 from tests.helpers import hypotheses_of, start

@@ -1,33 +1,35 @@
-"""What is there to stay is passed over by the collector; what was garbage before is not kept with it."""
+"""Process memory: the collector ignores what exists at the start of the service, after what is garbage has been freed."""
 
 from __future__ import annotations
 
 import gc
 import weakref
 
-from service.memory import bound, give_back, settle
+from service.memory import freeze_gc, limit_arenas, trim_memory
 
 
-class Circle:
+class Cycle:
+    """An object that only the garbage collector frees."""
+
     def __init__(self) -> None:
         self.itself = self
 
 
-def test_settling_frees_circles_and_passes_over_the_rest():
+def test_freezing_frees_cycles_and_excludes_the_rest_from_collections():
     gc.disable()
     try:
-        gone, stays = weakref.ref(Circle()), Circle()
-        settle()
-        assert gone() is None
+        garbage, kept = weakref.ref(Cycle()), Cycle()
+        freeze_gc()
+        assert garbage() is None
         assert gc.get_freeze_count() > 10_000
-        assert not any(found is stays for found in gc.get_objects()), "the collector does not look at it any more"
+        assert not any(entry is kept for entry in gc.get_objects()), "the collector does not examine it any more"
     finally:
         gc.unfreeze()
         gc.enable()
 
 
-def test_the_allocator_is_told_and_nothing_is_lost():
-    kept = bytearray(b"a" * 1_000_000)
-    bound()
-    give_back()
-    assert kept.count(b"a") == 1_000_000
+def test_the_settings_of_the_allocator_lose_no_data():
+    data = bytearray(b"a" * 1_000_000)
+    limit_arenas()
+    trim_memory()
+    assert data.count(b"a") == 1_000_000

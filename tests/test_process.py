@@ -146,21 +146,30 @@ if __name__ == "__main__":
 """
 
 
+PAUSE = """
+def hook(_):
+    Path({entered!r}).touch()
+    wait_until(Path({go_on!r}).exists, 1000)
+"""
+
+
 def test_clients_that_hang_up_cost_no_encoder_call_and_disturb_no_other_client(tmp_path):
-    go_on = tmp_path / "go on"
-    code = HOOKED.format(hook=f"def hook(_): wait_until(Path({str(go_on)!r}).exists, 1000)")
+    entered, go_on = tmp_path / "entered", tmp_path / "go on"
+    code = HOOKED.format(hook=PAUSE.format(entered=str(entered), go_on=str(go_on)))
     patient = {"SIGHTLINE_WATCHDOG_SECONDS": "1000", "SIGHTLINE_DEADLINE_SECONDS": "1000"}
     head = f"POST /v1/captions?num_beams=8 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(IMAGE)}\r\n\r\n"
     with running(code=code, **patient) as (port, process, lines):
         with contextlib.ExitStack() as connections:
-            for _ in range(12):
+            for number in range(12):
                 connection = connections.enter_context(socket.create_connection(("127.0.0.1", port), timeout=SECONDS))
                 connection.sendall(head.encode() + IMAGE)
-            wait_until(lambda: metric(port, "queue_images") == 11, SECONDS)  # the first is being encoded
+                if number == 0:
+                    wait_until(entered.exists, SECONDS)  # it is being encoded; the others have to wait
+            wait_until(lambda: metric(port, "queue_images") == 11, SECONDS)
         wait_until(lambda: sum("status=499" in line for line in lines) == 12, SECONDS)
         go_on.touch()
         assert status_of(port, "/v1/captions", IMAGE) == 200
-        assert metric(port, "encode_seconds_count") == 2, "no image that waited was encoded for nobody"
+        assert metric(port, "encode_seconds_count") == 2, "of the 12 images only the first had been encoded"
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=SECONDS) == 0
 
@@ -178,6 +187,7 @@ def test_a_model_that_hangs_ends_the_process_with_70_after_answering_503():
     with running(code=HOOKED.format(hook=HANG_AFTER_FIRST), SIGHTLINE_WATCHDOG_SECONDS="5") as (port, process, _):
         assert status_of(port, "/v1/captions", IMAGE) == 200
         assert status_of(port, "/v1/captions", IMAGE) == 503
+        assert status_of(port, "/readyz") in (503, 0), "not ready, or closed"
         assert process.wait(timeout=SECONDS) == 70
         assert status_of(port, "/readyz") == 0
 

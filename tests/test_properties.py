@@ -201,7 +201,9 @@ def test_beam_search_with_enough_beams_equals_exhaustive_search(penalty, seed):
     config = ModelConfig(
         image=ImageConfig(height=16, width=16),
         encoder=EncoderConfig(hidden_size=8, num_layers=0, num_heads=2, patch_size=8),
-        decoder=DecoderConfig(vocab_size=5, hidden_size=8, num_layers=1, num_heads=2, intermediate_size=8, max_positions=8, encoder_hidden_size=8),
+        decoder=DecoderConfig(
+            vocab_size=5, hidden_size=8, num_layers=1, num_heads=2, intermediate_size=8, max_positions=8, encoder_hidden_size=8
+        ),
     )
     network = CaptionNetwork(config).double().eval()
     redraw(network, 10 + seed, scale=0.8)

@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 import torch
-from model.logits import penalize_repetition, repeated_ngram_ids, sampling_probs
 
 from model import GenerationOptions
+from model.logits import penalize_repetition, repeated_ngram_ids, sampling_probs
 from model.search import BeamSearch, Candidate, GreedySearch, SampleSearch, WordLimits, make_search
 
 END = 2
@@ -152,10 +152,30 @@ def test_sampling_probs_are_those_of_the_filtered_distribution():
     scores = torch.tensor([3.0, 2.0, 1.0, 0.0, -1.0])
     full = sampling_probs(scores, GenerationOptions(temperature=1.0, top_k=0, top_p=1.0))
     torch.testing.assert_close(full, scores.softmax(0))
-    assert (sampling_probs(scores, GenerationOptions(temperature=1.0, top_k=2, top_p=1.0)) > 0).tolist() == [True, True, False, False, False]
-    assert (sampling_probs(scores, GenerationOptions(temperature=1.0, top_k=0, top_p=0.7)) > 0).tolist() == [True, True, False, False, False]
-    assert (sampling_probs(scores, GenerationOptions(temperature=1.0, top_k=0, top_p=0.0)) > 0).tolist() == [True, False, False, False, False]
-    torch.testing.assert_close(sampling_probs(scores, GenerationOptions(temperature=2.0, top_k=0, top_p=1.0)), (scores / 2).softmax(0))
+    assert (sampling_probs(scores, GenerationOptions(temperature=1.0, top_k=2, top_p=1.0)) > 0).tolist() == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert (sampling_probs(scores, GenerationOptions(temperature=1.0, top_k=0, top_p=0.7)) > 0).tolist() == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert (sampling_probs(scores, GenerationOptions(temperature=1.0, top_k=0, top_p=0.0)) > 0).tolist() == [
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
+    torch.testing.assert_close(
+        sampling_probs(scores, GenerationOptions(temperature=2.0, top_k=0, top_p=1.0)), (scores / 2).softmax(0)
+    )
 
 
 def test_sampled_tokens_follow_their_probabilities():

@@ -1,4 +1,4 @@
-"""Sources as they are published: BLIP's authors' .pth, vocabularies without tokenizer.json, files of older and newer libraries."""
+"""Sources as they are published: the .pth of BLIP's authors, vocabulary files, files of older and newer libraries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from model import Captioner, CheckpointError, load_checkpoint, prepare
 from model.pretrained import convert_source
 from model.pretrained.vocabulary import source_tokenizer
 from tests.peers import end_competes, redrawn
-from tests.test_convert import edit, random_images, png, saved
+from tests.test_convert import edit, png, random_images, saved
 from tests.test_foreign_tokenizers import KINDS, MORE
 from tests.test_pretrained import with_authors_names
 
@@ -87,7 +87,7 @@ def test_the_authors_pth_gives_the_peers_captions_after_their_prompt(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: (f / "med_config.json").unlink(), "the folder of model_caption.pth must contain med_config.json and caption_coco.yaml"),
+        (lambda f: (f / "med_config.json").unlink(), "must contain med_config.json and caption_coco.yaml"),
         (lambda f: (f / "vocab.txt").unlink(), "has no tokenizer; it needs tokenizer.json"),
         (lambda f: (f / "caption_coco.yaml").write_text("vit: base"), "the caption yaml cannot be used"),
         (lambda f: torch.save({"model": {"x": torch.ones(1)}}, f / "model_caption.pth"), "is not a BLIP of its authors"),

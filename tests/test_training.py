@@ -1,9 +1,11 @@
-"""Training: the loss, the schedule, the average, and whole small runs that stop, resume and finish."""
+"""Training: the loss, the schedule, the moving average, and complete small runs that stop, resume and finish."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
+import json
 import math
 import random
 
@@ -12,11 +14,22 @@ import torch
 
 import train
 from corpus import open_dataset
-import copy
-
-from model import BOS_ID, EOS_ID, PAD_ID, CaptionNetwork, EncoderConfig, ImageConfig, ModelConfig, load_checkpoint
+from model import (
+    BOS_ID,
+    EOS_ID,
+    PAD_ID,
+    CaptionNetwork,
+    EncoderConfig,
+    GenerationOptions,
+    ImageConfig,
+    MapConfig,
+    ModelConfig,
+    load_checkpoint,
+    save_checkpoint,
+)
 from tests.conftest import tiny_config
 from training import (
+    Batch,
     FrozenPart,
     TrainConfig,
     TrainingData,
@@ -33,22 +46,22 @@ SHORT = [
     "--ema-decay", "0.5",
 ]  # fmt: skip
 TINY = [
-    *SHORT, "--stem", "", "--patch-size", "56", "--hidden-size", "24", "--num-heads", "2", "--encoder-layers", "1", "--decoder-layers", "1",
-    "--vocab-size", "300",
+    *SHORT, "--stem", "", "--patch-size", "56", "--hidden-size", "24", "--num-heads", "2", "--encoder-layers", "1",
+    "--decoder-layers", "1", "--vocab-size", "300",
 ]  # fmt: skip
 
 
-def test_the_loss_is_the_mean_over_real_targets_and_ignores_how_they_are_grouped():
+def test_the_loss_is_the_mean_cross_entropy_with_label_smoothing():
     logits = torch.randn(7, 11, dtype=torch.float32, generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([1, 4, 10, 0, 3, 3, 9])
-    by_hand = -logits.log_softmax(-1)[range(7), targets].mean()
-    smoothed = 0.9 * by_hand - 0.1 * logits.log_softmax(-1).mean()
+    mean = -logits.log_softmax(-1)[range(7), targets].mean()
+    smoothed = 0.9 * mean - 0.1 * logits.log_softmax(-1).mean()
 
-    torch.testing.assert_close(train.caption_loss(logits, targets, 0.0), by_hand)
+    torch.testing.assert_close(train.caption_loss(logits, targets, 0.0), mean)
     torch.testing.assert_close(train.caption_loss(logits, targets, 0.1), smoothed)
 
 
-def test_padding_has_no_part_in_the_loss(tiny_network, pixels):
+def test_padding_does_not_change_the_loss(tiny_network, pixels):
     rows = [[BOS_ID, 5, 6, EOS_ID], [BOS_ID, 7, 8, 9, 10, EOS_ID]]
     state = tiny_network.start(tiny_network.encode(pixels[:2]))
 
@@ -65,7 +78,7 @@ def test_padding_has_no_part_in_the_loss(tiny_network, pixels):
     torch.testing.assert_close(together, sum(loss * n for loss, n in parts) / count, atol=1e-5, rtol=0)
 
 
-def test_the_rate_warms_up_and_falls_along_a_cosine():
+def test_the_learning_rate_rises_in_the_warmup_and_then_follows_a_cosine():
     factors = [train.lr_factor(step, 100, 10) for step in range(100)]
     assert factors[0] == pytest.approx(0.1)
     assert factors[9] == pytest.approx(1.0)
@@ -74,7 +87,7 @@ def test_the_rate_warms_up_and_falls_along_a_cosine():
     assert factors[55] == pytest.approx(0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi / 2)), abs=0.01)
 
 
-def test_the_average_follows_the_trained_weights_only(tiny_network):
+def test_the_average_changes_only_with_trained_weights(tiny_network):
     network = copy.deepcopy(tiny_network).requires_grad_(True)
     network.encoder.requires_grad_(False)
     average = copy.deepcopy(network).requires_grad_(False)
@@ -87,7 +100,7 @@ def test_the_average_follows_the_trained_weights_only(tiny_network):
     torch.testing.assert_close(average.encoder.vit.pos_embed, tiny_network.encoder.vit.pos_embed)
 
 
-def test_the_average_carries_the_statistics_of_a_trained_stem(tokenizer):
+def test_the_average_has_the_statistics_of_a_trained_stem(tokenizer):
     network = CaptionNetwork(tiny_config(tokenizer.size, stem="resnet10t", stem_strides=(8,)))
     average = copy.deepcopy(network)
     network.train()
@@ -98,7 +111,7 @@ def test_the_average_carries_the_statistics_of_a_trained_stem(tokenizer):
     assert all(torch.equal(value, trained[name]) for name, value in average.named_buffers())
 
 
-def test_cached_features_are_those_of_exactly_these_pictures_and_strides(tmp_path, tokenizer):
+def test_cached_features_are_used_only_for_the_same_images_views_and_strides(tmp_path, tokenizer):
     def cached(entries, strides=(8, 16), views=1):
         config = tiny_config(tokenizer.size)
         encoder = dataclasses.replace(config.encoder, stem="resnet10t", stem_strides=strides)
@@ -114,30 +127,36 @@ def test_cached_features_are_those_of_exactly_these_pictures_and_strides(tmp_pat
             torch.testing.assert_close(stored, fresh, atol=2e-2, rtol=2e-2)  # float16 on disk
     assert len(list(tmp_path.iterdir())) == 1
     cached(entries)
-    assert len(list(tmp_path.iterdir())) == 1, "computed once"
+    assert len(list(tmp_path.iterdir())) == 1, "they are computed once"
     cached([dataclasses.replace(entry, fingerprint="changed") for entry in entries])
     cached(entries, strides=(16,))
     cached(entries, views=2)
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def source(tokenizer, **options: object) -> TrainingData:
+def training_data(tokenizer, **options: object) -> TrainingData:
     entries = open_dataset("scenes:20").split("train")
     settings = {"num_views": 1, "captions_per_image": 2, "max_caption_tokens": 200} | options
-    return TrainingData(entries, tokenizer, ModelConfig(image=ImageConfig(height=56, width=56), encoder=EncoderConfig(patch_size=8)), None, **settings)
+    return TrainingData(
+        entries,
+        tokenizer,
+        ModelConfig(image=ImageConfig(height=56, width=56), encoder=EncoderConfig(patch_size=8)),
+        None,
+        **settings,
+    )
 
 
-def test_an_epoch_goes_through_every_picture_once_in_another_order(tokenizer):
-    batches = source(tokenizer)
+def test_an_epoch_contains_every_image_once_in_another_order(tokenizer):
+    batches = training_data(tokenizer)
     first, second = batches.plan(0, 1, 6), batches.plan(1, 1, 6)
     assert sorted(index for batch in first for index in batch) == list(range(20))
     assert first != second
     assert batches.plan(0, 1, 6) == first
-    assert len(source(tokenizer, max_images_per_epoch=12).plan(0, 1, 6)) == 2
+    assert len(training_data(tokenizer, max_images_per_epoch=12).plan(0, 1, 6)) == 2
 
 
-def test_a_batch_holds_start_text_end_and_padding(tokenizer):
-    batch = source(tokenizer).batch([0, 3], random.Random(0))
+def test_a_row_of_a_batch_is_start_text_end_and_padding(tokenizer):
+    batch = training_data(tokenizer).batch([0, 3], random.Random(0))
     assert batch.image_of == (0, 0, 1, 1)
     assert batch.inputs[0].shape == (2, 3, 56, 56)
     for row in batch.tokens.tolist():
@@ -147,21 +166,21 @@ def test_a_batch_holds_start_text_end_and_padding(tokenizer):
         assert set(row[row.index(EOS_ID) + 1 :]) <= {PAD_ID}
 
 
-def test_a_caption_that_is_cut_has_no_end(tokenizer):
-    batch = source(tokenizer, max_caption_tokens=4).batch([0, 1], random.Random(0))
+def test_a_truncated_caption_has_no_end_token(tokenizer):
+    batch = training_data(tokenizer, max_caption_tokens=4).batch([0, 1], random.Random(0))
     assert batch.tokens.size(1) == 5
     assert EOS_ID not in batch.tokens
 
 
-def test_the_control_gives_every_caption_another_picture(tokenizer):
-    shuffled = source(tokenizer, shuffle_images=True)
-    honest = source(tokenizer)
+def test_shuffled_images_give_every_caption_another_image(tokenizer):
+    shuffled = training_data(tokenizer, shuffle_images=True)
+    unshuffled = training_data(tokenizer)
     differ = [
-        not torch.equal(shuffled.batch([i], random.Random(0)).inputs[0], honest.batch([i], random.Random(0)).inputs[0])
+        not torch.equal(shuffled.batch([i], random.Random(0)).inputs[0], unshuffled.batch([i], random.Random(0)).inputs[0])
         for i in range(20)
     ]
     assert sum(differ) >= 15
-    assert torch.equal(shuffled.batch([3], random.Random(0)).tokens, honest.batch([3], random.Random(0)).tokens)
+    assert torch.equal(shuffled.batch([3], random.Random(0)).tokens, unshuffled.batch([3], random.Random(0)).tokens)
 
 
 def test_the_packaged_stem_is_frozen_and_pretrained():
@@ -169,7 +188,7 @@ def test_the_packaged_stem_is_frozen_and_pretrained():
     network, _ = build_network(config, [open_dataset("scenes:2")])
     stem = choose_frozen_part(network, config).module(network.encoder)
     weight = stem.backbone.conv_stem.weight
-    assert weight.abs().mean() > 0.05, "ImageNet weights, not the initialisation"
+    assert weight.abs().mean() > 0.05, "ImageNet weights, not the initialization"
     assert choose_frozen_part(network, dataclasses.replace(config, freeze="none")).module(network.encoder) is None
     assert choose_frozen_part(network, dataclasses.replace(config, freeze="encoder")).module(network.encoder) is network.encoder
 
@@ -178,55 +197,53 @@ def weights_of(folder) -> dict[str, torch.Tensor]:
     return load_checkpoint(folder).network.state_dict()
 
 
-def test_a_run_that_was_stopped_resumes_to_the_same_weights(tmp_path, capsys):
-    whole = [*TINY, "--run", str(tmp_path / "whole"), "--epochs", "3", "--save-steps", "2"]
-    assert train.main(whole) == 0
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, capsys):
+    complete = [*TINY, "--run", str(tmp_path / "complete"), "--epochs", "3", "--save-steps", "2"]
+    assert train.main(complete) == 0
     out = capsys.readouterr().out
     assert "distinct" in out
     assert "1 threads" in out
 
     stopped = [*TINY, "--run", str(tmp_path / "stopped"), "--epochs", "3", "--save-steps", "2"]
 
-    class Stop(Exception):
+    class StoppedError(Exception):
         pass
 
-    original = train.Trainer.step
+    class StoppingTrainer(train.Trainer):
+        def step(self, batch: Batch) -> float:
+            if self.progress.step == 5:
+                raise StoppedError
+            return super().step(batch)
 
-    def step(self: train.Trainer, batch: object) -> float:
-        if self.progress.step == 5:
-            raise Stop
-        return original(self, batch)
-
-    train.Trainer.step = step
-    try:
-        with pytest.raises(Stop):
-            train.main(stopped)
-    finally:
-        train.Trainer.step = original
+    (tmp_path / "stopped").mkdir()
+    trainer = StoppingTrainer(parse_arguments(stopped))
+    trainer.prepare()
+    with pytest.raises(StoppedError):
+        trainer.train()
     assert train.main(["--run", str(tmp_path / "stopped"), "--resume"]) == 0
 
     for name in ("best", "last"):
-        one, two = weights_of(tmp_path / "whole" / name), weights_of(tmp_path / "stopped" / name)
+        one, two = weights_of(tmp_path / "complete" / name), weights_of(tmp_path / "stopped" / name)
         assert all(torch.equal(value, two[key]) for key, value in one.items())
 
 
-def test_a_finished_run_is_left_alone(tmp_path, capsys):
+def test_a_finished_run_is_not_changed(tmp_path, capsys):
     run = tmp_path / "run"
     assert train.main([*TINY, "--run", str(run), "--epochs", "1", "--max-steps", "2"]) == 0
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     assert train.main(["--run", str(run), "--resume"]) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
-    assert train.main([*TINY, "--run", str(run)]) == 2, "a run is not written over"
+    assert train.main([*TINY, "--run", str(run)]) == 2, "a run is not overwritten"
 
 
-def test_a_dry_run_tells_the_cost_and_trains_nothing(tmp_path, capsys):
+def test_a_dry_run_reports_the_cost_and_writes_no_checkpoint(tmp_path, capsys):
     assert train.main([*TINY, "--run", str(tmp_path / "run"), "--dry-run"]) == 0
     assert "a step takes" in capsys.readouterr().out
     assert not (tmp_path / "run" / "best").exists()
 
 
-def test_a_dry_run_of_a_stopped_run_trains_nothing_either(tmp_path, capsys):
+def test_a_dry_run_of_a_stopped_run_changes_nothing(tmp_path, capsys):
     run = tmp_path / "run"
     assert train.main([*TINY, "--run", str(run), "--epochs", "3", "--max-steps", "2"]) == 0
     state = torch.load(run / "state.pt", weights_only=True)
@@ -238,60 +255,44 @@ def test_a_dry_run_of_a_stopped_run_trains_nothing_either(tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
-def test_a_checkpoint_can_be_trained_on(tmp_path, capsys):
+def test_training_continues_a_checkpoint(tmp_path, capsys):
     assert train.main([*TINY, "--run", str(tmp_path / "one"), "--epochs", "1"]) == 0
     start = ["--epochs", "1", "--init", str(tmp_path / "one/best")]
     again = [*SHORT, "--run", str(tmp_path / "two"), *start, "--lr", "0"]
     assert train.main(again) == 0
     card = (tmp_path / "two/best/README.md").read_text()
     assert "- lr: 0.0" in card
-    assert "hidden_size" not in card, "the network is not what this run's flags say"
+    assert "hidden_size" not in card, "the network is the checkpoint's, not that of the flags"
     one, two = weights_of(tmp_path / "one/best"), weights_of(tmp_path / "two/best")
-    assert all(torch.equal(value, two[name]) for name, value in one.items()), "a rate of 0 changes nothing"
+    assert all(torch.equal(value, two[name]) for name, value in one.items()), "a learning rate of 0 changes nothing"
 
     assert train.main([*SHORT, "--run", str(tmp_path / "three"), *start, "--freeze", "stem"]) == 1
     assert "has no stem" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--data", "scenes:4"], "--run FOLDER is required"),
-        (["--run", "x"], "--data DATA is required"),
-        (["--run", "x", "--data", "scenes", "--batch-size", "0"], "--batch-size is 0"),
-        (["--run", "x", "--data", "scenes", "--dropout", "1.5"], "--dropout is 1.5"),
-        (["--run", "x", "--data", "scenes", "--stem", "", "--freeze", "stem"], "--freeze stem needs a stem"),
-        (["--run", "x", "--data", "scenes", "--pretrained"], "--pretrained needs --encoder NAME"),
-        (["--run", "x", "--data", "scenes", "--encoder", "v", "--patch-size", "8"], "--patch-size cannot be used with --encoder"),
-        (["--run", "x", "--data", "scenes", "--color", "red"], "--color"),
-        (["--run", "x", "--data", "scenes", "--init", "y", "--hidden-size", "96"], "--hidden-size cannot be used with --init"),
-    ],
-)
-def test_wrong_use_ends_with_status_2(arguments, message, capsys):
-    with pytest.raises(SystemExit) as caught:
-        parse_arguments(arguments)
-    assert caught.value.code == 2
-    assert message in capsys.readouterr().err
+@pytest.mark.parametrize(("language", "known"), [("en", True), ("DE", True), ("fr", False)])
+def test_init_keeps_map_heads_and_default_options_but_neither_pointing_nor_an_untrained_language(
+    tmp_path, tokenizer, language, known
+):
+    maps = MapConfig(heads=((0, 1), (1, 0)), head_mean="geometric", pointing=0.75)
+    options = GenerationOptions(num_beams=5, max_words=12, length_penalty=0.5)
+    config = dataclasses.replace(
+        tiny_config(tokenizer.size), maps=maps, generation=options, languages=("en", "de"), language_token_ids=(300, 301)
+    )
+    save_checkpoint(tmp_path / "start", config, CaptionNetwork(config).state_dict(), tokenizer, "# Card")
+    run = tmp_path / "run"
+    arguments = [*SHORT, "--run", str(run), "--init", str(tmp_path / "start"), "--language", language, "--max-steps", "1"]
+    assert train.main([*arguments, "--epochs", "1", "--num-views", "1"]) == 0
 
-
-def test_bad_data_ends_with_status_1(tmp_path, capsys):
-    assert train.main(["--run", str(tmp_path / "run"), "--data", str(tmp_path / "none")]) == 1
-    assert "does not exist" in capsys.readouterr().err
-
-
-def test_a_run_does_not_move_into_a_folder_of_something_else(tmp_path, capsys):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/captions.json").write_text("{}")
-    assert train.main([*TINY, "--run", str(tmp_path / "data")]) == 2
-    assert "contains 'captions.json', which is not a run's" in capsys.readouterr().err
-    (tmp_path / "file").write_text("x")
-    assert train.main([*TINY, "--run", str(tmp_path / "file/run"), "--epochs", "1", "--max-steps", "1"]) == 1
-    assert "file" in capsys.readouterr().err
-
-
-def test_every_setting_is_a_flag():
-    config = parse_arguments(["--run", "x", "--data", "a", "--data", "b", "--stem-strides", "8", "16", "--no-null-key"])
-    assert config.data == ("a", "b")
-    assert config.stem_strides == (8, 16)
-    assert not config.null_key
-    assert len(dataclasses.fields(TrainConfig)) > 30
+    for name in ("last", "best"):
+        trained = load_checkpoint(run / name).config
+        assert trained.maps == dataclasses.replace(maps, pointing=None)
+        assert trained.generation == options
+        assert trained.license == config.license
+        if known:
+            assert (trained.languages, trained.language_token_ids) == (("en", "de"), (300, 301))
+        else:
+            assert (trained.languages, trained.language_token_ids) == (("fr",), ())
+    document = json.loads((run / "last/config.json").read_text())
+    assert document["maps"]["pointing"] is None
+    assert document["maps"]["heads"] == [[0, 1], [1, 0]]

@@ -1,4 +1,4 @@
-"""The whole way from a folder of captioned pictures: train.py, its validation, the checkpoint, the Captioner."""
+"""From a folder of captioned images to captions: train.py, its validation, the checkpoint, the Captioner."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from model import Captioner, prepare
 from tests.test_training import TINY
 
 
-def test_a_captioner_trained_on_a_folder_says_of_new_pictures_what_is_in_them(tmp_path):
-    """The whole way: COCO folder, train.py, checkpoint, Captioner."""
-    colours = {"red": (220, 20, 20), "green": (20, 200, 30), "blue": (20, 30, 220)}
+def test_a_captioner_trained_on_a_folder_captions_new_images_correctly(tmp_path):
+    colors = {"red": (220, 20, 20), "green": (20, 200, 30), "blue": (20, 30, 220)}
     (tmp_path / "images").mkdir()
     images, annotations = [], []
     for number in range(36):
-        name, color = list(colours.items())[number % 3]
+        name, color = list(colors.items())[number % 3]
         Image.new("RGB", (40, 30), tuple(c + number for c in color)).save(tmp_path / "images" / f"{number}.png")
         images.append({"id": number, "file_name": f"{number}.png", "split": "val" if number >= 30 else "train"})
         annotations.append({"id": number, "image_id": number, "caption": f"A {name} wall ."})
@@ -27,14 +26,14 @@ def test_a_captioner_trained_on_a_folder_says_of_new_pictures_what_is_in_them(tm
     assert train.main([*arguments, "--eval-epochs", "30", "--num-views", "1"]) == 0
 
     captioner = Captioner.load(tmp_path / "run/best", dtype="float32")
-    for name, (red, green, blue) in colours.items():
+    for name, (red, green, blue) in colors.items():
         file = io.BytesIO()
         Image.new("RGB", (90, 120), (red + 5, green - 3, blue + 9)).save(file, "JPEG")
-        (answer,) = captioner.caption([prepare(file.getvalue(), captioner.image_config)])
-        assert answer.captions[0].text == f"a {name} wall"
+        (result,) = captioner.caption([prepare(file.getvalue(), captioner.image_config)])
+        assert result.captions[0].text == f"a {name} wall"
 
 
-def test_validation_compares_the_tokens_of_the_runs_language(tmp_path, capsys):
+def test_validation_compares_the_tokens_of_the_language_of_the_run(tmp_path, capsys):
     (tmp_path / "images").mkdir()
     images = [{"id": n, "file_name": f"{n}.png", "split": "val" if n > 7 else "train"} for n in range(10)]
     for number in range(10):
@@ -43,10 +42,10 @@ def test_validation_compares_the_tokens_of_the_runs_language(tmp_path, capsys):
     (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     arguments = [*TINY[2:], "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--language", "zh", "--epochs", "150"]
     arguments += ["--lr", "4e-3", "--eval-epochs", "150", "--num-views", "1"]
-    assert train.main(arguments) == 1, "the same red picture is in both splits"
-    told = capsys.readouterr()
-    assert "ERROR: the same picture in several splits: 1" in told.out
-    assert "--no-check" in told.err
+    assert train.main(arguments) == 1, "the same red image is in both splits"
+    output = capsys.readouterr()
+    assert "ERROR: identical images in several splits: 1" in output.out
+    assert "--no-check" in output.err
     assert not (tmp_path / "run").exists()
     assert train.main([*arguments, "--no-check"]) == 0
     out = capsys.readouterr().out

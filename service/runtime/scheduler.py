@@ -61,14 +61,6 @@ class Job:
                 self.future.set_exception(error)
 
 
-@dataclass(slots=True)
-class _Active:
-    """The images of one captioner that are being captioned."""
-
-    batch: CaptionBatch
-    jobs: list[Job] = field(default_factory=list)
-
-
 class Scheduler:
     """Owns the model thread; `submit` may be called from any thread."""
 
@@ -76,7 +68,7 @@ class Scheduler:
         self._limits = limits
         self._metrics = metrics or Metrics()
         self._queue: OrderedDict[Hashable, deque[Job]] = OrderedDict()  # by group
-        self._active: dict[Captioner, _Active] = {}  # captioners that have images
+        self._batches: dict[Captioner, CaptionBatch] = {}  # of captioners that have images; a batch's keys are its jobs
         self._unanswered: set[Future[CaptionResult]] = set()
         self._wake = threading.Condition()
         self._is_stopping = False
@@ -123,7 +115,7 @@ class Scheduler:
     @property
     def num_active(self) -> int:
         """Images that are being captioned."""
-        return sum(len(active.jobs) for active in list(self._active.values()))
+        return sum(len(batch.keys) for batch in list(self._batches.values()))
 
     @property
     def num_unanswered(self) -> int:
@@ -148,9 +140,9 @@ class Scheduler:
                 started = time.perf_counter()
                 self._drop_cancelled()
                 self._admit()
-                finished = sum(self._step(captioner) for captioner in list(self._active))
+                finished = sum(self._step(captioner) for captioner in list(self._batches))
                 # A captioner without images may have been replaced by another: its memory is released.
-                self._active = {captioner: active for captioner, active in self._active.items() if active.jobs}
+                self._batches = {captioner: batch for captioner, batch in self._batches.items() if batch.keys}
                 self.rate.add(finished, time.perf_counter() - started)
         except BaseException as error:
             _LOG.critical("the model thread has failed", exc_info=error)
@@ -178,10 +170,9 @@ class Scheduler:
                     self._queue[group] = kept
                 else:
                     del self._queue[group]
-        for active in self._active.values():
-            for job in [job for job in active.jobs if job.future.cancelled()]:
-                active.batch.remove(job)
-                active.jobs.remove(job)
+        for batch in self._batches.values():
+            for job in [job for job in _jobs(batch) if job.future.cancelled()]:
+                batch.remove(job)
 
     def _admit(self) -> None:
         """Encode the next images of the groups in turn, as many as there are free rows for.
@@ -189,7 +180,7 @@ class Scheduler:
         While most rows run and more images wait than there is room for, they wait until a full encoder call fits: one of two
         images costs little more than one of one.
         """
-        rows = sum(active.batch.num_rows for active in self._active.values())
+        rows = sum(batch.num_rows for batch in self._batches.values())
         count = self._limits.encode_batch_size if rows else self._limits.encode_batch_size_idle
         with self._wake:
             candidates = self._next(count)
@@ -228,13 +219,10 @@ class Scheduler:
 
     def _encode(self, captioner: Captioner, jobs: list[Job]) -> None:
         """Encode images together; if that fails, as two halves: a failure belongs to one image."""
-        if captioner not in self._active:
-            self._active[captioner] = _Active(captioner.batch())
-        active = self._active[captioner]
+        batch = self._batches.setdefault(captioner, captioner.batch())
         try:
             with self._metrics.encode_seconds.time():
-                active.batch.add(jobs, [job.request for job in jobs])
-            active.jobs.extend(jobs)
+                batch.add(jobs, [job.request for job in jobs])
         except Exception as error:
             self._release_memory(captioner, error)
             if len(jobs) == 1:
@@ -247,35 +235,34 @@ class Scheduler:
 
     def _step(self, captioner: Captioner) -> int:
         """Decode the next token of every row of a captioner; returns the number of finished images."""
-        active = self._active[captioner]
-        batch, finished = active.batch, list[tuple[Job, CaptionResult]]()
-        if not active.jobs:
+        batch, finished = self._batches[captioner], list[tuple[Job, CaptionResult]]()
+        jobs = _jobs(batch)
+        if not jobs:
             return 0
         try:
             self._metrics.batch_rows.observe(batch.num_rows)
             with self._metrics.step_seconds.time():
                 decoded = [job for job in batch.step() if isinstance(job, Job)]
             self._last_progress = time.monotonic()
-            for job in active.jobs:
+            for job in jobs:
                 if job.on_words is not None and (words := batch.new_words(job)):
                     job.on_words(words)
             if len(decoded) >= _SCORE_TOGETHER or not batch.num_rows or not self._queue:
                 scored = decoded[:_SCORE_TOGETHER]
                 finished = list(zip(scored, batch.pop_results(scored), strict=True))
         except Exception as error:
-            _LOG.error("a step failed; its %d images are retried one by one", len(active.jobs), exc_info=error)
+            _LOG.error("a step failed; its %d images are retried one by one", len(jobs), exc_info=error)
             self._release_memory(captioner, error)
-            return self._retry(captioner)
+            return self._retry(captioner, jobs)
         for job, result in finished:
-            active.jobs.remove(job)
             job.finish(result)
             self._metrics.words.inc(sum(len(caption.words) for caption in result.captions))
         self._last_progress = time.monotonic()
         return len(finished)
 
-    def _retry(self, captioner: Captioner) -> int:
+    def _retry(self, captioner: Captioner, jobs: list[Job]) -> int:
         """Caption the images of a failed step one by one, each from its start."""
-        jobs, self._active[captioner] = self._active[captioner].jobs, _Active(captioner.batch())
+        self._batches[captioner] = captioner.batch()
         for job in jobs:
             if job.future.cancelled():
                 continue
@@ -295,3 +282,7 @@ class Scheduler:
         if is_out_of_memory(error):
             _LOG.warning("the device has no memory left: %s", error)
             release_memory(captioner.runtime.device)
+
+
+def _jobs(batch: CaptionBatch) -> list[Job]:
+    return [key for key in batch.keys if isinstance(key, Job)]

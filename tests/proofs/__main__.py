@@ -37,7 +37,7 @@ PROOFS: dict[str, Callable[[float], Figures]] = {
 }
 _PAGE = ROOT / "docs/service.md"
 _SECTION = re.compile(r"(?<=<!-- proofs -->\n)(.*?)(?=<!-- end -->)", re.DOTALL)
-_BLOCK = re.compile(r"^\*\*(?P<name>.+): (?:NOT )?met\*\*\n.*?(?=^\*\*|\Z)", re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(r"^\*\*(?P<name>.+): (?:NOT )?met\*\*\n(?:(?!\*\*).*\n)*", re.MULTILINE)
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ from tests.test_process import running
 _CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
-def fuzzed(_: float) -> Figures:
+def fuzzed(_seconds: float) -> Figures:
     """Schemathesis over the document, the administrator's path included: no undocumented status, no 500."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "keys").write_text("a key\n")
@@ -44,7 +44,7 @@ def fuzzed(_: float) -> Figures:
     }
 
 
-def generated_client(_: float) -> Figures:
+def generated_client(_seconds: float) -> Figures:
     """The client that openapi-python-client generates captions an image as bytes, in a form, and in JSON."""
     with tempfile.TemporaryDirectory() as folder, running(SIGHTLINE_THREADS="2") as (port, _, _):
         address = f"http://127.0.0.1:{port}"

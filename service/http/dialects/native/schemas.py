@@ -18,6 +18,7 @@ MAX_MAP_VALUES = 4_000_000  # of a response's maps together: some 50 MB of JSON,
 _MAP_SIZE = re.compile(r"^(\d{1,3})x(\d{1,3})$")
 _MAX_MAP_EDGE = 512
 _MAX_TEXT = 1000  # characters of a text option
+_CHOICES = {info.name: info.range_text for info in fields_of(GenerationOptions) if info.choices}
 _MAP_HELP = "; ".join(["none", *(f"{name}: {method.help}" for name, method in MAP_METHODS.items())])
 MapName = Literal["none", *MAP_METHODS]  # type: ignore[valid-type]  # the registry's names
 
@@ -92,7 +93,8 @@ def parse_options(kind: type[OptionsT], values: dict[str, Any], *, is_json: bool
     try:
         options = kind.model_validate(values, strict=is_json)
     except ValidationError as error:
-        errors = [_option_error(kind, entry) for entry in error.errors()]
+        # A field that is a union reports an error per arm: one per option is enough.
+        errors = list({str(entry["loc"][:1]): _option_error(kind, entry) for entry in reversed(error.errors())}.values())[::-1]
         raise ServiceError("invalid_option", "; ".join(entry.detail for entry in errors), errors) from error
     target = options.target_grid() if isinstance(options, MapOptions) else None
     if target is not None and not (1 <= target.rows <= _MAX_MAP_EDGE and 1 <= target.columns <= _MAX_MAP_EDGE):
@@ -109,6 +111,8 @@ def _option_error(kind: type[BaseModel], entry: Any) -> OptionError:
     if entry["type"] == "missing":
         return OptionError(name, f"{name} is missing; {kind.model_fields[name].description}")
     received = reprlib.repr(entry["input"])
+    if choices := _CHOICES.get(name):
+        return OptionError(name, f"{name} is {received[:80]}; it must be one of {choices}")
     return OptionError(name, f"{name} is {received[:80]}; {entry['msg'][0].lower()}{entry['msg'][1:]}")
 
 
