@@ -20,6 +20,7 @@ from tests.proofs.load import ROOT, Figures
 from tests.proofs.noop import parts
 from tests.proofs.pressure import overload, soak
 from tests.proofs.serving import batching, compared_with_litserve, equal_responses
+from tests.proofs.silent import silent_senders
 
 PROOFS: dict[str, Callable[[float], Figures]] = {
     "schemathesis over the OpenAPI document": fuzzed,
@@ -30,6 +31,7 @@ PROOFS: dict[str, Callable[[float], Figures]] = {
     "CPU ms per request, without a network": parts,
     "batching": batching,
     "ten times overload, half of the clients hang up": overload,
+    "silent senders of large bodies": silent_senders,
     "SIGTERM under load, twenty times": sigterm,
     "failures": failures,
     "checkpoints swapped under load": swaps,
