@@ -57,4 +57,4 @@ def _prepared(captioner: Captioner, image: bytes | Example) -> ImageView:
     try:
         return prepare(image.read(), captioner.image_config, LOCAL_IMAGE_LIMITS)
     except (OSError, ValueError, ImageError) as error:
-        raise DataError(f"{image.origin}: {image.location} cannot be used ({error}); fix it, or remove it from the data") from error
+        raise DataError(f"{image.origin}: {image.location} cannot be used ({error}); fix it, or remove it") from error

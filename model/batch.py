@@ -20,9 +20,9 @@ from model.generation import Generation
 from model.geometry import ImageView
 from model.maps import MapMethod, find_map_method
 from model.options import GenerationOptions
-from model.prefix import prefix_ids
+from model.prefix import PrefixIds, prefix_ids
 from model.runtime import Runtime
-from model.scoring import scoring_pass
+from model.scoring import check_method, scoring_pass
 from model.search import Hypothesis
 from model.state import DecoderState
 from model.tokenizer import CaptionTokenizer
@@ -38,6 +38,10 @@ class CaptionRequest:
     maps: str | None = None  # a name of MAP_METHODS, "none", or None for the checkpoint's own method
     reliance: bool = True
     language: str = ""  # BCP 47; "" is the checkpoint's default
+
+    def __post_init__(self) -> None:
+        if (self.options is None) == (not self.texts):
+            raise ValueError("a request has either options, to be captioned, or texts, to be scored")
 
     @property
     def num_rows(self) -> int:
@@ -88,6 +92,9 @@ class CaptionBatch:
         for request in requests:
             self._method(request)
             prefix_ids(self._runtime.config, self._tokenizer, request.language)
+        for request in requests:
+            check_method(self._runtime, self._method(request))
+        prefixes = [self._prefix(request) for request in requests]
         hypotheses = [None if request.options else [self._written(text) for text in request.texts] for request in requests]
         started = time.perf_counter()
         with torch.inference_mode():
@@ -98,7 +105,7 @@ class CaptionBatch:
             encode_ms = 1e3 * (time.perf_counter() - started)
             decoded = [index for index, request in enumerate(requests) if request.options is not None]
             if decoded:
-                self._start(keys, requests, state, decoded)
+                self._start(keys, requests, prefixes, state, decoded)
         now = time.perf_counter()
         for index, (key, request) in enumerate(zip(keys, requests, strict=True)):
             self._in_flight[key] = InFlight(request, features, state, index, encode_ms, now, hypotheses[index])
@@ -149,10 +156,10 @@ class CaptionBatch:
             entries, started = [self._in_flight[key] for key in group], time.perf_counter()
             captions = self._score(entries, [entry.hypotheses or [] for entry in entries])
             maps_ms = 1e3 * (time.perf_counter() - started)
-            for key, entry, texts in zip(group, entries, captions, strict=True):
+            for key, entry, own_captions in zip(group, entries, captions, strict=True):
                 decode_ms = 1e3 * (started - entry.started) if entry.request.options is not None else 0.0
                 timing = Timing(encode_ms=entry.encode_ms, decode_ms=decode_ms, maps_ms=maps_ms)
-                results[key] = CaptionResult(tuple(texts), entry.features.grid, timing)
+                results[key] = CaptionResult(tuple(own_captions), entry.features.grid, timing)
         for key in keys:
             del self._in_flight[key]
         return [results[key] for key in keys]
@@ -163,15 +170,16 @@ class CaptionBatch:
             self.step()
 
     def _start(
-        self, keys: Sequence[Hashable], requests: Sequence[CaptionRequest], state: DecoderState, decoded: list[int]
+        self,
+        keys: Sequence[Hashable],
+        requests: Sequence[CaptionRequest],
+        prefixes: Sequence[PrefixIds],
+        state: DecoderState,
+        decoded: list[int],
     ) -> None:
         options = [option for request in requests if (option := request.options) is not None]
-        prefixes = [
-            prefix_ids(self._runtime.config, self._tokenizer, requests[index].language, option.prompt)
-            for index, option in zip(decoded, options, strict=True)
-        ]
         state = state if len(decoded) == len(requests) else state.select(decoded)
-        self._generation.add(state, [keys[index] for index in decoded], options, prefixes)
+        self._generation.add(state, [keys[index] for index in decoded], options, [prefixes[index] for index in decoded])
 
     def _score(self, entries: Sequence[InFlight], hypotheses: Sequence[list[Hypothesis]]) -> list[list[Caption]]:
         """Return the captions of requests with the same maps and reliance."""
@@ -208,6 +216,13 @@ class CaptionBatch:
             )
             captions[image].append(caption)
         return captions
+
+    def _prefix(self, request: CaptionRequest) -> PrefixIds:
+        """Return the ids before a request's caption. Raises TextError, ConfigError."""
+        prompt = request.options.prompt if request.options is not None else ""
+        prefix = prefix_ids(self._runtime.config, self._tokenizer, request.language, prompt)
+        self._generation.check_prefix(prefix, prompt)
+        return prefix
 
     def _method(self, request: CaptionRequest) -> MapMethod | None:
         return find_map_method(request.maps or self._runtime.config.maps.method)

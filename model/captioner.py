@@ -157,6 +157,8 @@ class Captioner:
 
     def _run(self, requests: Sequence[CaptionRequest]) -> list[CaptionResult]:
         """Caption or score requests as one batch; if the device's memory is too small, as two halves."""
+        if not requests:
+            return []
         keys = range(len(requests))
         try:
             batch = self.batch()

@@ -87,11 +87,11 @@ def build_caption(
         reliance = None
         if scored.unconditional_log_probs:
             reliance = log_prob - sum(scored.unconditional_log_probs[token] for token in span.tokens)
-        attention, box = None, None
+        own_map, box = None, None
         if scored.token_maps is not None and method is not None and view is not None:
-            attention = word_map(scored.token_maps[list(span.tokens)], is_attention_share=method.is_attention_share)
-            box = peak_box(attention.values, grid, view.covers)
-        words.append(Word(text[start:end], start, end, log_prob, reliance, attention, box))
+            own_map = word_map(scored.token_maps[list(span.tokens)], is_attention_share=method.is_attention_share)
+            box = peak_box(own_map.values, grid, view.covers)
+        words.append(Word(text[start:end], start, end, log_prob, reliance, own_map, box))
     reason = "stop" if hypothesis.is_finished else "length"
     return Caption(text, tuple(words), sum(scored.log_probs), reason)
 

@@ -70,13 +70,9 @@ class Generation:
         """
         if known := [key for key in keys if key in self._running]:
             raise ValueError(f"{known[0]!r} is running already; every caption needs its own key")
+        for prefix, option in zip(prefixes, options, strict=True):
+            self.check_prefix(prefix, option.prompt)
         free = [self._runtime.config.decoder.max_positions - len(prefix.special) for prefix in prefixes]
-        for prefix, option, space in zip(prefixes, options, free, strict=True):
-            if len(prefix.prompt) >= space:
-                raise TextError(
-                    f"prompt {option.prompt[:40]!r} has {len(prefix.prompt)} tokens; this checkpoint has room for {space} with "
-                    "the caption that follows: send a shorter one"
-                )
         options = [
             _limited(option, space - len(prefix.prompt)) for prefix, option, space in zip(prefixes, options, free, strict=True)
         ]
@@ -91,6 +87,15 @@ class Generation:
         for _, running, last in added:
             self._running |= running
             self._last += last
+
+    def check_prefix(self, prefix: PrefixIds, prompt: str) -> None:
+        """Raises TextError if a prompt leaves no room for a caption."""
+        space = self._runtime.config.decoder.max_positions - len(prefix.special)
+        if len(prefix.prompt) >= space:
+            raise TextError(
+                f"prompt {prompt[:40]!r} has {len(prefix.prompt)} tokens; this checkpoint has room for {space} with "
+                "the caption that follows: send a shorter one"
+            )
 
     def final_tokens(self, key: Hashable) -> tuple[int, ...]:
         """Return the tokens of a running caption that can no longer change."""

@@ -143,7 +143,7 @@ def make_view(decoded: DecodedImage, config: ImageConfig) -> ImageView:
     try:
         pixels = resize_and_normalize(decoded.image, config, decoded.pending_orientation)
     except Exception as error:  # a frame that only fails when it is converted
-        raise ImageError(f"the {decoded.format} image cannot be converted ({error}); send it as RGB") from error
+        raise ImageError(f"the {decoded.format} image cannot be converted to RGB; send it as RGB") from error
     width, height = decoded.upright_size
     return ImageView(pixels, (width, height), _covered(width, height, config), decoded.format, decoded.orientation)
 
@@ -181,17 +181,17 @@ def _known_format(data: bytes, limits: ImageLimits) -> str:
 
 @contextmanager
 def _as_image_error(name: str) -> Iterator[str]:
-    """Turn whatever a decoder raises into ImageError."""
+    """Turn whatever a decoder raises into ImageError, without its text: that may contain a memory address."""
     try:
         yield name
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLargeError(f"the header announces too many pixels ({error}); send a smaller image") from error
+        raise ImageTooLargeError("the header announces too many pixels; send a smaller image") from error
     except MemoryError as error:
         raise ImageError(f"the {name} image needs more memory than is allowed; send a smaller one") from error
     except Exception as error:  # decoders raise many types on hostile bytes
-        raise ImageError(f"the {name} image cannot be decoded ({error}); send a complete, undamaged file") from error
+        raise ImageError(f"the {name} image cannot be decoded: it is truncated or damaged; send a complete file") from error
 
 
 def _covered(width: int, height: int, config: ImageConfig) -> Box:

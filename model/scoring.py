@@ -1,4 +1,4 @@
-"""The scoring pass: one teacher-forced pass over finished captions gives every probability, map row and image reliance.
+"""The scoring pass: a teacher-forced pass over captions gives every probability and map row, a second one image reliance.
 
 Position t reads token t-1 (the start token first) and predicts token t: the attention of row t is that of the position
 that predicted token t, and uses nothing later.
@@ -50,13 +50,14 @@ def scoring_pass(
     it is None. `state` and `unconditional_state` are the states of the images and of no image if the caller has them: keys
     and values of 577 image tokens cost as much as a caption. Raises ConfigError for gradients that the runtime cannot compute.
     """
+    check_method(runtime, method)
     decoder = runtime.config.decoder
     prefixes = prefixes or [(decoder.bos_token_id,)] * len(captions)
     longest = max(map(len, captions))
     padded = [[*tokens, *[decoder.pad_token_id] * (longest - len(tokens))] for tokens in captions]
     targets = torch.tensor(padded, dtype=torch.long, device=runtime.device).reshape(len(captions), longest)  # (R, T)
     special = torch.tensor(prefixes, device=runtime.device)  # (R, prefix)
-    inputs = torch.cat([special, targets[:, :-1]], dim=1)  # (R, prefix - 1 + T); T is 0 if all captions are empty
+    inputs = torch.cat([special, targets[:, :-1]], dim=1)  # (R, prefix - 1 + T), or (R, prefix) if all captions are empty
     first = special.size(1) - 1
 
     with torch.inference_mode():
@@ -68,8 +69,6 @@ def scoring_pass(
             unconditional = _target_log_probs(logits[:, first:], targets)
     with ExitStack() as stack:
         if method is not None and method.uses_gradients:
-            if not runtime.supports_gradients:
-                raise ConfigError(f"maps is {method.name!r}, which needs gradients; use dtype float32 for this checkpoint")
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
             state, inputs, targets = _differentiable(state), inputs.clone(), targets.clone()
@@ -93,6 +92,12 @@ def scoring_pass(
         )
         for row, tokens in enumerate(captions)
     ]
+
+
+def check_method(runtime: Runtime, method: MapMethod | None) -> None:
+    """Raises ConfigError if a map method needs gradients that the runtime cannot compute."""
+    if method is not None and method.uses_gradients and not runtime.supports_gradients:
+        raise ConfigError(f"maps is {method.name!r}, which needs gradients; use dtype float32 for this checkpoint")
 
 
 def _differentiable(state: DecoderState) -> DecoderState:

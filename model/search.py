@@ -119,8 +119,8 @@ class Search:
         sequences = [*self.rows, *(hypothesis.tokens for _, hypothesis in self.pool)]
         shortest = min(map(len, sequences))
         first = sequences[0]
-        same = (at for at in range(shortest) if any(other[at] != first[at] for other in sequences))
-        return first[: next(same, shortest)]
+        differing = (at for at in range(shortest) if any(other[at] != first[at] for other in sequences))
+        return first[: next(differing, shortest)]
 
     def _finish_if_ended(self, candidate: Candidate) -> bool:
         """Put a candidate that ends its caption into the pool; return whether it did."""
@@ -129,6 +129,7 @@ class Search:
         if candidate.token == self.eos_token_id:
             self._finish(Hypothesis(tokens, candidate.total, True), candidate.total, length)
         elif self.limits.exceeds((*tokens, candidate.token)):
+            # Ranked with the excess word's token, as a hypothesis that ends by its length, but returned without it.
             self._finish(Hypothesis(tokens, self.totals[candidate.row], False), candidate.total, length)
         elif length >= self.options.max_new_tokens:
             self._finish(Hypothesis((*tokens, candidate.token), candidate.total, False), candidate.total, length)
@@ -154,7 +155,7 @@ class SampleSearch(Search):
     order: list[int]  # which of the samples each live row is: its random generator stays with it
 
     def __post_init__(self) -> None:
-        Search.__post_init__(self)
+        Search.__post_init__(self)  # super() without arguments does not work in a dataclass with slots
         self.order = list(range(self.num_first_rows))
 
     @property

@@ -2,8 +2,6 @@
 
 import model  # isort: skip  # noqa: F401  before torch is imported
 
-import model  # isort: skip  # noqa: F401  before torch is imported
-
 from report.overlay import contact_sheet, heat_map, overlay, word_summary
 from report.pages import image_uri, page
 from report.sequences import sequence_map

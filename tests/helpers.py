@@ -12,7 +12,9 @@ from model import Captioner, GenerationOptions, Hypothesis, Runtime, prefix_ids
 from model.generation import Generation
 
 
-def start(generation: Generation, network: Runtime, tokenizer: Any, features: Any, keys: Sequence[Hashable], options: Any) -> None:
+def start(
+    generation: Generation, network: Runtime, tokenizer: Any, features: Any, keys: Sequence[Hashable], options: Any
+) -> None:
     """Add images to a generation, each with a key and options of its own."""
     prefixes = [prefix_ids(network.config, tokenizer, prompt=option.prompt) for option in options]
     generation.add(network.start(features), keys, options, prefixes)
@@ -26,7 +28,9 @@ def finish(generation: Generation) -> dict[Hashable, list[Hypothesis]]:
     return finished
 
 
-def hypotheses_of(network: Runtime, tokenizer: Any, features: Any, options: Sequence[GenerationOptions]) -> dict[Any, list[Hypothesis]]:
+def hypotheses_of(
+    network: Runtime, tokenizer: Any, features: Any, options: Sequence[GenerationOptions]
+) -> dict[Any, list[Hypothesis]]:
     """Return the hypotheses of each image, by its index."""
     generation = Generation(network, tokenizer)
     with torch.no_grad():

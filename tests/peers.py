@@ -2,7 +2,7 @@
 
 Every tensor is sampled again: the library's zero biases, unit norms and zero positions would hide a mapping mistake.
 
-Shapes: R rows, T tokens, S image tokens, H heads, C hidden size, V vocab_size, L layers.
+Shapes: R rows, T tokens, S image tokens, H heads, C hidden size, V vocabulary, L layers.
 """
 
 from __future__ import annotations

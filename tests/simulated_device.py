@@ -1,12 +1,12 @@
 """A device that does not exist: CPU numbers under the name "simulated", so that code for another device runs without one.
 
     with simulated_device() as device:
-        network.to(device)                             # every tensor created or moved there says device "simulated:0"
+        network.to(device)  # every tensor created or moved there says device "simulated:0"
 
-What it shows: a CPU tensor that meets one of the device raises, as it would on a GPU; so does `.numpy()` on a tensor of the device.
-Numbers are real, so results can be compared with the CPU's. What it cannot show: speed, memory, kernels that a GPU lacks,
-non-determinism, streams. A CPU tensor without dimensions may meet the device's, and CPU indices may index it, as torch allows on
-GPUs. Autograd across the device is not supported: gradients are off inside the context, and torch.inference_mode is torch.no_grad
+What it shows: a CPU tensor that meets one of the device raises, as it would on a GPU; so does `.numpy()` on a tensor of the
+device. Numbers are real, so results can be compared with the CPU's. What it cannot show: speed, memory, kernels that a GPU lacks,
+non-determinism, streams. A CPU tensor without dimensions may meet the device's, and CPU indices may index it, as torch allows
+on GPUs. Autograd across the device is not supported: gradients are off in the context, and torch.inference_mode is torch.no_grad
 there, because tensors of wrapper classes cannot be viewed in inference mode.
 
 It uses the private-use backend of torch.utils.backend_registration, written in Python (experimental in torch 2.13).
@@ -74,7 +74,8 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     if on_device and name not in _CPU_TENSORS_ALLOWED:
         for value in tensors:
             if not isinstance(value, _OnDevice) and value.dim() > 0:
-                raise RuntimeError(f"{name}: expected all tensors on one device, but got {NAME} and cpu (shape {tuple(value.shape)})")
+                shape = tuple(value.shape)
+                raise RuntimeError(f"{name}: expected all tensors on one device, but got {NAME} and cpu (shape {shape})")
     result_on_device = bool(on_device)
     if kwargs.get("device") is not None:
         result_on_device = torch.device(kwargs["device"]).type == NAME

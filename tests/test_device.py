@@ -132,9 +132,7 @@ def test_a_packed_decoder_equals_a_plain_one(tiny_network):
 
 def run_python(code: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    process = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, env=environment
-    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
     assert process.returncode == 0, process.stderr
 
 

@@ -11,7 +11,9 @@ from model import MAP_METHODS, Captioner, CaptionNetwork, ConfigError, DevicePol
 from model.maps.gradient import contributions
 
 
-def scored_rows(network: CaptionNetwork, pixels: torch.Tensor, captions: torch.Tensor, scale: torch.Tensor | None = None) -> ScoredRows:
+def scored_rows(
+    network: CaptionNetwork, pixels: torch.Tensor, captions: torch.Tensor, scale: torch.Tensor | None = None
+) -> ScoredRows:
     """Return a scoring pass with differentiable cross values, each image token's multiplied by `scale` (S,)."""
     features = network.encode(pixels).select([0] * captions.size(0))
     state = network.start(features)

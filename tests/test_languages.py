@@ -193,17 +193,17 @@ def test_a_batch_mixes_languages(captioner, network, double_views):
 
 
 def test_the_language_token_takes_one_of_the_positions(captioner, network, tokenizer, double_views):
-    room = network.config.decoder.max_positions - 2  # start and language token
+    free_positions = network.config.decoder.max_positions - 2  # start and language token
     fitting, ids = "dog", tokenizer.encode("dog")
-    while len(tokenizer.encode(fitting + " dog")) < room:
+    while len(tokenizer.encode(fitting + " dog")) < free_positions:
         fitting += " dog"
-    assert len(ids) <= len(tokenizer.encode(fitting)) < room
+    assert len(ids) <= len(tokenizer.encode(fitting)) < free_positions
     (result,) = captioner.explain(double_views[:1], [[fitting]], language="de")
     assert result.captions[0].text == fitting
     with pytest.raises(TextError, match="positions"):
-        captioner.explain(double_views[:1], [[fitting + " dog" * room]], language="de")
-    with pytest.raises(TextError, match=f"room for {room} "):
-        captioner.caption(double_views[:1], GenerationOptions(prompt="dog " * room), language="de")
+        captioner.explain(double_views[:1], [[fitting + " dog" * free_positions]], language="de")
+    with pytest.raises(TextError, match=f"room for {free_positions} "):
+        captioner.caption(double_views[:1], GenerationOptions(prompt="dog " * free_positions), language="de")
 
 
 def test_an_unknown_language_is_refused_and_nothing_is_added(captioner, double_views):

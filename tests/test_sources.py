@@ -19,10 +19,11 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
+from benchmarks import randomize_weights
 from model import Captioner, CheckpointError, load_checkpoint, prepare
 from model.pretrained import convert_source
 from model.pretrained.vocabulary import source_tokenizer
-from tests.peers import end_competes, redrawn
+from tests.peers import end_competes
 from tests.test_convert import edit, png, random_images, saved
 from tests.test_foreign_tokenizers import KINDS, MORE
 from tests.test_pretrained import with_authors_names
@@ -49,7 +50,7 @@ def save_authors_blip(folder):
     vision = {"hidden_size": 128, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 192}
     vision |= {"image_size": 16, "patch_size": 4, "layer_norm_eps": 1e-6}
     peer = BlipForConditionalGeneration(BlipConfig(text_config=text_config, vision_config=vision)).eval()
-    peer = end_competes(redrawn(peer, 18), -1.5).requires_grad_(False)
+    peer = end_competes(randomize_weights(peer, 18), -1.5).requires_grad_(False)
     folder.mkdir()
     torch.save({"model": with_authors_names(peer.state_dict()), "epoch": 5}, folder / "model_caption.pth")
     (folder / "med_config.json").write_text(json.dumps(text | {"encoder_width": 128, "model_type": "bert"}))

@@ -112,7 +112,6 @@ def test_no_option_or_setting_has_a_retired_word():
 
 def all_parsers() -> dict[str, argparse.ArgumentParser]:
     from benchmarks.__main__ import make_parser as benchmarks_parser
-
     from corpus.__main__ import make_parser as corpus_parser
     from evaluation.__main__ import make_parser as evaluation_parser
 

@@ -192,8 +192,9 @@ class Scheduler:
                     break
                 admitted.append(job)
                 free -= needed
-            if 2 * rows > self._limits.max_rows and len(admitted) < len(candidates):
-                return
+            is_call_incomplete = len(admitted) < len(candidates)
+            if is_call_incomplete and rows > self._limits.max_rows / 2:
+                return  # wait for free rows
             for job in admitted:
                 self._queue[job.group].popleft()
                 self._queue.move_to_end(job.group)
@@ -271,7 +272,9 @@ class Scheduler:
                 batch.add([job], [job.request])
                 while not (decoded := batch.step()):
                     self._last_progress = time.monotonic()
-                job.finish(batch.pop_results(decoded)[0])
+                (result,) = batch.pop_results(decoded)
+                job.finish(result)
+                self._metrics.words.inc(sum(len(caption.words) for caption in result.captions))
             except Exception as error:
                 self._release_memory(captioner, error)
                 job.fail(error)

@@ -140,10 +140,10 @@ async def _caption_batch(engine: Engine, request: Request, parsed: ParsedRequest
     """Caption every image of a batch; the error of one is its own entry, the others are captioned."""
 
     async def one(image: bytes | str | ServiceError) -> dict[str, Any]:
+        ticket = Ticket(engine.admission, "")  # of this image's pixels
         try:
             if isinstance(image, ServiceError):
                 raise image
-            ticket = Ticket(engine.admission, "")  # of this image's pixels
             prepared = await engine.prepare(parsed.captioner, image, ticket)
             caption_request = parsed.caption_request(prepared.view)
             result = await engine.caption(parsed.captioner, prepared, caption_request, parsed.id)
@@ -156,6 +156,8 @@ async def _caption_batch(engine: Engine, request: Request, parsed: ParsedRequest
         except Exception as error:
             _LOG.error("bug id=%s", parsed.id, exc_info=error)
             return problem_json(internal_error(), parsed.id, is_json=parsed.is_json)
+        finally:
+            ticket.close()
 
     data = await _gather([one(image) for image in parsed.images])
     return await json_response(engine, request, MAX_MAP_VALUES, lambda: {"object": "list", "data": data})
