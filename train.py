@@ -159,7 +159,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
+        if config.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         update_average(self.average, network, config.ema_decay, self.progress.step)
@@ -240,7 +241,7 @@ def predict(network: CaptionNetwork, features: ImageFeatures, batch: Batch, unco
     inputs, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]  # (R, T)
     dropped = torch.rand(batch.num_images, device=inputs.device) < unconditional_ratio  # (B,)
     state = network.start(network.drop_images(features, dropped), batch.image_of)
-    logits, _, _ = network.decode(inputs, state, only=batch.is_target)  # (N, V)
+    logits, _, _ = network.decode(inputs, state, logits_mask=batch.is_target)  # (N, V)
     return logits, targets[batch.is_target]
 
 
@@ -288,7 +289,9 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{config.run} is finished after {progress.step} steps; nothing to do")
                 return 0
             tokenizer = CaptionTokenizer.from_json(parts["tokenizer"])
-            config = restored_config(settings | {"run": config.run, "resume": True, "dry_run": config.dry_run})
+            device = settings["device"] if config.device == "auto" else config.device
+            kept = {"run": config.run, "resume": True, "dry_run": config.dry_run, "device": device}
+            config = restored_config(settings | kept)
         elif message := unusable_folder(Path(config.run)):
             print(f"train.py: {message}", file=sys.stderr)
             return 2

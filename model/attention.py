@@ -4,7 +4,7 @@
 Scaled dot products: Vaswani et al. 2017, section 3.2.1; earlier forms are Bahdanau et al. 2015 (additive scores)
 and Luong et al. 2015 (multiplicative scores).
 
-Shapes: R rows, T query positions, S key positions, H heads, K head size, C hidden size.
+Shapes: R rows of a batch (captions, or images), T query positions, S key positions, H heads, K head size, C hidden size.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None) ->
     query (R, H, T, K), key (R, H, S, K), mask broadcastable to (R, H, T, S), bool with True = may attend.
     Returns (R, H, T, S); the last axis sums to 1. Every query needs one allowed key.
     """
-    scores = query @ key.transpose(-2, -1) / query.size(-1) ** 0.5  # (R, H, T, S)
+    # The query is scaled, not the product: in float16 the product of unscaled ones can overflow.
+    scores = (query / query.size(-1) ** 0.5) @ key.transpose(-2, -1)  # (R, H, T, S)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     # In half precision a row of 577 weights would not sum to 1.
@@ -43,7 +44,7 @@ class MultiHeadAttention(nn.Module):
         self.key = nn.Linear(source_size or hidden_size, hidden_size)
         self.value = nn.Linear(source_size or hidden_size, hidden_size)
         self.out = nn.Linear(hidden_size, hidden_size)
-        self.fused: nn.Linear | None = None  # query, key and value in one product, for inference
+        self.qkv: nn.Linear | None = None  # query, key and value in one product, for inference
         head_size = hidden_size // num_heads
         self.null_key = nn.Parameter(torch.zeros(num_heads, 1, head_size)) if null_key else None  # (H, 1, K)
         self.null_value = nn.Parameter(torch.zeros(num_heads, 1, head_size)) if null_key else None
@@ -74,17 +75,17 @@ class MultiHeadAttention(nn.Module):
         """Replace a self-attention's query, key and value projections by one product: fewer calls per step."""
         parts = [self.query, self.key, self.value]
         weight = self.query.weight
-        self.fused = nn.Linear(self.query.in_features, 3 * self.query.out_features, dtype=weight.dtype, device=weight.device)
+        self.qkv = nn.Linear(self.query.in_features, 3 * self.query.out_features, dtype=weight.dtype, device=weight.device)
         with torch.no_grad():
-            self.fused.weight.copy_(torch.cat([part.weight for part in parts]))
-            self.fused.bias.copy_(torch.cat([part.bias for part in parts]))
+            self.qkv.weight.copy_(torch.cat([part.weight for part in parts]))
+            self.qkv.bias.copy_(torch.cat([part.bias for part in parts]))
         del self.query, self.key, self.value
 
     def project_self(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return a self-attention's query, key and value (R, H, T, K) of tokens (R, T, C)."""
-        if self.fused is None:
+        if self.qkv is None:
             return self._split(self.query(tokens)), *self.project(tokens)
-        query, key, value = self.fused(tokens).chunk(3, dim=-1)
+        query, key, value = self.qkv(tokens).chunk(3, dim=-1)
         return self._split(query), self._split(key), self._split(value)
 
     def forward(
@@ -103,11 +104,11 @@ class MultiHeadAttention(nn.Module):
         if weights or (self.training and query.device.type == "cpu"):
             # In training on a CPU the explicit products are used: the fused kernel's backward is slower (docs/decisions.md).
             attention = attention_weights(query, key, mask)  # (R, H, T, S)
-            mixed = attention.to(value.dtype) @ value
+            attended = attention.to(value.dtype) @ value
         else:
             attention = None
-            mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        output = self.out(mixed.transpose(1, 2).flatten(2))  # (R, T, C)
+            attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        output = self.out(attended.transpose(1, 2).flatten(2))  # (R, T, C)
         return output, attention if weights else None
 
     def _split(self, tokens: Tensor) -> Tensor:

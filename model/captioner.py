@@ -1,6 +1,7 @@
 """Captioner: images in, captions with a map for every word out.
 
-It keeps nothing between calls and may be shared by threads. All computation happens in the calling thread.
+It may be shared by threads. Between calls it keeps nothing but the decoder state of "no image". All computation happens in the
+calling thread.
 """
 
 from __future__ import annotations
@@ -159,15 +160,18 @@ class Captioner:
         """Caption or score requests as one batch; if the device's memory is too small, as two halves."""
         if not requests:
             return []
-        keys = range(len(requests))
         try:
-            batch = self.batch()
-            batch.add(keys, requests)
-            batch.run()
-            return batch.pop_results(keys)
+            return self._run_together(requests)
         except Exception as error:
             if len(requests) < 2 or not is_out_of_memory(error):
                 raise
+        # Here, after the handler, nothing refers to the batch any more: its memory can be given back.
         release_memory(self.runtime.device)
         half = len(requests) // 2
         return self._run(requests[:half]) + self._run(requests[half:])
+
+    def _run_together(self, requests: Sequence[CaptionRequest]) -> list[CaptionResult]:
+        batch, keys = self.batch(), range(len(requests))
+        batch.add(keys, requests)
+        batch.run()
+        return batch.pop_results(keys)

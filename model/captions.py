@@ -69,17 +69,17 @@ def build_caption(
     hypothesis: Hypothesis,
     scored: ScoredCaption,
     *,
-    written: str,
-    is_whole: bool,
+    verbatim_text: str,
+    is_full_caption: bool,
     view: ImageView | None,
     grid: PatchGrid,
     method: MapMethod | None,
 ) -> Caption:
     """Return the caption of a scored hypothesis.
 
-    `written` is text that a person wrote and that stays as written: the caption's beginning, or the whole of it.
+    `verbatim_text` is text that a person wrote and that stays as written: the caption's beginning, or the whole of it.
     """
-    text, offsets = _text(tokenizer, hypothesis.tokens, written, is_whole)
+    text, offsets = _text(tokenizer, hypothesis.tokens, verbatim_text, is_full_caption)
     words = []
     for span in tokenizer.words(hypothesis.tokens):
         start, end = offsets[span.start], offsets[span.end - 1] + 1
@@ -96,9 +96,9 @@ def build_caption(
     return Caption(text, tuple(words), sum(scored.log_probs), reason)
 
 
-def _text(tokenizer: CaptionTokenizer, tokens: Sequence[int], written: str, is_whole: bool) -> tuple[str, list[int]]:
+def _text(tokenizer: CaptionTokenizer, tokens: Sequence[int], verbatim_text: str, is_full_caption: bool) -> tuple[str, list[int]]:
     """Return the caption's text, and for every code point of the tokenizer's own spelling its offset in that text."""
     spelled = tokenizer.decode(tokens)
-    offsets = tokenizer.align(written)
-    text = written if is_whole else written + spelled[len(offsets) :]
-    return text, offsets + [len(written) + offset for offset in range(len(spelled) - len(offsets))]
+    offsets = tokenizer.align(verbatim_text)
+    text = verbatim_text if is_full_caption else verbatim_text + spelled[len(offsets) :]
+    return text, offsets + [len(verbatim_text) + offset for offset in range(len(spelled) - len(offsets))]

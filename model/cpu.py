@@ -43,8 +43,8 @@ class PackedLinear(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
-        mixed: Tensor = torch.ops.mkldnn._linear_pointwise(values, self.packed, self.bias, "none", [], "")
-        return mixed
+        output: Tensor = torch.ops.mkldnn._linear_pointwise(values, self.packed, self.bias, "none", [], "")
+        return output
 
 
 def can_pack() -> bool:

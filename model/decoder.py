@@ -81,15 +81,15 @@ class DecoderLayer(nn.Module):
         """Return tokens (R, T, C), all self keys and values (R, H, M+T, K), cross weights (R, H, T, S) or None."""
         query, key, value = self.self_attention.project_self(self._norm_before(self.self_norm, tokens))
         key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)  # (R, H, M+T, K)
-        mixed, _ = self.self_attention.attend(query, key, value, mask)
-        tokens = self._norm_after(self.self_norm, tokens + self.dropout(mixed))
+        output, _ = self.self_attention.attend(query, key, value, mask)
+        tokens = self._norm_after(self.self_norm, tokens + self.dropout(output))
 
         folded = groups.fold(self._norm_before(self.cross_norm, tokens))  # (B, N*T, C)
-        mixed, attention = self.cross_attention(folded, *image, weights=weights)
-        tokens = self._norm_after(self.cross_norm, tokens + self.dropout(groups.unfold(mixed)))
+        output, attention = self.cross_attention(folded, *image, weights=weights)
+        tokens = self._norm_after(self.cross_norm, tokens + self.dropout(groups.unfold(output)))
 
-        mixed = self.mlp(self._norm_before(self.mlp_norm, tokens))
-        tokens = self._norm_after(self.mlp_norm, tokens + self.dropout(mixed))
+        output = self.mlp(self._norm_before(self.mlp_norm, tokens))
+        tokens = self._norm_after(self.mlp_norm, tokens + self.dropout(output))
         return tokens, (key, value), None if attention is None else groups.unfold_weights(attention)
 
     def _norm_before(self, norm: nn.Module, tokens: Tensor) -> Tensor:
@@ -149,11 +149,11 @@ class TextDecoder(nn.Module):
         )
 
     def forward(
-        self, tokens: Tensor, state: DecoderState, *, weights: bool = False, only: Tensor | None = None
+        self, tokens: Tensor, state: DecoderState, *, weights: bool = False, logits_mask: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...], DecoderState]:
         """Return logits of the token after each position, cross-attention weights if `weights`, and the next state.
 
-        tokens (R, T) ids. Returns logits (R, T, V), or (N, V) for the N positions where `only` (R, T) is True;
+        tokens (R, T) ids. Returns logits (R, T, V), or (N, V) for the N positions where `logits_mask` (R, T) is True;
         L weights (R, H, T, S, one more with a null key), else (); the state T tokens later.
         Raises TextError if a row would be longer than max_positions.
         """
@@ -177,7 +177,7 @@ class TextDecoder(nn.Module):
             values.append(value)
             if layer_weights is not None:
                 attention.append(layer_weights)
-        final = self.head_transform(self.norm(hidden if only is None else hidden[only]))  # (R, T, C) or (N, C)
+        final = self.head_transform(self.norm(hidden if logits_mask is None else hidden[logits_mask]))  # (R, T, C) or (N, C)
         logits = self.packed_head(final) if self.packed_head else nn.functional.linear(final, self._head(), self.head_bias)
         return logits, tuple(attention), state.advance(tuple(keys), tuple(values), num_positions)
 

@@ -19,7 +19,7 @@ DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LARGE_DECODER = 30_000_000  # parameters: in float32 more than a processor's cache holds
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +48,7 @@ class DevicePolicy:
             torch.set_num_threads(self.num_threads)
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high" if self.allow_tf32 else "highest")
+            torch.backends.cudnn.allow_tf32 = self.allow_tf32  # convolutions: torch allows it by default
 
 
 def choose_policy(device: str = "auto", dtype: str = "auto", num_threads: int = 0) -> DevicePolicy:
@@ -61,21 +62,21 @@ def choose_policy(device: str = "auto", dtype: str = "auto", num_threads: int = 
         raise ConfigError(f"dtype is {dtype!r}; it must be one of 'auto', {', '.join(map(repr, _DTYPES))}")
     if dtype == "float16" and chosen.type == "cpu":
         raise ConfigError("dtype is 'float16', which CPUs compute slowly; use 'bfloat16', 'float32' or a GPU")
-    kind, reason = (_DTYPES[dtype], f"{dtype} by option") if dtype != "auto" else _auto_dtype(chosen)
+    torch_dtype, reason = (_DTYPES[dtype], f"{dtype} by option") if dtype != "auto" else _auto_dtype(chosen)
     threads = num_threads or available_threads()
-    return DevicePolicy(device=chosen, dtype=kind, num_threads=threads, allow_tf32=dtype == "auto", reason=reason)
+    return DevicePolicy(device=chosen, dtype=torch_dtype, num_threads=threads, allow_tf32=dtype == "auto", reason=reason)
 
 
 def choose_device(name: str = "auto") -> torch.device:
     """Return the device of a name: auto, cpu, cuda, cuda:N, mps. Raises ConfigError if it is unknown or missing here."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and (kind != "cuda" or not index.isdigit())):
+    device_type, _, index = name.partition(":")
+    if device_type not in ("cpu", "cuda", "mps") or (index and (device_type != "cuda" or not index.isdigit())):
         raise ConfigError(f"device is {name!r}; it must be auto, cpu, cuda, cuda:N or mps")
-    if kind == "mps" and not _has_mps():
+    if device_type == "mps" and not _has_mps():
         raise ConfigError("device is 'mps', but this machine has no Apple GPU; use auto or cpu")
-    if kind == "cuda":
+    if device_type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(index or 0) >= count:
             raise ConfigError(
@@ -106,6 +107,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what was asked of it, so that a clock measures the work and not its launch."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def release_memory(device: torch.device) -> None:
     """Give cached memory of a GPU back to its driver."""
     if device.type == "cuda":
@@ -133,7 +142,8 @@ def num_parameters(module: nn.Module) -> int:
 
 def _auto_dtype(device: torch.device) -> tuple[torch.dtype, str]:
     if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        # torch.cuda.is_bf16_supported asks the current device only.
+        if torch.version.hip or torch.cuda.get_device_properties(device).major >= 8:
             return torch.bfloat16, "bfloat16: this GPU has it"
         return torch.float16, "float16: this GPU has no bfloat16"
     if device.type == "mps":

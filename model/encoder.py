@@ -169,7 +169,7 @@ class PatchEncoder(nn.Module):
         return self.finish(self.stem(pixels))
 
     def self_attention(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Return each block's attention between image tokens, (B, H, S, S): for map methods that use it."""
+        """Return each block's attention between image tokens, (B, H, S, S)."""
         tokens, weights = self._embed(self.stem(pixels)), []
         for block in self.vit.blocks:
             attention = block.attn

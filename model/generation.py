@@ -148,7 +148,7 @@ class Generation:
         inputs = [prefix.all for prefix in prefixes]
         if len(inputs[0]) > 1:
             read = torch.tensor([ids[:-1] for ids in inputs], device=self._runtime.device)
-            _, _, state = self._runtime.decode(read, state, only=torch.zeros_like(read, dtype=torch.bool))
+            _, _, state = self._runtime.decode(read, state, logits_mask=torch.zeros_like(read, dtype=torch.bool))
         image_of: list[int] = []
         running: dict[Hashable, _Running] = {}
         for image, (key, prefix, option) in enumerate(zip(keys, prefixes, options, strict=True)):

@@ -35,7 +35,7 @@ class CaptionNetwork(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of image tokens between encoder and decoder; the two may compute in others."""
+        """The type of the image tokens that the encoder gives the decoder; the two may compute in others."""
         return self.no_image.dtype
 
     @property
@@ -58,8 +58,8 @@ class CaptionNetwork(nn.Module):
 
     def drop_images(self, features: ImageFeatures, dropped: Tensor) -> ImageFeatures:
         """Return features in which "no image" replaces every token of the dropped images, dropped (B,) bool."""
-        mixed = torch.where(dropped[:, None, None], self.no_image.to(features.tokens.dtype), features.tokens)  # (B, S, C)
-        return ImageFeatures(mixed, features.grid, features.num_prefix_tokens)
+        tokens = torch.where(dropped[:, None, None], self.no_image.to(features.tokens.dtype), features.tokens)  # (B, S, C)
+        return ImageFeatures(tokens, features.grid, features.num_prefix_tokens)
 
     def start(self, features: ImageFeatures, image_of: tuple[int, ...] | None = None) -> DecoderState:
         """Return the state before the first token: one row per image, or the rows of `image_of`."""
@@ -67,7 +67,7 @@ class CaptionNetwork(nn.Module):
         return self.decoder.start(tokens, image_of or tuple(range(tokens.size(0))))
 
     def decode(
-        self, tokens: Tensor, state: DecoderState, *, weights: bool = False, only: Tensor | None = None
+        self, tokens: Tensor, state: DecoderState, *, weights: bool = False, logits_mask: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...], DecoderState]:
         """Score caption tokens (R, T); see TextDecoder.forward."""
-        return self.decoder(tokens, state, weights=weights, only=only)
+        return self.decoder(tokens, state, weights=weights, logits_mask=logits_mask)

@@ -52,11 +52,11 @@ class Runtime(Protocol):
         ...
 
     def decode(
-        self, tokens: Tensor, state: DecoderState, *, weights: bool = False, only: Tensor | None = None
+        self, tokens: Tensor, state: DecoderState, *, weights: bool = False, logits_mask: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...], DecoderState]:
         """Return logits (R, T, V), cross-attention weights L x (R, H, T, S) if `weights`, and the state T tokens later.
 
-        With `only` (R, T) bool the logits are those of its N True positions, (N, V).
+        With `logits_mask` (R, T) bool the logits are those of its N True positions, (N, V).
         """
         ...
 

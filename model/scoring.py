@@ -3,7 +3,7 @@
 Position t reads token t-1 (the start token first) and predicts token t: the attention of row t is that of the position
 that predicted token t, and uses nothing later.
 
-Shapes: B images, R captions, T tokens, S image tokens (null key included), P patches, H heads, K head size, V vocabulary.
+Shapes: B images, R captions, T tokens, S image keys (null key included), P patches, H heads, K head size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def scoring_pass(
     longest = max(map(len, captions))
     padded = [[*tokens, *[decoder.pad_token_id] * (longest - len(tokens))] for tokens in captions]
     targets = torch.tensor(padded, dtype=torch.long, device=runtime.device).reshape(len(captions), longest)  # (R, T)
-    special = torch.tensor(prefixes, device=runtime.device)  # (R, prefix)
-    inputs = torch.cat([special, targets[:, :-1]], dim=1)  # (R, prefix - 1 + T), or (R, prefix) if all captions are empty
-    first = special.size(1) - 1
+    before = torch.tensor(prefixes, device=runtime.device)  # (R, number of ids before the caption)
+    inputs = torch.cat([before, targets[:, :-1]], dim=1)
+    first = before.size(1) - 1  # the position that predicts the caption's first token
 
     with torch.inference_mode():
         state = (state or runtime.start(features)).select(image_of)

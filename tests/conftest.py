@@ -129,7 +129,7 @@ def client(tiny_captioner: Captioner):
 
 
 @pytest.fixture(scope="session")
-def picture(photo) -> bytes:
+def image_bytes(photo) -> bytes:
     """Return a JPEG of 120 x 90 pixels."""
     return photo(120, 90, "JPEG")
 

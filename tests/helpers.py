@@ -55,9 +55,9 @@ class WatchedRuntime:
         self.before_encode(pixels)
         return self._inner.encode(pixels)
 
-    def decode(self, tokens: torch.Tensor, state: Any, *, weights: bool = False, only: torch.Tensor | None = None) -> Any:
+    def decode(self, tokens: torch.Tensor, state: Any, *, weights: bool = False, logits_mask: torch.Tensor | None = None) -> Any:
         self.before_decode(tokens, weights)
-        return self._inner.decode(tokens, state, weights=weights, only=only)
+        return self._inner.decode(tokens, state, weights=weights, logits_mask=logits_mask)
 
 
 def watched(captioner: Captioner) -> tuple[Captioner, WatchedRuntime]:

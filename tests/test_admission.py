@@ -75,7 +75,7 @@ def test_a_request_that_has_ended_takes_nothing():
     assert admission.used == EMPTY
 
 
-def test_what_was_taken_is_given_back_when_the_work_fails():
+def test_reserved_memory_is_released_when_the_work_fails():
     admission = make_admission()
 
     def work() -> None:
@@ -138,12 +138,12 @@ def read(reader, request_body: bytes, content_type: str) -> tuple[list[dict[str,
     return before, asyncio.run(run())
 
 
-def test_bytes_are_counted_as_they_arrive_and_images_when_the_body_is_complete(picture):
+def test_bytes_are_counted_as_they_arrive_and_images_when_the_body_is_complete(image_bytes):
     form = b"".join(
-        b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + picture + b"\r\n" for _ in range(3)
+        b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + image_bytes + b"\r\n" for _ in range(3)
     )
     for reader, body, kind, num_images in (
-        (read_image, picture, "image/jpeg", 1),
+        (read_image, image_bytes, "image/jpeg", 1),
         (read_images, form + b"--x--\r\n", "multipart/form-data; boundary=x", 3),
     ):
         before, after = read(reader, body, kind)
@@ -185,13 +185,13 @@ def serving(captioner: Captioner, **settings) -> TestClient:
     return TestClient(create_app({"tiny": captioner}, Settings(**settings)), raise_server_exceptions=False)
 
 
-def test_requests_beyond_the_queue_are_answered_503_over_http(tiny_captioner, picture):
+def test_requests_beyond_the_queue_are_answered_503_over_http(tiny_captioner, image_bytes):
     captioner, hook = paused(tiny_captioner)
     with serving(captioner, max_queue_images=2) as client, ThreadPoolExecutor(2) as threads:
-        accepted = [threads.submit(client.post, "/v1/captions", content=picture) for _ in range(2)]
+        accepted = [threads.submit(client.post, "/v1/captions", content=image_bytes) for _ in range(2)]
         assert hook.entered.wait(SECONDS)
         wait_until(lambda: client.app.state.engine.admission.used["images"] == 2)
-        refused = client.post("/v1/captions", content=picture)
+        refused = client.post("/v1/captions", content=image_bytes)
         problem(refused, "overloaded")
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         assert client.get("/readyz").status_code == 200, "an overloaded service is ready"
@@ -200,10 +200,10 @@ def test_requests_beyond_the_queue_are_answered_503_over_http(tiny_captioner, pi
         assert client.app.state.engine.admission.used == EMPTY
 
 
-def test_work_past_its_deadline_is_answered_504_and_dropped(tiny_captioner, picture):
+def test_work_past_its_deadline_is_answered_504_and_dropped(tiny_captioner, image_bytes):
     captioner, hook = paused(tiny_captioner)
     with serving(captioner, deadline_seconds=0.5) as client:
-        problem(client.post("/v1/captions", content=picture), "deadline_exceeded")
+        problem(client.post("/v1/captions", content=image_bytes), "deadline_exceeded")
         hook.go_on.set()
         scheduler = client.app.state.engine.scheduler
         wait_until(lambda: scheduler.num_unanswered == scheduler.num_active == scheduler.num_waiting == 0)
@@ -211,52 +211,52 @@ def test_work_past_its_deadline_is_answered_504_and_dropped(tiny_captioner, pict
 
 
 @pytest.mark.parametrize("path", ["/v1/captions", "/v1/captions/batch"])
-def test_a_request_past_its_deadline_takes_no_pixels_afterwards(tiny_captioner, picture, path):
+def test_a_request_past_its_deadline_takes_no_pixels_afterwards(tiny_captioner, image_bytes, path):
     """The image worker answers, with the image's size, after the request has ended."""
     with serving(tiny_captioner, deadline_seconds=0.5, image_workers=1, image_decode_seconds=30) as client:
         engine = client.app.state.engine
         pid = engine.workers.processes[0].pid
         os.kill(pid, signal.SIGSTOP)
         try:
-            problem(client.post(path, files=[("image", ("a.jpg", picture))]), "deadline_exceeded")
+            problem(client.post(path, files=[("image", ("a.jpg", image_bytes))]), "deadline_exceeded")
         finally:
             os.kill(pid, signal.SIGCONT)
         wait_until(lambda: engine.workers.processes)
         assert engine.admission.used == EMPTY
 
 
-def test_a_lack_of_device_memory_for_one_image_is_answered_503(tiny_captioner, picture):
+def test_a_lack_of_device_memory_for_one_image_is_answered_503(tiny_captioner, image_bytes):
     with serving(raising(tiny_captioner, torch.OutOfMemoryError("CUDA out of memory"))) as client:
-        response = client.post("/v1/captions", content=picture)
+        response = client.post("/v1/captions", content=image_bytes)
         problem(response, "overloaded")
         assert 1 <= int(response.headers["retry-after"]) <= 60
         assert client.get("/readyz").status_code == 200
 
 
-def test_a_model_thread_that_dies_makes_the_service_unready(tiny_captioner, picture):
+def test_a_model_thread_that_dies_makes_the_service_unready(tiny_captioner, image_bytes):
     failures = []
     client = serving(raising(tiny_captioner, SystemExit("killed")))
     client.app.state.on_failure = lambda: failures.append(True)
     with client:
-        problem(client.post("/v1/captions", content=picture), "not_ready")
+        problem(client.post("/v1/captions", content=image_bytes), "not_ready")
         problem(client.get("/readyz"), "not_ready")
         problem(client.get("/livez"), "not_ready")
-        problem(client.post("/v1/captions", content=picture), "not_ready")
+        problem(client.post("/v1/captions", content=image_bytes), "not_ready")
         wait_until(lambda: failures == [True])
 
 
-def test_a_model_thread_that_hangs_fails_what_was_accepted(tiny_captioner, picture):
+def test_a_model_thread_that_hangs_fails_what_was_accepted(tiny_captioner, image_bytes):
     captioner, hook = paused(tiny_captioner)
     with serving(captioner, watchdog_seconds=0.4) as client:
-        problem(client.post("/v1/captions", content=picture), "not_ready")
+        problem(client.post("/v1/captions", content=image_bytes), "not_ready")
         problem(client.get("/readyz"), "not_ready")
         assert not hook.go_on.is_set(), "the call of the network has not returned"
         hook.go_on.set()
 
 
-def test_a_service_that_drains_is_unready_and_still_answers(tiny_captioner, picture):
+def test_a_service_that_drains_is_unready_and_still_answers(tiny_captioner, image_bytes):
     with serving(tiny_captioner) as client:
         client.app.state.engine.is_draining = True
         problem(client.get("/readyz"), "draining")
         assert client.get("/livez").status_code == 200
-        assert client.post("/v1/captions", content=picture).status_code == 200
+        assert client.post("/v1/captions", content=image_bytes).status_code == 200

@@ -113,7 +113,7 @@ def test_every_public_name_has_a_docstring(path):
             assert ast.get_docstring(node), f"{name_of(path)}: {node.name} has no docstring"
 
 
-def test_the_environment_is_read_in_one_place():
+def test_one_module_reads_the_environment():
     readers = {path for path in SOURCES if re.search(r"os\.(environ\[|environ\.get|getenv)", path.read_text(encoding="utf-8"))}
     assert readers == {ROOT / "service/settings.py"}
 

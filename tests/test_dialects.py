@@ -23,7 +23,7 @@ from tests.conftest import problem
 from tests.helpers import failing
 
 # A path of each dialect that captions an image, and one that does not exist.
-PATHS = {"toy": ("/toy/describe", "/toy/nothing"), "native": ("/v1/captions", "/v1/nothing")}
+PATHS = {"toy": ("/toy/describe", "/toy/unknown"), "native": ("/v1/captions", "/v1/unknown")}
 
 
 class ToyDialect:
@@ -91,9 +91,9 @@ def check_error(response, dialect: str, code: str) -> None:
     assert response.headers["x-content-type-options"] == "nosniff"
 
 
-def test_both_dialects_give_the_same_caption(toy_client, picture):
-    toy = toy_client.post("/toy/describe", content=picture)
-    native = toy_client.post("/v1/captions", content=picture)
+def test_both_dialects_give_the_same_caption(toy_client, image_bytes):
+    toy = toy_client.post("/toy/describe", content=image_bytes)
+    native = toy_client.post("/v1/captions", content=image_bytes)
     assert (toy.status_code, native.status_code) == (200, 200)
     assert toy.json() == {"description": native.json()["captions"][0]["text"]}
     assert "/toy/describe" in toy_client.get("/openapi.json").json()["paths"]
@@ -118,59 +118,59 @@ def test_errors_of_bodies_and_images_have_the_shape_of_the_dialect(toy_client, d
 
 @pytest.mark.parametrize("dialect", PATHS)
 def test_errors_of_routing_have_the_shape_of_the_dialect(toy_client, dialect):
-    captions, nothing = PATHS[dialect]
-    check_error(toy_client.get(nothing), dialect, "unknown_path")
+    captions, unknown = PATHS[dialect]
+    check_error(toy_client.get(unknown), dialect, "unknown_path")
     wrong_method = toy_client.get(captions)
     check_error(wrong_method, dialect, "method")
     assert wrong_method.headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize("dialect", PATHS)
-def test_errors_of_options_have_the_shape_of_the_dialect(toy_client, dialect, picture):
+def test_errors_of_options_have_the_shape_of_the_dialect(toy_client, dialect, image_bytes):
     path = PATHS[dialect][0]
-    check_error(toy_client.post(path, content=picture, params={"num_beams": "99"}), dialect, "invalid_option")
+    check_error(toy_client.post(path, content=image_bytes, params={"num_beams": "99"}), dialect, "invalid_option")
 
 
 @pytest.mark.parametrize("dialect", PATHS)
-def test_errors_of_security_have_the_shape_of_the_dialect(tiny_captioner, tmp_path, dialect, picture):
+def test_errors_of_security_have_the_shape_of_the_dialect(tiny_captioner, tmp_path, dialect, image_bytes):
     (tmp_path / "keys").write_text("a-key\n")
     with serving(tiny_captioner, keys_file=str(tmp_path / "keys"), requests_per_minute=1) as client:
         for path in PATHS[dialect]:
-            missing = client.post(path, content=picture)
+            missing = client.post(path, content=image_bytes)
             check_error(missing, dialect, "missing_key")
             assert missing.headers["www-authenticate"] == "Bearer"
-            check_error(client.post(path, content=picture, headers={"x-api-key": "another"}), dialect, "wrong_key")
+            check_error(client.post(path, content=image_bytes, headers={"x-api-key": "another"}), dialect, "wrong_key")
         key = {"x-api-key": "a-key"}
-        assert client.post(PATHS[dialect][0], content=picture, headers=key).status_code == 200
-        limited = client.post(PATHS[dialect][0], content=picture, headers=key)
+        assert client.post(PATHS[dialect][0], content=image_bytes, headers=key).status_code == 200
+        limited = client.post(PATHS[dialect][0], content=image_bytes, headers=key)
         check_error(limited, dialect, "rate_limited")
         assert int(limited.headers["retry-after"]) >= 1
 
 
 @pytest.mark.parametrize("dialect", PATHS)
-def test_errors_of_admission_have_the_shape_of_the_dialect(toy_client, dialect, picture):
+def test_errors_of_admission_have_the_shape_of_the_dialect(toy_client, dialect, image_bytes):
     engine = toy_client.app.state.engine
     with engine.admission.open() as ticket:
         ticket.take("images", engine.settings.max_queue_images)
-        refused = toy_client.post(PATHS[dialect][0], content=picture)
+        refused = toy_client.post(PATHS[dialect][0], content=image_bytes)
     check_error(refused, dialect, "overloaded")
     assert int(refused.headers["retry-after"]) >= 1
-    assert toy_client.post(PATHS[dialect][0], content=picture).status_code == 200
+    assert toy_client.post(PATHS[dialect][0], content=image_bytes).status_code == 200
 
 
 @pytest.mark.parametrize("dialect", PATHS)
-def test_a_bug_has_the_shape_of_the_dialect_and_reveals_nothing(tiny_captioner, dialect, picture, caplog):
+def test_a_bug_has_the_shape_of_the_dialect_and_reveals_nothing(tiny_captioner, dialect, image_bytes, caplog):
     with serving(failing(tiny_captioner, RuntimeError("secret"))) as client:
-        response = client.post(PATHS[dialect][0], content=picture)
+        response = client.post(PATHS[dialect][0], content=image_bytes)
     check_error(response, dialect, "internal")
     assert "secret" not in response.text
     assert response.headers["x-request-id"] in caplog.text
 
 
 @pytest.mark.parametrize("dialect", PATHS)
-def test_a_failed_model_thread_has_the_shape_of_the_dialect(tiny_captioner, dialect, picture):
+def test_a_failed_model_thread_has_the_shape_of_the_dialect(tiny_captioner, dialect, image_bytes):
     with serving(failing(tiny_captioner, SystemExit("killed"))) as client:
         for _ in range(2):  # the request that was active, and one after it
-            response = client.post(PATHS[dialect][0], content=picture)
+            response = client.post(PATHS[dialect][0], content=image_bytes)
             check_error(response, dialect, "not_ready")
             assert int(response.headers["retry-after"]) >= 1

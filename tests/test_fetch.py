@@ -73,12 +73,12 @@ def client(store, tiny_captioner, monkeypatch):
         yield test_client
 
 
-def test_an_image_by_url_gets_the_captions_of_its_bytes(client, store, picture):
-    store.files["/a/b.jpg?size=1"] = picture
+def test_an_image_by_url_gets_the_captions_of_its_bytes(client, store, image_bytes):
+    store.files["/a/b.jpg?size=1"] = image_bytes
     url = f"{client.store}/a/b.jpg?size=1"
     response = client.post("/v1/captions", json={"url": url, "strategy": "greedy"})
     assert response.status_code == 200, response.text
-    assert response.json()["captions"] == client.post("/v1/captions?strategy=greedy", content=picture).json()["captions"]
+    assert response.json()["captions"] == client.post("/v1/captions?strategy=greedy", content=image_bytes).json()["captions"]
     path, headers = REQUESTS[-1]
     assert path == "/a/b.jpg?size=1"
     assert headers["Host"] == client.store.removeprefix("https://")
@@ -105,9 +105,9 @@ def test_hosts_that_are_not_allowed_are_refused_without_a_request(client, url):
     assert len(REQUESTS) == num_requests
 
 
-def test_an_allowed_host_with_a_private_address_is_refused(store, tiny_captioner, picture, monkeypatch):
+def test_an_allowed_host_with_a_private_address_is_refused(store, tiny_captioner, image_bytes, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", store.authority)
-    store.files["/a.jpg"] = picture
+    store.files["/a.jpg"] = image_bytes
     host = f"localhost:{store.server_address[1]}"
     num_requests = len(REQUESTS)
     app = create_app({"tiny": tiny_captioner}, Settings(url_hosts=host))

@@ -99,8 +99,8 @@ def test_a_network_without_gradients_refuses_them_by_name(tiny_captioner, views)
         captioner.caption(views[:1], maps="saliency")
 
 
-def test_gradient_maps_are_served(client, picture):
-    body = client.post("/v1/captions", content=picture, params={"maps": "gradient"}).json()
+def test_gradient_maps_are_served(client, image_bytes):
+    body = client.post("/v1/captions", content=image_bytes, params={"maps": "gradient"}).json()
     words = body["captions"][0]["words"]
     assert words
     for word in words:

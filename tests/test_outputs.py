@@ -40,8 +40,8 @@ def parse_events(text: str) -> list[tuple[str, dict]]:
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_events_have_each_word_once_and_end_with_the_complete_response(client, picture, options):
-    response = client.post("/v1/captions", content=picture, params=options, headers=EVENTS)
+def test_events_have_each_word_once_and_end_with_the_complete_response(client, image_bytes, options):
+    response = client.post("/v1/captions", content=image_bytes, params=options, headers=EVENTS)
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/event-stream")
     (first, start), *words, (last, complete) = parse_events(response.text)
@@ -55,41 +55,41 @@ def test_events_have_each_word_once_and_end_with_the_complete_response(client, p
     for (_, streamed), word in zip(words, final, strict=True):
         assert streamed["log_probability"] == pytest.approx(word["log_probability"], abs=1e-4)
         assert streamed["map"]["values"] == pytest.approx(word["map"]["values"], abs=1e-4)
-    single = client.post("/v1/captions", content=picture, params=options).json()
+    single = client.post("/v1/captions", content=image_bytes, params=options).json()
     assert [caption["text"] for caption in complete["captions"]] == [caption["text"] for caption in single["captions"]]
 
 
-def test_an_error_before_the_first_event_has_its_status_and_a_later_one_is_an_event(client, picture):
+def test_an_error_before_the_first_event_has_its_status_and_a_later_one_is_an_event(client, image_bytes):
     problem(client.post("/v1/captions", content=b"no image", headers=EVENTS), "unsupported_image_format")
-    problem(client.post("/v1/captions", content=picture, params={"num_beams": 99}, headers=EVENTS), "invalid_option")
-    events = parse_events(client.post("/v1/captions", content=picture, params={"prompt": "a " * 200}, headers=EVENTS).text)
+    problem(client.post("/v1/captions", content=image_bytes, params={"num_beams": 99}, headers=EVENTS), "invalid_option")
+    events = parse_events(client.post("/v1/captions", content=image_bytes, params={"prompt": "a " * 200}, headers=EVENTS).text)
     assert [name for name, _ in events] == ["start", "error"]
     assert events[-1][1]["code"] == "invalid_option"
     assert client.app.state.engine.admission.used == {"images": 0, "body_bytes": 0, "pixels": 0}
 
 
-def test_a_failure_of_the_model_thread_while_words_are_streamed_is_an_event(tiny_captioner, picture):
+def test_a_failure_of_the_model_thread_while_words_are_streamed_is_an_event(tiny_captioner, image_bytes):
     app = create_app({"tiny": failing(tiny_captioner, SystemExit("killed"))}, Settings())
     with TestClient(app, raise_server_exceptions=False) as client:
-        events = parse_events(client.post("/v1/captions", content=picture, headers=EVENTS).text)
+        events = parse_events(client.post("/v1/captions", content=image_bytes, headers=EVENTS).text)
         assert [name for name, _ in events] == ["start", "error"]
         assert events[-1][1]["code"] == "not_ready"
         assert app.state.engine.admission.used["images"] == 0
 
 
-def test_a_bug_while_words_are_streamed_is_an_event_that_reveals_nothing(tiny_captioner, picture):
+def test_a_bug_while_words_are_streamed_is_an_event_that_reveals_nothing(tiny_captioner, image_bytes):
     app = create_app({"tiny": failing(tiny_captioner, RuntimeError("secret"))}, Settings())
     with TestClient(app, raise_server_exceptions=False) as client:
-        text = client.post("/v1/captions", content=picture, headers=EVENTS).text
+        text = client.post("/v1/captions", content=image_bytes, headers=EVENTS).text
         assert [name for name, _ in parse_events(text)] == ["start", "error"]
         assert parse_events(text)[-1][1]["code"] == "internal"
         assert "secret" not in text
 
 
-def test_maps_that_are_too_large_together_end_the_events_with_an_error(client, picture, monkeypatch):
+def test_maps_that_are_too_large_together_end_the_events_with_an_error(client, image_bytes, monkeypatch):
     monkeypatch.setattr("service.http.dialects.native.events.MAX_MAP_VALUES", 300)
     options = {"map_size": "10x20", "prompt": "a brown dog"}
-    events = parse_events(client.post("/v1/captions", content=picture, params=options, headers=EVENTS).text)
+    events = parse_events(client.post("/v1/captions", content=image_bytes, params=options, headers=EVENTS).text)
     assert [name for name, _ in events] == ["start", "word", "error"]
     assert "map_size" in events[-1][1]["detail"]
 
@@ -104,26 +104,26 @@ def test_a_contact_sheet_shows_the_image_and_every_word(client, photo):
         assert len(sheet.getcolors(1 << 24) or []) > 500, "the image and the overlays have many colors"
 
 
-def test_a_page_shows_every_word_and_escapes_text_of_users(client, picture):
+def test_a_page_shows_every_word_and_escapes_text_of_users(client, image_bytes):
     options = {"num_beams": 2, "num_return_sequences": 2, "prompt": "a <b>dog</b>"}
-    response = client.post("/v1/captions", content=picture, headers=HTML, params=options)
+    response = client.post("/v1/captions", content=image_bytes, headers=HTML, params=options)
     assert response.headers["content-type"].startswith("text/html")
     page = response.text
     assert "a &lt;b&gt;dog&lt;/b&gt;" in page
     assert "<b>dog" not in page
     assert not re.search(r"(src|href)=\"(?!data:)", page), "nothing is loaded from elsewhere"
-    captions = client.post("/v1/captions", content=picture, params=options).json()["captions"]
+    captions = client.post("/v1/captions", content=image_bytes, params=options).json()["captions"]
     num_words = sum(len(caption["words"]) for caption in captions)
     assert page.count("data:image/jpeg;base64,") == num_words + 1
 
 
-def test_the_response_has_the_accepted_type_of_the_highest_weight(client, picture):
+def test_the_response_has_the_accepted_type_of_the_highest_weight(client, image_bytes):
     accept = "text/html;q=0.8, image/png;q=0.9, application/json;q=0.1"
-    assert client.post("/v1/captions", content=picture, headers={"accept": accept}).headers["content-type"] == "image/png"
-    problem(client.post("/v1/captions", content=picture, headers={"accept": "image/jpeg"}), "not_acceptable")
+    assert client.post("/v1/captions", content=image_bytes, headers={"accept": accept}).headers["content-type"] == "image/png"
+    problem(client.post("/v1/captions", content=image_bytes, headers={"accept": "image/jpeg"}), "not_acceptable")
 
 
-def test_events_end_with_an_error_at_the_deadline_however_many_words_are_left(tiny_captioner, picture):
+def test_events_end_with_an_error_at_the_deadline_however_many_words_are_left(tiny_captioner, image_bytes):
     deadline = 1.0
     captioner, runtime = watched(tiny_captioner)
     app = create_app({"tiny": captioner}, Settings(deadline_seconds=deadline))
@@ -135,7 +135,7 @@ def test_events_end_with_an_error_at_the_deadline_however_many_words_are_left(ti
         for _ in range(2):  # all writer threads are busy
             engine.writers.submit(writers.wait, 30)
         try:
-            request = pool.submit(client.post, "/v1/captions", content=picture, params=params, headers=EVENTS)
+            request = pool.submit(client.post, "/v1/captions", content=image_bytes, params=params, headers=EVENTS)
             wait_until(lambda: runtime.encoded and engine.scheduler.num_unanswered == 0)
             captioned = time.monotonic()
             wait_until(lambda: time.monotonic() > captioned + deadline)

@@ -90,7 +90,7 @@ def test_maps_that_point_at_their_objects_score_one_and_swapped_maps_score_zero(
     assert right.objects == sum(len(scene.objects) for scene in scenes)
 
 
-def test_maps_of_photographs_are_judged_by_the_boxes_of_the_class_that_a_word_names(photo):
+def test_maps_of_real_images_are_judged_by_the_boxes_of_the_class_that_a_word_names(photo):
     image = photo(140, 140)
     boxes = (NamedBox("dog", Box(0, 0, 70, 70)), NamedBox("person", Box(70, 70, 140, 140)))
     example = Example(image, ("a dog and a woman", "something else"), "val", "1", objects=boxes)

@@ -16,7 +16,7 @@ FIELDS = {info.name: info for info in fields_of(GenerationOptions)}
 BOUNDED = [name for name, info in FIELDS.items() if info.minimum is not None]
 
 
-def test_options_mean_the_same_in_query_form_and_json(client, picture):
+def test_options_mean_the_same_in_query_form_and_json(client, image_bytes):
     options = {
         "strategy": "sample",
         "seed": 7,
@@ -28,9 +28,9 @@ def test_options_mean_the_same_in_query_form_and_json(client, picture):
     }
     text = {name: str(value).lower() for name, value in options.items()}
     responses = [
-        client.post("/v1/captions", content=picture, params=text),
-        client.post("/v1/captions", files={"image": picture}, data=text),
-        client.post("/v1/captions", json={"image": base64.b64encode(picture).decode(), **options}),
+        client.post("/v1/captions", content=image_bytes, params=text),
+        client.post("/v1/captions", files={"image": image_bytes}, data=text),
+        client.post("/v1/captions", json={"image": base64.b64encode(image_bytes).decode(), **options}),
     ]
     assert [response.status_code for response in responses] == [200] * 3
     first, *others = [response.json()["captions"] for response in responses]
@@ -53,26 +53,26 @@ def test_every_field_of_generation_options_is_an_http_option_with_its_range():
 
 
 @pytest.mark.parametrize("name", BOUNDED)
-def test_a_value_outside_of_an_options_range_is_an_invalid_option(client, picture, name):
+def test_a_value_outside_of_an_options_range_is_an_invalid_option(client, image_bytes, name):
     info = FIELDS[name]
     step = 1 if info.hint is int else 0.001
     for value in (info.minimum - step, info.maximum + step):
-        body = problem(client.post("/v1/captions", content=picture, params={name: str(value)}), "invalid_option")
+        body = problem(client.post("/v1/captions", content=image_bytes, params={name: str(value)}), "invalid_option")
         assert [entry["parameter"] for entry in body["errors"]] == [name]
 
 
-def test_min_p_of_one_samples_the_most_likely_tokens(client, picture):
+def test_min_p_of_one_samples_the_most_likely_tokens(client, image_bytes):
     params = {"strategy": "sample", "min_p": "1.0", "seed": "5"}
-    response = client.post("/v1/captions", content=picture, params=params)
-    greedy = client.post("/v1/captions", content=picture, params={"strategy": "greedy"}).json()
+    response = client.post("/v1/captions", content=image_bytes, params=params)
+    greedy = client.post("/v1/captions", content=image_bytes, params={"strategy": "greedy"}).json()
     assert response.status_code == 200, response.text
     assert response.json()["captions"][0]["text"] == greedy["captions"][0]["text"]
 
 
 @pytest.mark.parametrize("value", [False, True, "never"])
-def test_early_stopping_is_a_boolean_or_never_in_query_and_json(client, picture, value):
-    image = base64.b64encode(picture).decode()
-    in_query = client.post("/v1/captions", content=picture, params={"early_stopping": str(value).lower()})
+def test_early_stopping_is_a_boolean_or_never_in_query_and_json(client, image_bytes, value):
+    image = base64.b64encode(image_bytes).decode()
+    in_query = client.post("/v1/captions", content=image_bytes, params={"early_stopping": str(value).lower()})
     in_json = client.post("/v1/captions", json={"image": image, "early_stopping": value})
     assert (in_query.status_code, in_json.status_code) == (200, 200)
     assert in_query.json()["captions"] == in_json.json()["captions"]
@@ -113,49 +113,49 @@ def test_early_stopping_is_a_boolean_or_never_in_query_and_json(client, picture,
         ({"color": "red"}, "color"),
     ],
 )
-def test_an_option_that_cannot_be_used_is_named(client, picture, params, name):
-    body = problem(client.post("/v1/captions", content=picture, params=params), "invalid_option")
+def test_an_option_that_cannot_be_used_is_named(client, image_bytes, params, name):
+    body = problem(client.post("/v1/captions", content=image_bytes, params=params), "invalid_option")
     assert [entry["parameter"] for entry in body["errors"]] == [name]
 
 
-def test_an_unknown_option_lists_the_known_ones(client, picture):
-    body = problem(client.post("/v1/captions", content=picture, params={"beam": "3"}), "invalid_option")
+def test_an_unknown_option_lists_the_known_ones(client, image_bytes):
+    body = problem(client.post("/v1/captions", content=image_bytes, params={"beam": "3"}), "invalid_option")
     assert all(name in body["errors"][0]["detail"] for name in CaptionOptions.model_fields)
 
 
-def test_options_in_json_are_typed_and_named_by_pointers(client, picture):
-    body = {"image": base64.b64encode(picture).decode(), "num_beams": "3", "reliance": 1}
+def test_options_in_json_are_typed_and_named_by_pointers(client, image_bytes):
+    body = {"image": base64.b64encode(image_bytes).decode(), "num_beams": "3", "reliance": 1}
     errors = problem(client.post("/v1/captions", json=body), "invalid_option")["errors"]
     assert {entry["pointer"] for entry in errors} == {"/num_beams", "/reliance"}
 
 
-def test_an_option_that_is_sent_twice_is_refused(client, picture):
-    problem(client.post("/v1/captions?num_beams=2&num_beams=3", content=picture), "invalid_option")
-    problem(client.post("/v1/captions?num_beams=2", files={"image": picture}, data={"num_beams": "3"}), "invalid_option")
+def test_an_option_that_is_sent_twice_is_refused(client, image_bytes):
+    problem(client.post("/v1/captions?num_beams=2&num_beams=3", content=image_bytes), "invalid_option")
+    problem(client.post("/v1/captions?num_beams=2", files={"image": image_bytes}, data={"num_beams": "3"}), "invalid_option")
 
 
-def test_an_option_in_the_query_of_a_json_request_is_refused(client, picture):
-    response = client.post("/v1/captions?num_beams=2", json={"image": base64.b64encode(picture).decode()})
+def test_an_option_in_the_query_of_a_json_request_is_refused(client, image_bytes):
+    response = client.post("/v1/captions?num_beams=2", json={"image": base64.b64encode(image_bytes).decode()})
     assert problem(response, "invalid_option")["errors"][0]["parameter"] == "num_beams"
 
 
-def test_an_explanation_needs_a_caption_of_at_most_60_words(client, picture):
+def test_an_explanation_needs_a_caption_of_at_most_60_words(client, image_bytes):
     for params in ({}, {"caption": ""}, {"caption": "dog " * 61}):
-        body = problem(client.post("/v1/explanations", content=picture, params=params), "invalid_option")
+        body = problem(client.post("/v1/explanations", content=image_bytes, params=params), "invalid_option")
         assert body["errors"][0]["parameter"] == "caption"
-    assert client.post("/v1/explanations", content=picture, params={"caption": "dog " * 40}).status_code == 200
+    assert client.post("/v1/explanations", content=image_bytes, params={"caption": "dog " * 40}).status_code == 200
 
 
 @pytest.mark.parametrize("params", [{"max_words": "0"}, {"max_new_tokens": "256"}, {"max_new_tokens": "1"}, {"language": "EN"}])
-def test_values_at_the_ends_of_the_ranges_are_accepted(client, picture, params):
-    response = client.post("/v1/captions", content=picture, params=params)
+def test_values_at_the_ends_of_the_ranges_are_accepted(client, image_bytes, params):
+    response = client.post("/v1/captions", content=image_bytes, params=params)
     assert response.status_code == 200, response.text
     CaptionsBody.model_validate(response.json())
 
 
 @pytest.mark.parametrize("end", ["minimum", "maximum"])
 @pytest.mark.parametrize("name", BOUNDED)
-def test_both_ends_of_every_range_are_accepted(client, picture, name, end):
+def test_both_ends_of_every_range_are_accepted(client, image_bytes, name, end):
     value = getattr(FIELDS[name], end)
     related = {
         "num_return_sequences": {"num_beams": "8"},
@@ -166,5 +166,5 @@ def test_both_ends_of_every_range_are_accepted(client, picture, name, end):
         "max_new_tokens": {"min_new_tokens": "0"},
     }
     params = related.get(name, {}) | {name: str(value), "maps": "none", "reliance": "false"}
-    response = client.post("/v1/captions", content=picture, params=params)
+    response = client.post("/v1/captions", content=image_bytes, params=params)
     assert response.status_code == 200, response.text

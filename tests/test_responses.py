@@ -54,19 +54,19 @@ def test_a_log_probability_that_is_not_finite_raises_instead_of_being_sent(tiny_
         ("*;q=0, gzip", True),
     ],
 )
-def test_a_large_response_is_compressed_if_the_client_accepts_gzip(client, picture, accepted, is_compressed):
-    response = client.post("/v1/captions?map_size=40x40", content=picture, headers={"accept-encoding": accepted})
+def test_a_large_response_is_compressed_if_the_client_accepts_gzip(client, image_bytes, accepted, is_compressed):
+    response = client.post("/v1/captions?map_size=40x40", content=image_bytes, headers={"accept-encoding": accepted})
     assert (response.headers.get("content-encoding") == "gzip") == is_compressed
     assert response.headers["vary"] == "accept-encoding"
     assert len(response.json()["captions"][0]["words"][0]["map"]["values"]) == 1600
 
 
-def test_a_small_response_is_not_compressed(client, picture):
-    response = client.post("/v1/captions?maps=none&max_words=1", content=picture, headers={"accept-encoding": "gzip"})
+def test_a_small_response_is_not_compressed(client, image_bytes):
+    response = client.post("/v1/captions?maps=none&max_words=1", content=image_bytes, headers={"accept-encoding": "gzip"})
     assert "content-encoding" not in response.headers
 
 
-def test_captioning_and_writing_share_one_deadline(tiny_captioner, picture):
+def test_captioning_and_writing_share_one_deadline(tiny_captioner, image_bytes):
     deadline = 1.0
     captioner, runtime = watched(tiny_captioner)
     encoder, writers = threading.Event(), threading.Event()  # set: may continue
@@ -77,7 +77,7 @@ def test_captioning_and_writing_share_one_deadline(tiny_captioner, picture):
         for _ in range(2):  # all writer threads are busy
             engine.writers.submit(writers.wait, 30)
         try:
-            request = pool.submit(client.post, "/v1/captions?map_size=300x300", content=picture)
+            request = pool.submit(client.post, "/v1/captions?map_size=300x300", content=image_bytes)
             wait_until(lambda: runtime.encoded)
             started = time.monotonic()
             wait_until(lambda: time.monotonic() > started + 0.6 * deadline)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
+import weakref
 from collections.abc import Callable, Hashable
 
 import pytest
@@ -224,6 +226,32 @@ def test_a_lack_of_device_memory_costs_smaller_encoder_calls_and_no_image(start_
     assert_as_alone(tiny_captioner, jobs)
     assert runtime.encoded == [6, 3, 1, 2, 3, 1, 2], "halves, until they fit"
     assert scheduler.error is None
+
+
+def test_the_memory_of_a_failed_computation_is_free_before_it_is_repeated(start_scheduler, tiny_captioner, views, caplog):
+    caplog.set_level(logging.CRITICAL, "service.runtime.scheduler")  # pytest keeps what is logged, tracebacks included
+    captioner, runtime = watched(tiny_captioner)
+    failed: list[weakref.ref[torch.Tensor]] = []
+
+    def fail_for_more_than_one(values: torch.Tensor, *_: object) -> None:
+        assert not any(reference() is not None for reference in failed), "a failed computation still has its tensors"
+        if values.size(0) > 1:
+            failed.append(weakref.ref(values))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    runtime.before_encode = fail_for_more_than_one
+    assert len(captioner.caption(views)) == len(views)
+    scheduler = start_scheduler(encode_batch_size_idle=len(views))
+    scheduler.submit(*(jobs := jobs_of(captioner, views)))
+    assert_as_alone(tiny_captioner, jobs)
+    assert len(failed) >= 4, "halves, until one image is left"
+    failed.clear()
+
+    runtime.before_encode = lambda pixels: None
+    runtime.before_decode = fail_for_more_than_one
+    scheduler.submit(*(jobs := jobs_of(captioner, views)))
+    assert_as_alone(tiny_captioner, jobs)
+    assert failed, "a step of several rows"
 
 
 def test_when_the_thread_dies_every_job_fails(start_scheduler, tiny_captioner, views):

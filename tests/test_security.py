@@ -49,8 +49,8 @@ def guarded(serve, keys_file):
     return serve(keys_file=keys_file)
 
 
-def test_a_request_without_a_key_is_refused_if_keys_are_set(guarded, picture):
-    response = guarded.post("/v1/captions", content=picture)
+def test_a_request_without_a_key_is_refused_if_keys_are_set(guarded, image_bytes):
+    response = guarded.post("/v1/captions", content=image_bytes)
     problem(response, "missing_key")
     assert response.headers["www-authenticate"] == "Bearer"
     for path in ("/v1/models", "/v1/nothing", "/metrics", "/openapi.json", "/problems/wrong_key", "/nothing"):
@@ -94,19 +94,19 @@ def test_a_checkpoint_is_loaded_with_an_administrators_key_only(serve, keys_file
         {"Ocp-Apim-Subscription-Key": "first-key"},
     ],
 )
-def test_a_key_is_accepted_in_three_headers(guarded, picture, headers):
-    assert guarded.post("/v1/captions", content=picture, headers=headers).status_code == 200
+def test_a_key_is_accepted_in_three_headers(guarded, image_bytes, headers):
+    assert guarded.post("/v1/captions", content=image_bytes, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("key", ["first-ke", "first-key2", "# of the tests", "FIRST-KEY", "k" * 5000])
-def test_an_unknown_key_is_refused(guarded, picture, key):
-    problem(guarded.post("/v1/captions", content=picture, headers={"x-api-key": key}), "wrong_key")
+def test_an_unknown_key_is_refused(guarded, image_bytes, key):
+    problem(guarded.post("/v1/captions", content=image_bytes, headers={"x-api-key": key}), "wrong_key")
 
 
-def test_neither_keys_nor_options_are_logged(guarded, picture, caplog):
+def test_neither_keys_nor_options_are_logged(guarded, image_bytes, caplog):
     caplog.set_level(logging.DEBUG)
-    guarded.post("/v1/captions?prompt=secret-words", content=picture, headers={"x-api-key": "first-key"})
-    guarded.post("/v1/captions", content=picture, headers={"x-api-key": "wrong-secret"})
+    guarded.post("/v1/captions?prompt=secret-words", content=image_bytes, headers={"x-api-key": "first-key"})
+    guarded.post("/v1/captions", content=image_bytes, headers={"x-api-key": "wrong-secret"})
     # httpx logs as the client, not as the service.
     log = "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith("httpx"))
     assert "status=200" in log
@@ -121,10 +121,10 @@ def test_a_file_without_keys_is_a_config_error(tmp_path, text, message):
         read_keys(str(tmp_path / "keys"))
 
 
-def test_a_client_above_its_rate_is_refused_with_the_time_to_retry_after(serve, picture):
+def test_a_client_above_its_rate_is_refused_with_the_time_to_retry_after(serve, image_bytes):
     client = serve(requests_per_minute=2)
-    assert [client.post("/v1/captions", content=picture).status_code for _ in range(2)] == [200, 200]
-    response = client.post("/v1/captions", content=picture)
+    assert [client.post("/v1/captions", content=image_bytes).status_code for _ in range(2)] == [200, 200]
+    response = client.post("/v1/captions", content=image_bytes)
     problem(response, "rate_limited")
     assert 1 <= int(response.headers["retry-after"]) <= 30
     assert client.get("/v1/models").status_code == 200, "only POST requests are counted"
@@ -140,18 +140,18 @@ def test_tokens_return_with_time_and_clients_do_not_share_them():
     assert (slow.take(b"a", 0.0), slow.take(b"a", 15.0)) == (0, 45)
 
 
-def test_only_pages_of_the_configured_origins_may_call(serve, picture):
+def test_only_pages_of_the_configured_origins_may_call(serve, image_bytes):
     client = serve(cors_origins="https://one.example, https://two.example")
     preflight = {"origin": "https://two.example", "access-control-request-method": "POST"}
     assert client.options("/v1/captions", headers=preflight).headers["access-control-allow-origin"] == "https://two.example"
     other = client.options("/v1/captions", headers=preflight | {"origin": "https://three.example"})
     assert "access-control-allow-origin" not in other.headers
-    unset = serve().post("/v1/captions", content=picture, headers={"origin": "https://two.example"})
+    unset = serve().post("/v1/captions", content=image_bytes, headers={"origin": "https://two.example"})
     assert "access-control-allow-origin" not in unset.headers
 
 
-def test_responses_have_security_headers(client, picture):
-    headers = client.post("/v1/captions", content=picture).headers
+def test_responses_have_security_headers(client, image_bytes):
+    headers = client.post("/v1/captions", content=image_bytes).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
     assert headers["cache-control"] == "no-store"
@@ -159,9 +159,9 @@ def test_responses_have_security_headers(client, picture):
     assert "content-security-policy" not in client.get("/docs").headers, "its page loads scripts"
 
 
-def test_metrics_count_requests_rejections_words_and_calls(serve, picture):
+def test_metrics_count_requests_rejections_words_and_calls(serve, image_bytes):
     client = serve()
-    client.post("/v1/captions", content=picture)
+    client.post("/v1/captions", content=image_bytes)
     client.post("/v1/captions", content=b"no image")
     client.get("/a/path/that/does/not/exist")
     response = client.get("/metrics")

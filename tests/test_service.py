@@ -17,8 +17,8 @@ from tests.conftest import problem
 from tests.helpers import failing
 
 
-def test_a_caption_has_words_with_offsets_probabilities_and_maps(client, picture):
-    response = client.post("/v1/captions", content=picture, headers={"content-type": "image/jpeg"})
+def test_a_caption_has_words_with_offsets_probabilities_and_maps(client, image_bytes):
+    response = client.post("/v1/captions", content=image_bytes, headers={"content-type": "image/jpeg"})
     body = CaptionsBody.model_validate(response.json(), extra="forbid")
 
     assert response.status_code == 200
@@ -44,18 +44,18 @@ def test_a_caption_has_words_with_offsets_probabilities_and_maps(client, picture
     assert response.headers["x-content-type-options"] == "nosniff"
 
 
-def test_every_form_of_a_request_gets_the_same_captions(client, picture):
-    encoded = base64.b64encode(picture).decode()
-    url_safe = base64.urlsafe_b64encode(picture).decode().rstrip("=")
+def test_every_form_of_a_request_gets_the_same_captions(client, image_bytes):
+    encoded = base64.b64encode(image_bytes).decode()
+    url_safe = base64.urlsafe_b64encode(image_bytes).decode().rstrip("=")
     spaced = "\n".join(encoded[start : start + 76] for start in range(0, len(encoded), 76))
     requests = {
-        "raw": {"content": picture, "headers": {"content-type": "image/jpeg"}},
-        "raw with another image type": {"content": picture, "headers": {"content-type": "image/png"}},
-        "no type": {"content": picture},
-        "octets": {"content": picture, "headers": {"content-type": "application/octet-stream"}},
-        "curl --data-binary": {"content": picture, "headers": {"content-type": "application/x-www-form-urlencoded"}},
-        "form": {"files": {"image": ("a.jpg", picture, "image/jpeg")}},
-        "form without a type": {"files": {"image": ("a", picture)}},
+        "raw": {"content": image_bytes, "headers": {"content-type": "image/jpeg"}},
+        "raw with another image type": {"content": image_bytes, "headers": {"content-type": "image/png"}},
+        "no type": {"content": image_bytes},
+        "octets": {"content": image_bytes, "headers": {"content-type": "application/octet-stream"}},
+        "curl --data-binary": {"content": image_bytes, "headers": {"content-type": "application/x-www-form-urlencoded"}},
+        "form": {"files": {"image": ("a.jpg", image_bytes, "image/jpeg")}},
+        "form without a type": {"files": {"image": ("a", image_bytes)}},
         "json": {"json": {"image": encoded}},
         "json, data URL": {"json": {"image": f"data:image/jpeg;base64,{encoded}"}},
         "json, URL-safe and unpadded": {"json": {"image": url_safe}},
@@ -68,9 +68,9 @@ def test_every_form_of_a_request_gets_the_same_captions(client, picture):
     assert len({str(response.json()["captions"]) for response in responses.values()}) == 1
 
 
-def test_a_text_response_is_the_first_caption_and_a_newline(client, picture):
-    response = client.post("/v1/captions", content=picture, headers={"accept": "text/plain"})
-    expected = client.post("/v1/captions", content=picture).json()["captions"][0]["text"]
+def test_a_text_response_is_the_first_caption_and_a_newline(client, image_bytes):
+    response = client.post("/v1/captions", content=image_bytes, headers={"accept": "text/plain"})
+    expected = client.post("/v1/captions", content=image_bytes).json()["captions"][0]["text"]
     assert response.text == expected + "\n"
     assert response.headers["content-type"].startswith("text/plain")
 
@@ -86,24 +86,24 @@ def test_a_text_response_is_the_first_caption_and_a_newline(client, picture):
         ("text/html, application/json;q=0.5", "text/html"),
     ],
 )
-def test_the_response_has_the_accepted_type_of_the_highest_weight(client, picture, accept, media_type):
-    response = client.post("/v1/captions", content=picture, headers={"accept": accept})
+def test_the_response_has_the_accepted_type_of_the_highest_weight(client, image_bytes, accept, media_type):
+    response = client.post("/v1/captions", content=image_bytes, headers={"accept": accept})
     assert response.headers["content-type"].startswith(media_type)
 
 
 @pytest.mark.parametrize("accept", ["image/jpeg", "audio/*", "application/xml;q=1", "*/*;q=0"])
-def test_other_types_are_not_acceptable(client, picture, accept):
-    problem(client.post("/v1/captions", content=picture, headers={"accept": accept}), "not_acceptable")
+def test_other_types_are_not_acceptable(client, image_bytes, accept):
+    problem(client.post("/v1/captions", content=image_bytes, headers={"accept": accept}), "not_acceptable")
 
 
-def test_accept_may_be_sent_in_two_lines(client, picture):
+def test_accept_may_be_sent_in_two_lines(client, image_bytes):
     headers = [("accept", "image/png"), ("accept", "text/plain")]
-    assert client.post("/v1/captions", content=picture, headers=headers).headers["content-type"].startswith("text/plain")
+    assert client.post("/v1/captions", content=image_bytes, headers=headers).headers["content-type"].startswith("text/plain")
 
 
-def test_an_explanation_keeps_the_text_as_it_was_sent(client, picture):
+def test_an_explanation_keeps_the_text_as_it_was_sent(client, image_bytes):
     text = "A brown DOG, well-known, runs."
-    response = client.post("/v1/explanations", files={"image": picture}, data={"caption": text})
+    response = client.post("/v1/explanations", files={"image": image_bytes}, data={"caption": text})
     body = CaptionsBody.model_validate(response.json())
 
     assert body.object == "explanation"
@@ -115,24 +115,24 @@ def test_an_explanation_keeps_the_text_as_it_was_sent(client, picture):
     assert body.captions[0].log_probability < sum(word.log_probability for word in words), "the end token counts"
 
 
-def test_a_prompt_is_kept_as_written_and_its_words_get_maps(client, picture):
-    caption = client.post("/v1/captions", content=picture, params={"prompt": "A Dog"}).json()["captions"][0]
+def test_a_prompt_is_kept_as_written_and_its_words_get_maps(client, image_bytes):
+    caption = client.post("/v1/captions", content=image_bytes, params={"prompt": "A Dog"}).json()["captions"][0]
     assert caption["text"].startswith("A Dog")
     assert caption["words"][0]["text"] == "A"
     assert caption["words"][0]["map"] is not None
     assert all(caption["text"][word["start"] : word["end"]] == word["text"] for word in caption["words"])
 
 
-def test_a_map_can_be_requested_in_another_size(client, picture):
-    word = client.post("/v1/captions", content=picture, params={"map_size": "20x10"}).json()["captions"][0]["words"][0]
+def test_a_map_can_be_requested_in_another_size(client, image_bytes):
+    word = client.post("/v1/captions", content=image_bytes, params={"map_size": "20x10"}).json()["captions"][0]["words"][0]
     assert (word["map"]["columns"], word["map"]["rows"]) == (20, 10)
     assert sum(word["map"]["values"]) == pytest.approx(1, abs=1e-3)
 
 
-def test_a_model_is_chosen_by_name(client, picture):
-    assert client.post("/v1/captions", content=picture).json()["model"] == "tiny"
-    assert client.post("/v1/captions", content=picture, params={"model": "other"}).json()["model"] == "other"
-    problem(client.post("/v1/captions", content=picture, params={"model": "gpt"}), "unknown_model")
+def test_a_model_is_chosen_by_name(client, image_bytes):
+    assert client.post("/v1/captions", content=image_bytes).json()["model"] == "tiny"
+    assert client.post("/v1/captions", content=image_bytes, params={"model": "other"}).json()["model"] == "other"
+    problem(client.post("/v1/captions", content=image_bytes, params={"model": "gpt"}), "unknown_model")
 
 
 def test_unknown_paths_and_methods_are_problems(client):
@@ -200,10 +200,10 @@ def test_the_openapi_document_has_every_error_option_and_schema(client):
     assert "/v1/explanations" in document["paths"]
 
 
-def test_a_bug_is_an_internal_problem_that_reveals_nothing(tiny_captioner, picture, caplog):
+def test_a_bug_is_an_internal_problem_that_reveals_nothing(tiny_captioner, image_bytes, caplog):
     app = create_app({"tiny": failing(tiny_captioner, RuntimeError("secret"))}, Settings())
     with TestClient(app, raise_server_exceptions=False) as client:
-        response = client.post("/v1/captions", content=picture)
+        response = client.post("/v1/captions", content=image_bytes)
     body = problem(response, "internal")
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers.get_list("x-request-id") == [body["request_id"]]

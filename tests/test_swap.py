@@ -56,18 +56,18 @@ def load(client: TestClient, checkpoint: object) -> dict:
     return response.json()
 
 
-def test_a_loaded_checkpoint_answers_as_it_does_alone(serve, folder, picture):
+def test_a_loaded_checkpoint_answers_as_it_does_alone(serve, folder, image_bytes):
     client = serve()
-    before = client.post("/v1/captions", content=picture).json()
+    before = client.post("/v1/captions", content=image_bytes).json()
     model = load(client, folder)
     assert model["name"] == "tiny"
     assert model["grid"] == {"rows": 4, "columns": 4}
     assert client.get("/v1/models").json()["data"] == [model]
-    after = client.post("/v1/captions", content=picture).json()
+    after = client.post("/v1/captions", content=image_bytes).json()
     assert (before["grid"]["rows"], after["grid"]["rows"]) == (3, 4)
     alone = Captioner.from_checkpoint(load_checkpoint(folder))
     with TestClient(create_app({"tiny": alone}, Settings())) as other:
-        assert after["captions"] == other.post("/v1/captions", content=picture).json()["captions"]
+        assert after["captions"] == other.post("/v1/captions", content=image_bytes).json()["captions"]
 
 
 def test_a_loaded_checkpoint_has_the_device_policy_of_the_old_one(serve, folder, tokenizer):
@@ -82,7 +82,7 @@ def test_a_loaded_checkpoint_has_the_device_policy_of_the_old_one(serve, folder,
     assert 'dtype="bfloat16"' in client.get("/metrics").text
 
 
-def test_all_requests_that_arrive_during_loads_are_answered(serve, folder, picture, tmp_path, tiny_captioner):
+def test_all_requests_that_arrive_during_loads_are_answered(serve, folder, image_bytes, tmp_path, tiny_captioner):
     first = tmp_path / "first"
     weights = tiny_captioner.runtime.state_dict()
     save_checkpoint(first, tiny_captioner.config, weights, tiny_captioner.tokenizer, "# A tiny card")
@@ -90,7 +90,7 @@ def test_all_requests_that_arrive_during_loads_are_answered(serve, folder, pictu
 
     def post_until_stopped() -> None:
         while not stopped.is_set():
-            responses.append(client.post("/v1/captions?strategy=greedy", content=picture))
+            responses.append(client.post("/v1/captions?strategy=greedy", content=image_bytes))
 
     def newest_rows() -> int:
         return responses[-1].json().get("grid", {}).get("rows", 0)
@@ -115,13 +115,13 @@ def test_all_requests_that_arrive_during_loads_are_answered(serve, folder, pictu
     assert num_words
 
 
-def test_an_accepted_request_is_answered_by_the_old_checkpoint_whose_memory_is_then_freed(serve, folder, tiny_captioner, picture):
+def test_the_old_checkpoint_answers_accepted_requests_and_is_then_freed(serve, folder, tiny_captioner, image_bytes):
     captioner, hook = paused(tiny_captioner)
     reference, client = weakref.ref(captioner), serve(captioner)
     gc.freeze()  # its memory must be freed without a garbage collection: that does not examine what existed before
     try:
         with ThreadPoolExecutor(1) as thread:
-            response = thread.submit(client.post, "/v1/captions", content=picture)
+            response = thread.submit(client.post, "/v1/captions", content=image_bytes)
             assert hook.entered.wait(SECONDS)
             load(client, folder)
             hook.go_on.set()
@@ -132,7 +132,7 @@ def test_an_accepted_request_is_answered_by_the_old_checkpoint_whose_memory_is_t
         gc.unfreeze()
 
 
-def test_a_checkpoint_that_cannot_be_loaded_changes_nothing(serve, folder, picture, tmp_path):
+def test_a_checkpoint_that_cannot_be_loaded_changes_nothing(serve, folder, image_bytes, tmp_path):
     client, broken = serve(), tmp_path / "broken"
     shutil.copytree(folder, broken)
     before = client.get("/v1/models").json()
@@ -148,13 +148,13 @@ def test_a_checkpoint_that_cannot_be_loaded_changes_nothing(serve, folder, pictu
     problem(client.post("/v1/models/other/load", json={"checkpoint": "x"}, headers=ADMIN), "unknown_model")
     problem(client.post("/v1/models/tiny/load", content=b"no json", headers=ADMIN), "broken_json")
     assert client.get("/v1/models").json() == before
-    assert client.post("/v1/captions", content=picture).status_code == 200
+    assert client.post("/v1/captions", content=image_bytes).status_code == 200
 
 
-def test_only_an_admin_loads(serve, client, folder, picture):
+def test_only_an_admin_loads(serve, client, folder, image_bytes):
     guarded, body, user = serve(users=True), {"checkpoint": str(folder)}, {"x-api-key": "a user's"}
     problem(guarded.post("/v1/models/tiny/load", json=body), "missing_key")
     problem(guarded.post("/v1/models/tiny/load", json=body, headers=user), "wrong_key")
-    problem(guarded.post("/v1/captions", content=picture, headers=ADMIN), "wrong_key")
-    assert guarded.post("/v1/captions", content=picture, headers=user).status_code == 200
+    problem(guarded.post("/v1/captions", content=image_bytes, headers=ADMIN), "wrong_key")
+    assert guarded.post("/v1/captions", content=image_bytes, headers=user).status_code == 200
     problem(client.post("/v1/models/tiny/load", json=body), "unknown_path")  # without a file of admin keys

@@ -69,7 +69,7 @@ def test_padding_does_not_change_the_loss(tiny_network, pixels):
         longest = max(map(len, rows))
         tokens = torch.tensor([row + [PAD_ID] * (longest - len(row)) for row in rows])
         targets = tokens[:, 1:]
-        logits, _, _ = tiny_network.decode(tokens[:, :-1], state, only=targets != PAD_ID)
+        logits, _, _ = tiny_network.decode(tokens[:, :-1], state, logits_mask=targets != PAD_ID)
         return train.caption_loss(logits, targets[targets != PAD_ID], 0.1), int((targets != PAD_ID).sum())
 
     together, count = loss_of(rows, state)
@@ -225,6 +225,26 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, c
     for name in ("best", "last"):
         one, two = weights_of(tmp_path / "complete" / name), weights_of(tmp_path / "stopped" / name)
         assert all(torch.equal(value, two[key]) for key, value in one.items())
+
+
+def test_a_resumed_run_may_use_another_device(tmp_path):
+    run = tmp_path / "run"
+    assert train.main([*TINY, "--run", str(run), "--epochs", "3", "--max-steps", "2"]) == 0
+    state = torch.load(run / "state.pt", weights_only=True)
+    state["progress"]["is_finished"] = False
+    state["settings"] |= {"max_steps": 3, "device": "cuda:7"}
+    state["device_rng"] = state["rng"]
+    torch.save(state, run / "state.pt")
+    assert train.main(["--run", str(run), "--resume"]) == 1, "the device of the run is not here"
+    assert train.main(["--run", str(run), "--resume", "--device", "cpu"]) == 0
+    assert torch.load(run / "state.pt", weights_only=True)["settings"]["device"] == "cpu"
+
+
+def test_without_max_grad_norm_gradients_are_not_clipped(tmp_path):
+    trainer = train.Trainer(parse_arguments([*TINY, "--run", str(tmp_path), "--max-grad-norm", "0"]))
+    trainer.prepare()
+    trainer.step(trainer.train_data[0].batch([0, 1], random.Random(0)))
+    assert any(value.grad.abs().max() > 0 for value in trainer.network.parameters() if value.grad is not None)
 
 
 def test_a_finished_run_is_not_changed(tmp_path, capsys):

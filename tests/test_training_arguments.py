@@ -47,6 +47,14 @@ def test_a_run_does_not_write_into_a_folder_with_other_files(tmp_path, capsys):
     assert "file" in capsys.readouterr().err
 
 
+def test_a_run_that_was_killed_during_its_first_save_can_start_again(tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "state.pt.partial").write_bytes(b"PK")
+    assert train.main([*TINY, "--run", str(run), "--epochs", "1", "--max-steps", "1"]) == 0
+    assert not (run / "state.pt.partial").exists()
+
+
 def test_flags_set_the_fields_of_the_config():
     config = parse_arguments(["--run", "x", "--data", "a", "--data", "b", "--stem-strides", "8", "16", "--no-null-key"])
     assert config.data == ("a", "b")

@@ -99,6 +99,15 @@ def test_cached_features_of_another_number_of_heads_are_not_used(tmp_path, token
         assert len(list(tmp_path.iterdir())) == (1, 2, 2)[number]
 
 
+def test_features_that_overflow_are_not_cached(tmp_path, tokenizer):
+    network = CaptionNetwork(tiny_config(tokenizer.size)).eval()
+    with torch.no_grad():
+        network.encoder.vit.norm.bias[0] = float("inf")
+    entries = open_dataset("scenes:2").split("train")
+    with pytest.raises(ConfigError, match="overflows in float32"):
+        cached_features(tmp_path, network, FrozenPart("encoder"), entries, 1, torch.float32, "x")
+
+
 def test_a_run_pins_the_commit_that_it_starts_from(hub, tmp_path):  # noqa: F811
     saved("vit_gpt2", tmp_path / "source")
     commit = hub.put("organization/tiny", tmp_path / "source")

@@ -94,7 +94,7 @@ def cached_features(
         shapes = _write(target, network, part, entries, views, dtype)
         marker.write_text(json.dumps(shapes))
     count = len(json.loads(marker.read_text()))
-    return FeatureCache([np.load(target / f"{stride}.npy", mmap_mode="r") for stride in range(count)])
+    return FeatureCache([np.load(target / f"{index}.npy", mmap_mode="r") for index in range(count)])
 
 
 def _write(
@@ -109,11 +109,14 @@ def _write(
             outputs = part.output(encoder, to_device(pixels, network.device).to(dtype=dtype, memory_format=torch.channels_last))
             if not files:
                 _check_free_space(target, 2 * len(plan) * sum(value[0].numel() for value in outputs))
-            for stride, value in enumerate(outputs):
-                if len(files) <= stride:
+            for index, value in enumerate(outputs):
+                if len(files) <= index:
                     shape = (len(entries), views, *value.shape[1:])
-                    files.append(np.lib.format.open_memmap(target / f"{stride}.npy", "w+", np.float16, shape))
-                flat = files[stride].reshape(-1, *value.shape[1:])
+                    files.append(np.lib.format.open_memmap(target / f"{index}.npy", "w+", np.float16, shape))
+                flat = files[index].reshape(-1, *value.shape[1:])
+                if not torch.isfinite(value).all():
+                    name = str(dtype).removeprefix("torch.")
+                    raise ConfigError(f"the frozen part of the encoder overflows in {name}; train with --dtype float32")
                 flat[done : done + len(value)] = value.float().clamp(-65504, 65504).cpu().numpy()
             done += len(pixels)
     for file in files:
@@ -154,7 +157,7 @@ def _check_free_space(folder: Path, size: int) -> None:
 
 
 def _fingerprint(network: CaptionNetwork, part: FrozenPart, entries: list[CaptionedImage], views: int) -> str:
-    """Return a key for exactly these weights, images and views."""
+    """Return a key for exactly these weights, images and views; features of another dtype have the same key."""
     images = [[entry.image_id, entry.fingerprint] for entry in entries]
     digest = hashlib.sha256(json.dumps([views, images]).encode())
     digest.update(repr((network.config.image, network.config.encoder.stem_strides)).encode())

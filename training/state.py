@@ -14,7 +14,7 @@ from corpus import check_data, is_synthetic
 from model import CheckpointError
 from training.config import NETWORK_FLAGS, TrainConfig
 
-_OWN_NAMES = ("features", "best", "last")  # what a run writes before it has a state
+_OWN_NAMES = ("features", "best", "last", "state.pt.partial")  # what a run writes before it has a state
 _NOT_IN_CARD = {"run", "feature_cache", "resume", "dry_run", "data", "init", "device", "threads"}
 
 
@@ -50,8 +50,9 @@ def load_state(run: Path) -> tuple[Progress, dict[str, Any], dict[str, Any]]:
         raise CheckpointError(f"{path} does not exist: there is nothing to resume; start the run without --resume")
     document = torch.load(path, weights_only=True, map_location="cpu")
     torch.set_rng_state(document["rng"])
-    if document["device_rng"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(document["device_rng"])
+    device = torch.device(document["settings"]["device"])
+    if document["device_rng"] is not None and (device.index or 0) < torch.cuda.device_count():
+        torch.cuda.set_rng_state(document["device_rng"], device)
     return Progress(**document["progress"]), document["parts"], document["settings"]
 
 

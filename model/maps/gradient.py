@@ -5,7 +5,7 @@ of log p(token t) with respect to the value v_s (gradient x input: Shrikumar et 
 positions of attention x gradient of the attention (the product that Chefer et al. 2021, section 3.1, aggregate), and to first
 order it is how much log p(token t) falls if the patch's values are removed. Negative contributions are set to 0.
 
-Shapes: R captions, T tokens, P patches, S image tokens, H heads, K head size, L layers.
+Shapes: R captions, T tokens, P patches, S image keys (null key included), H heads, K head size, L layers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from model.maps.methods import ScoredRows
+
+_SCALE = 2.0**10  # small gradients would become 0 in float16; a power of two is exact
 
 
 class GradientMaps:
@@ -40,7 +42,9 @@ def contributions(scored: ScoredRows) -> Tensor:
     maps = []
     for token in range(num_tokens):
         # Rows are independent: the gradient of their sum is that of each.
-        gradients = torch.autograd.grad(log_probs[:, token].sum(), values, retain_graph=token + 1 < num_tokens)
-        parts = [(gradient * value).sum(dim=(1, 3)) for gradient, value in zip(gradients, values, strict=True)]  # (R, S)
-        maps.append(torch.stack(parts).sum(dim=0)[:, scored.patches])  # (R, P)
+        gradients = torch.autograd.grad(_SCALE * log_probs[:, token].sum(), values, retain_graph=token + 1 < num_tokens)
+        parts = [
+            (gradient.to(log_probs.dtype) * value).sum(dim=(1, 3)) for gradient, value in zip(gradients, values, strict=True)
+        ]  # L x (R, S)
+        maps.append(torch.stack(parts).sum(dim=0)[:, scored.patches] / _SCALE)  # (R, P)
     return torch.stack(maps, dim=1).detach()

@@ -224,11 +224,15 @@ class Scheduler:
         try:
             with self._metrics.encode_seconds.time():
                 batch.add(jobs, [job.request for job in jobs])
+            self._last_progress = time.monotonic()
+            return
         except Exception as error:
-            self._release_memory(captioner, error)
             if len(jobs) == 1:
                 jobs[0].fail(error)
-                return
+            self._note_out_of_memory(error)
+        # Here, after the handler, nothing refers to the failed computation any more: its memory can be given back.
+        release_memory(captioner.runtime.device)
+        if len(jobs) > 1:
             half = len(jobs) // 2
             for part in (jobs[:half], jobs[half:]):
                 self._encode(captioner, part)
@@ -236,24 +240,18 @@ class Scheduler:
 
     def _step(self, captioner: Captioner) -> int:
         """Decode the next token of every row of a captioner; returns the number of finished images."""
-        batch, finished = self._batches[captioner], list[tuple[Job, CaptionResult]]()
-        jobs = _jobs(batch)
+        jobs = _jobs(self._batches[captioner])
         if not jobs:
             return 0
         try:
-            self._metrics.batch_rows.observe(batch.num_rows)
-            with self._metrics.step_seconds.time():
-                decoded = [job for job in batch.step() if isinstance(job, Job)]
-            self._last_progress = time.monotonic()
-            for job in jobs:
-                if job.on_words is not None and (words := batch.new_words(job)):
-                    job.on_words(words)
-            if len(decoded) >= _SCORE_TOGETHER or not batch.num_rows or not self._queue:
-                scored = decoded[:_SCORE_TOGETHER]
-                finished = list(zip(scored, batch.pop_results(scored), strict=True))
+            finished = self._decode_and_score(self._batches[captioner], jobs)
         except Exception as error:
             _LOG.error("a step failed; its %d images are retried one by one", len(jobs), exc_info=error)
-            self._release_memory(captioner, error)
+            self._note_out_of_memory(error)
+            finished = None
+        if finished is None:  # after the handler, as in _encode
+            self._batches[captioner] = captioner.batch()
+            release_memory(captioner.runtime.device)
             return self._retry(captioner, jobs)
         for job, result in finished:
             job.finish(result)
@@ -261,9 +259,22 @@ class Scheduler:
         self._last_progress = time.monotonic()
         return len(finished)
 
+    def _decode_and_score(self, batch: CaptionBatch, jobs: list[Job]) -> list[tuple[Job, CaptionResult]]:
+        """Decode the next token of every row, and return the results of images that are finished."""
+        self._metrics.batch_rows.observe(batch.num_rows)
+        with self._metrics.step_seconds.time():
+            decoded = [job for job in batch.step() if isinstance(job, Job)]
+        self._last_progress = time.monotonic()
+        for job in jobs:
+            if job.on_words is not None and (words := batch.new_words(job)):
+                job.on_words(words)
+        if len(decoded) < _SCORE_TOGETHER and batch.num_rows and self._queue:
+            return []
+        scored = decoded[:_SCORE_TOGETHER]
+        return list(zip(scored, batch.pop_results(scored), strict=True))
+
     def _retry(self, captioner: Captioner, jobs: list[Job]) -> int:
         """Caption the images of a failed step one by one, each from its start."""
-        self._batches[captioner] = captioner.batch()
         for job in jobs:
             if job.future.cancelled():
                 continue
@@ -276,15 +287,15 @@ class Scheduler:
                 job.finish(result)
                 self._metrics.words.inc(sum(len(caption.words) for caption in result.captions))
             except Exception as error:
-                self._release_memory(captioner, error)
+                self._note_out_of_memory(error)
                 job.fail(error)
             self._last_progress = time.monotonic()
         return len(jobs)
 
-    def _release_memory(self, captioner: Captioner, error: Exception) -> None:
+    @staticmethod
+    def _note_out_of_memory(error: Exception) -> None:
         if is_out_of_memory(error):
             _LOG.warning("the device has no memory left: %s", error)
-            release_memory(captioner.runtime.device)
 
 
 def _jobs(batch: CaptionBatch) -> list[Job]:
