@@ -290,8 +290,7 @@ def main(arguments: list[str] | None = None) -> int:
                 return 0
             tokenizer = CaptionTokenizer.from_json(parts["tokenizer"])
             device = settings["device"] if config.device == "auto" else config.device
-            kept = {"run": config.run, "resume": True, "dry_run": config.dry_run, "device": device}
-            config = restored_config(settings | kept)
+            config = restored_config(settings | {"run": config.run, "resume": True, "dry_run": config.dry_run, "device": device})
         elif message := unusable_folder(Path(config.run)):
             print(f"train.py: {message}", file=sys.stderr)
             return 2

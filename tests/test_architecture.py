@@ -138,6 +138,7 @@ TESTED_THROUGH = {
         "corpus/formats/splits.py", "corpus/formats/text_files.py", "corpus/formats/webdataset_samples.py",
     ],
     "test_compare.py": ["evaluation/flags.py", "evaluation/ngrams.py", "evaluation/pages.py", "evaluation/tables.py"],
+    "test_end_to_end.py": ["model/caption_files.py"],
     "test_gradient_maps.py": ["model/maps/registry.py"],
     "test_convert.py": [
         "model/pretrained/blip.py", "model/pretrained/gpt2.py", "model/pretrained/source.py", "model/pretrained/tensors.py",

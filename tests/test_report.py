@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from model import Box, Caption, PatchGrid, Word, WordMap
-from report import contact_sheet, heat, overlay, sequence_map
+from model import Box, Caption, ImageView, PatchGrid, Word, WordMap
+from report import contact_sheet, heat_map, overlay, sequence_map
 
 GRID = PatchGrid(3, 4)
 
@@ -35,9 +35,12 @@ def test_an_overlay_is_bright_at_the_peak_of_the_map(patch, point):
     assert brightness(result, *point) > brightness(result, *elsewhere) + 100
 
 
-def test_heat_is_limited_to_the_area_of_the_patches():
+def test_a_heat_map_is_limited_to_the_area_of_the_patches():
     gray = Image.new("RGB", (200, 100), (120, 120, 120))
-    result = heat(gray, [1.0] * 12, GRID, Box(100, 0, 200, 100))
+    view = ImageView(
+        pixels=torch.zeros(3, 48, 64), source_size=(400, 200), covers=Box(200, 0, 400, 200), format="png", orientation=1
+    )
+    result = heat_map(gray, [1.0] * 12, GRID, view)  # a copy of half the size
     assert brightness(result, 150, 50) > brightness(result, 50, 50) + 100
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import random
-import threading
 
 import pytest
 import torch
@@ -107,7 +106,7 @@ def test_the_scheduler_runs_on_the_device(tiny_captioner, views, monkeypatch):
         scheduler.stop()
     for job, result in zip(jobs, results, strict=True):
         assert_equal_results([result], tiny_captioner.caption([job.request.view], job.request.options))
-    assert not any(thread.name == "model" and thread.is_alive() for thread in threading.enumerate())
+    assert not scheduler._thread.is_alive()
 
 
 def test_evaluation_on_the_device_explains_as_on_the_cpu(tiny_captioner, on_device, photo):
