@@ -37,9 +37,7 @@ def test_an_overlay_is_bright_at_the_peak_of_the_map(patch, point):
 
 def test_a_heat_map_is_limited_to_the_area_of_the_patches():
     gray = Image.new("RGB", (200, 100), (120, 120, 120))
-    view = ImageView(
-        pixels=torch.zeros(3, 48, 64), source_size=(400, 200), covers=Box(200, 0, 400, 200), format="png", orientation=1
-    )
+    view = ImageView(torch.zeros(3, 48, 64), (400, 200), Box(200, 0, 400, 200), "png", 1)
     result = heat_map(gray, [1.0] * 12, GRID, view)  # a copy of half the size
     assert brightness(result, 150, 50) > brightness(result, 50, 50) + 100
 
