@@ -9,6 +9,7 @@ import torch
 
 from model import MAP_METHODS, Captioner, CaptionNetwork, ConfigError, DevicePolicy, GenerationOptions, ScoredRows, scoring_pass
 from model.maps.gradient import contributions
+from tests.helpers import WatchedRuntime
 
 
 def scored_rows(
@@ -85,16 +86,16 @@ def test_captions_are_the_same_with_gradient_maps(tiny_captioner, views, options
 
 
 def test_a_network_without_gradients_refuses_them_by_name(tiny_captioner, views):
-    class WithoutGradients:
+    class WithoutGradients(WatchedRuntime):
         supports_gradients = False
 
-        def __getattr__(self, name: str) -> object:
-            return getattr(tiny_captioner.runtime, name)
-
-    captioner = Captioner(WithoutGradients(), tiny_captioner.tokenizer, policy=DevicePolicy())
+    runtime = WithoutGradients(tiny_captioner.runtime)
+    captioner = Captioner(runtime, tiny_captioner.tokenizer, policy=DevicePolicy())
     assert captioner.caption(views[:1])[0].captions
+    runtime.encoded.clear()
     with pytest.raises(ConfigError, match="maps is 'gradient', which needs gradients"):
         captioner.caption(views[:1], maps="gradient")
+    assert not runtime.encoded, "refused before an image is encoded"
     with pytest.raises(ConfigError, match="maps is 'saliency'; it must be one of none, attention, gradient"):
         captioner.caption(views[:1], maps="saliency")
 
