@@ -108,7 +108,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what was asked of it, so that a clock measures the work and not its launch."""
+    """Wait for the queued work of a GPU, so that a clock measures the work and not its launch."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -40,7 +40,9 @@ class Settings(BaseSettings):
     max_header_bytes: int = Field(32_768, ge=1024, description="request line and headers, bytes; more is a 431")
     max_headers: int = Field(100, ge=1, description="number of headers; more is a 431")
     max_connections_per_client: int = Field(
-        256, ge=0, description="open connections per client address; more are answered 429; 0: no limit (behind a proxy)"
+        256,
+        ge=0,
+        description="open connections per client address; more are answered 429; 0: no limit (for a proxy)",
     )
     max_pixels: int = Field(24_000_000, ge=1, description="largest image, width x height by its header, pixels")
     max_edge: int = Field(16_384, ge=1, description="longest edge of an image, pixels")

@@ -29,6 +29,7 @@ from model import (
 from service import Settings, create_app
 from service.errors import ERRORS
 from service.http.dialects.native.schemas import ProblemBody
+from tests.scheduling import start_scheduler  # noqa: F401  a fixture
 
 SENTENCES = [
     "a brown dog runs on the grass",
