@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: serve test test-all prove-measures prove-shards prove-speed prove-service check format docs clean
+.PHONY: serve test test-all prove-field prove-measures prove-shards prove-speed prove-service check format docs clean
 
 .venv: .venv/installed
 
@@ -45,6 +45,11 @@ prove-service: .venv .venv/proofs
 .venv/proofs: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt ".[prove]"
 	touch $@
+
+# Inputs and habits of users that once failed, with today's result; FIELD is the folder of such inputs.
+FIELD ?= ../shared/field
+prove-field: .venv
+	$(BIN)/python -m tests.proofs.field $(FIELD)
 
 check: .venv
 	$(BIN)/ruff check .
