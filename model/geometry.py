@@ -48,7 +48,8 @@ class ImageView:
     """An image, or a region of it, as the encoder reads it.
 
     pixels (3, height, width) float32, normalized. `source_size` is (width, height) of the whole upright image,
-    `covers` the rectangle of it that the patches tile, `orientation` the EXIF value that was applied.
+    `covers` the rectangle of it that the patches tile, `orientation` the EXIF value that was applied, `is_truncated` whether a
+    part of the file could not be decoded.
     """
 
     pixels: Tensor
@@ -56,3 +57,4 @@ class ImageView:
     covers: Box
     format: str
     orientation: int
+    is_truncated: bool = False

@@ -44,9 +44,14 @@ class Settings(BaseSettings):
         ge=0,
         description="open connections per client address; more are answered 429; 0: no limit (for a proxy)",
     )
-    max_pixels: int = Field(24_000_000, ge=1, description="largest image, width x height by its header, pixels")
+    max_pixels: int = Field(64_000_000, ge=1, description="largest image, width x height by its header, pixels")
     max_edge: int = Field(16_384, ge=1, description="longest edge of an image, pixels")
-    formats: str = Field("JPEG,PNG,WEBP", description="accepted image formats; GIF, BMP and TIFF can be added")
+    formats: str = Field(
+        "JPEG,PNG,WEBP,AVIF", description="accepted image formats; GIF, BMP, TIFF and HEIC (extra heic) can be added"
+    )
+    accept_truncated: bool = Field(
+        False, description="caption what can be decoded of truncated or damaged images; the response's image.is_truncated says so"
+    )
     admin_keys_file: str = Field(
         "", description="file of the keys that may load checkpoints, one per line; empty: loading is off"
     )
@@ -58,11 +63,11 @@ class Settings(BaseSettings):
     encode_batch_size: int = Field(4, ge=1, description="images per encoder call while rows run, which wait for it")
     max_queue_images: int = Field(96, ge=1, description="images waiting or being processed; more are answered 503")
     max_queue_bytes: int = Field(400_000_000, ge=1, description="received bytes of all requests together; one client: half of it")
-    max_queue_pixels: int = Field(96_000_000, ge=1, description="pixels of all images being decoded together")
+    max_queue_pixels: int = Field(128_000_000, ge=1, description="pixels of all images being decoded together")
     deadline_seconds: float = Field(30.0, gt=0, description="time from a request's body to its response, seconds; then 504")
     image_workers: int = Field(2, ge=1, description="processes that decode images")
-    image_decode_seconds: float = Field(1.5, gt=0, description="time to decode one image, seconds; then 400")
-    image_decode_memory: int = Field(1_000_000_000, ge=50_000_000, description="memory that an image worker may take, bytes")
+    image_decode_seconds: float = Field(5.0, gt=0, description="time to decode one image, seconds; then 400")
+    image_decode_memory: int = Field(1_500_000_000, ge=50_000_000, description="memory that an image worker may take, bytes")
     watchdog_seconds: float = Field(
         10.0, gt=0, description="time of one call of the network, seconds; then the process ends with status 70"
     )

@@ -31,6 +31,7 @@ from model import (
     Word,
     device_memory,
     is_out_of_memory,
+    missing_support,
 )
 from service.errors import ServiceError, option_error, retry_error
 from service.memory import trim_memory
@@ -268,7 +269,11 @@ def _image_limits(settings: Settings) -> ImageLimits:
     formats = tuple(name.strip().upper() for name in settings.formats.split(",") if name.strip())
     if unknown := [name for name in formats if name not in ALL_FORMATS]:
         raise ConfigError(f"formats contains {', '.join(unknown)}; supported are {', '.join(ALL_FORMATS)}")
-    return ImageLimits(pixels=settings.max_pixels, edge=settings.max_edge, formats=formats)
+    if "HEIC" in formats and (reason := missing_support("HEIC")):
+        raise ConfigError(f"formats contains HEIC; {reason}")
+    return ImageLimits(
+        pixels=settings.max_pixels, edge=settings.max_edge, formats=formats, accept_truncated=settings.accept_truncated
+    )
 
 
 def _in_thread(work: Callable[[], _T]) -> asyncio.Future[_T]:

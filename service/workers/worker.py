@@ -46,7 +46,9 @@ def run_worker(pipe: Connection, memory: int) -> None:
         except (EOFError, OSError):
             return
         try:
-            pipe.send(num_pixels(task.data, task.limits))
+            size = (task.config.width, task.config.height)
+            is_reduced = not (task.config.full_decode or task.regions)
+            pipe.send(num_pixels(task.data, task.limits, min_size=size if is_reduced else None))
             if not pipe.recv():
                 continue
             if task.regions:

@@ -48,7 +48,13 @@ def result_json(
 def image_json(view: ImageView) -> dict[str, Any]:
     """Return the facts of the image that was sent."""
     width, height = view.source_size
-    return {"width": width, "height": height, "format": view.format, "orientation_applied": view.orientation}
+    return {
+        "width": width,
+        "height": height,
+        "format": view.format,
+        "orientation_applied": view.orientation,
+        "is_truncated": view.is_truncated,
+    }
 
 
 def grid_json(view: ImageView, grid: PatchGrid) -> dict[str, Any]:

@@ -121,6 +121,7 @@ class ImageInfo(BaseModel):
     height: int
     format: str
     orientation_applied: int = Field(description="EXIF orientation, 1 to 8; width and height are upright")
+    is_truncated: bool = Field(description="whether a part of the file could not be decoded (setting accept_truncated)")
 
 
 class MapBody(BaseModel):

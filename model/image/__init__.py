@@ -1,0 +1,26 @@
+"""Bytes of an image to an ImageView: the one preprocessing path of training, evaluation and service.
+
+The order is: format by first bytes, size by header, limits, decoding, color mode, resizing to the encoder's size, color profile,
+EXIF orientation, normalization. Nothing is cropped away, and nothing is decoded before its header was checked.
+"""
+
+from model.image.decode import DecodedImage, ImageLimits, decode_image, num_pixels
+from model.image.formats import ALL_FORMATS, DEFAULT_FORMATS, IMAGE_SUFFIXES, is_image_name, missing_support, sniff_format
+from model.image.views import make_view, prepare, prepare_regions, resize_and_normalize
+
+__all__ = [
+    "ALL_FORMATS",
+    "DEFAULT_FORMATS",
+    "IMAGE_SUFFIXES",
+    "DecodedImage",
+    "ImageLimits",
+    "decode_image",
+    "is_image_name",
+    "make_view",
+    "missing_support",
+    "num_pixels",
+    "prepare",
+    "prepare_regions",
+    "resize_and_normalize",
+    "sniff_format",
+]

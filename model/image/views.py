@@ -1,0 +1,90 @@
+"""Views: what the encoder reads of an image, resized and normalized."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from model.config import ImageConfig
+from model.errors import ImageError
+from model.geometry import Box, ImageView
+from model.image.color import resize, to_rgb
+from model.image.decode import DecodedImage, ImageLimits, decode_image, oriented
+
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+def prepare(data: bytes, config: ImageConfig, limits: ImageLimits | None = None) -> ImageView:
+    """Decode an image and resize it to the encoder's size. Raises like `decode_image`."""
+    min_size = None if config.full_decode else (config.width, config.height)
+    return make_view(decode_image(data, limits, min_size=min_size), config)
+
+
+def prepare_regions(
+    data: bytes, config: ImageConfig, regions: Sequence[Box], limits: ImageLimits | None = None
+) -> list[ImageView]:
+    """Decode an image once and return a view of each region, in pixels of the upright image.
+
+    Each view's `covers` is its region, so maps and boxes are in pixels of the whole image. Raises like `decode_image`, and
+    ImageError for a region without a pixel in the image.
+    """
+    decoded = decode_image(data, limits)
+    width, height = decoded.upright_size
+    upright = decoded.upright()
+    views = []
+    for region in regions:
+        box = Box(max(0, region.x0), max(0, region.y0), min(width, region.x1), min(height, region.y1))
+        if box.x1 - box.x0 < 1 or box.y1 - box.y0 < 1:
+            raise ImageError(f"region {region} has no pixel in an image of {width} x {height}; use [x0, y0, x1, y1) inside it")
+        crop = upright.crop((round(box.x0), round(box.y0), round(box.x1), round(box.y1)))
+        inner = _covered(crop.width, crop.height, config)
+        left, top = round(box.x0), round(box.y0)
+        covers = Box(left + inner.x0, top + inner.y0, left + inner.x1, top + inner.y1)
+        pixels = resize_and_normalize(crop, config)
+        views.append(_view(decoded, pixels, covers))
+    return views
+
+
+def make_view(decoded: DecodedImage, config: ImageConfig) -> ImageView:
+    """Resize a decoded image to the encoder's size: pixels (3, height, width) float32, normalized."""
+    try:
+        pixels = resize_and_normalize(decoded.image, config, decoded.pending_orientation)
+    except Exception as error:  # a frame that only fails when it is converted
+        raise ImageError(f"the {decoded.format} image cannot be converted to RGB; send it as RGB") from error
+    width, height = decoded.upright_size
+    return _view(decoded, pixels, _covered(width, height, config))
+
+
+def resize_and_normalize(image: Image.Image, config: ImageConfig, orientation: int = 1) -> Tensor:
+    """An image of any mode and shape -> pixels (3, height, width) float32: (value / 255 - mean) / std.
+
+    It is resized before its EXIF orientation is applied, unless the config says `full_decode`: rotating a small image is free.
+    """
+    if config.full_decode:
+        image, orientation = oriented(to_rgb(image), orientation), 1
+    height, width = config.resize_to or (config.height, config.width)
+    size = (height, width) if orientation >= 5 else (width, height)
+    small = oriented(resize(image, size, _FILTERS[config.resample]), orientation)
+    if config.resize_to:
+        left, top = (width - config.width) // 2, (height - config.height) // 2
+        small = small.crop((left, top, left + config.width, top + config.height))
+    values = torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8)
+    pixels = values.reshape(config.height, config.width, 3).permute(2, 0, 1).float() / 255
+    mean, std = torch.tensor(config.mean)[:, None, None], torch.tensor(config.std)[:, None, None]
+    return (pixels - mean) / std
+
+
+def _view(decoded: DecodedImage, pixels: Tensor, covers: Box) -> ImageView:
+    return ImageView(pixels, decoded.upright_size, covers, decoded.format, decoded.orientation, decoded.is_truncated)
+
+
+def _covered(width: int, height: int, config: ImageConfig) -> Box:
+    """Return the part of an upright image of width x height pixels that the encoder reads."""
+    if not config.resize_to:
+        return Box(0, 0, width, height)
+    left, top = (config.resize_to[1] - config.width) // 2, (config.resize_to[0] - config.height) // 2
+    across, down = width / config.resize_to[1], height / config.resize_to[0]
+    return Box(left * across, top * down, (left + config.width) * across, (top + config.height) * down)
