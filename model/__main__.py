@@ -21,7 +21,7 @@ from model import (
     read_config,
     to_json,
 )
-from model.caption_files import caption_files
+from model.files import add_output_flags, caption_files
 from model.hub import convert_hub_folder, fetch, is_hub_id, pull, push
 
 _DTYPES = ["auto", "float32", "bfloat16", "float16"]
@@ -58,10 +58,14 @@ def make_parser() -> argparse.ArgumentParser:
     caption.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto, which prefers a GPU)")
     caption.add_argument("--dtype", choices=_DTYPES, default="auto", help="numeric type (default: auto, by device and processor)")
     caption.add_argument("--maps", choices=["none", *MAP_METHODS], help="map method (default: the checkpoint's)")
-    where = caption.add_mutually_exclusive_group()
-    where.add_argument("--output", type=Path, metavar="FILE.jsonl|FILE.csv", help="write there (default: standard output)")
-    where.add_argument("--sidecar", action="store_true", help="write IMAGE.txt beside every image")
-    caption.add_argument("--overlays", type=Path, metavar="FOLDER", help="write a contact sheet per image (default: none)")
+    caption.add_argument("--language", default="", help="language of the captions, BCP 47 (default: the checkpoint's first)")
+    caption.add_argument(
+        "--batch-size", type=int, default=8, metavar="IMAGES", help="images per call of the network (default: 8)"
+    )
+    caption.add_argument(
+        "--accept-truncated", action="store_true", help="caption what can be decoded of damaged images, and list them"
+    )
+    add_output_flags(caption.add_argument_group("output", "Text on a terminal and JSON lines in a pipe, if no file is named."))
     add_flags(caption.add_argument_group("decoding"), GenerationOptions, default_note="the checkpoint's")
     caption.set_defaults(run=caption_files)
 

@@ -26,7 +26,7 @@ MAY_IMPORT = {
 PACKAGES = set(MAY_IMPORT) - {"train.py"}
 SOURCES = sorted(path for name in MAY_IMPORT for path in ([ROOT / name] if name.endswith(".py") else (ROOT / name).rglob("*.py")))
 LAZY_IMPORTS = {  # imported inside a function only
-    "model/caption_files.py": "report",
+    "model/files/run.py": "report",
     "evaluation/__main__.py": "benchmarks",
 }
 SERVICE_ONLY = {"pydantic", "fastapi", "pydantic_settings", "starlette", "uvicorn"}
@@ -138,7 +138,7 @@ TESTED_THROUGH = {
         "corpus/formats/splits.py", "corpus/formats/text_files.py", "corpus/formats/webdataset_samples.py",
     ],
     "test_compare.py": ["evaluation/flags.py", "evaluation/ngrams.py", "evaluation/pages.py", "evaluation/tables.py"],
-    "test_end_to_end.py": ["model/caption_files.py"],
+    "test_caption_files.py": ["model/files/outputs.py", "model/files/run.py", "model/files/targets.py"],
     "test_gradient_maps.py": ["model/maps/registry.py"],
     "test_convert.py": [
         "model/pretrained/blip.py", "model/pretrained/gpt2.py", "model/pretrained/source.py", "model/pretrained/tensors.py",
