@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from model.image import ALL_FORMATS, IMAGE_SUFFIXES, is_image_name, sniff_format
+from model.image import ALL_FORMATS, IMAGE_SUFFIXES, describe, is_image_name, sniff_format
 
 _HEAD_BYTES = 4096  # enough for every signature
 _SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "@eadir", "__macosx"})  # what file managers leave behind
@@ -103,7 +103,7 @@ def _add(listing: Listing, known: set[Path], file: ImageFile, stems: set[Path]) 
             _append(listing, known, file)
         else:
             listing.not_images[path] = (
-                f"a {format}, not an image" if format else "not an image, by its suffix and its first bytes"
+                f"{describe(format)}, which is not captioned" if format else "not an image, by its suffix and its first bytes"
             )
 
 

@@ -5,7 +5,15 @@ EXIF orientation, normalization. Nothing is cropped away, and nothing is decoded
 """
 
 from model.image.decode import DecodedImage, ImageLimits, decode_image, num_pixels
-from model.image.formats import ALL_FORMATS, DEFAULT_FORMATS, IMAGE_SUFFIXES, is_image_name, missing_support, sniff_format
+from model.image.formats import (
+    ALL_FORMATS,
+    DEFAULT_FORMATS,
+    IMAGE_SUFFIXES,
+    describe,
+    is_image_name,
+    missing_support,
+    sniff_format,
+)
 from model.image.views import make_view, prepare, prepare_regions, resize_and_normalize
 
 __all__ = [
@@ -15,6 +23,7 @@ __all__ = [
     "DecodedImage",
     "ImageLimits",
     "decode_image",
+    "describe",
     "is_image_name",
     "make_view",
     "missing_support",

@@ -49,13 +49,14 @@ _PREFIXES = (  # the first that matches; Pillow's own rules for the formats that
     (b"DDS ", "DDS"),
     (b"\0\0\x01\0", "ICO"),
     (b"%PDF-", "PDF"),
-    (b"%!PS", "PostScript"),
+    (b"%!PS", "PostScript file"),
     (b"PK\x03\x04", "ZIP archive"),
     (b"\x1f\x8b", "gzip file"),
     (b"version https://git-lfs", "Git LFS pointer"),
 )
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _AVIF_BRANDS = {b"avif", b"avis"}
+_NOT_IMAGES = {"PDF", "PostScript file", "ZIP archive", "gzip file", "Git LFS pointer", "HTML page", "video"}
 _REMEDIES = {
     "Git LFS pointer": "it stands for a file that was not downloaded: run `git lfs pull`",
     "HTML page": "a download probably failed: open the address in a browser",
@@ -99,21 +100,23 @@ def missing_support(name: str) -> str:
     return ""
 
 
+def describe(name: str) -> str:
+    """Return a format's name with an article: "a PDF", "a JPEG XL image"."""
+    noun = name if name in _NOT_IMAGES else f"{name} image"
+    return f"{'an' if noun.startswith(('AVIF', 'HTML', 'ICO', 'Open', 'SVG')) else 'a'} {noun}"
+
+
 def unsupported_detail(data: bytes, name: str, accepted: tuple[str, ...]) -> str:
     """Return why bytes of a format are not accepted, and what to send instead."""
     usable = ", ".join(format for format in accepted if not missing_support(format))
     if not name:
         return f"the bytes are not of a known image format (they start with {data[:8]!r}); send one of {usable}"
-    what = f"the bytes are {_with_article(name)}" + (" image" if name in ALL_FORMATS else "")
+    what = f"the bytes are {describe(name)}"
     if name in accepted:
         return f"{what}; {missing_support(name)}"
     if name in ALL_FORMATS:
         return f"{what}, a format that is not enabled here; send one of {usable}"
     return f"{what}, which is not read; {_REMEDIES.get(name, 'convert it to JPEG or PNG')}"
-
-
-def _with_article(name: str) -> str:
-    return f"{'an' if name[0] in 'AEHIO' and name not in ('HEIC', 'ICO image') else 'a'} {name}"
 
 
 def _iso_media(data: bytes) -> str:

@@ -7,9 +7,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.proofs.field import command, images
 from tests.proofs.field.row import Row
 
-AREAS: dict[str, list[Row]] = {}
+AREAS: dict[str, list[Row]] = {"images": images.ROWS, "command line": command.ROWS}
 
 
 def main() -> int:
