@@ -33,7 +33,7 @@ from huggingface_hub.errors import (
 
 from model.checkpoint import FORMAT, load_checkpoint, read_config, replace_folder
 from model.errors import CheckpointError
-from model.pretrained import convert_source
+from model.pretrained import NotAdopted, convert_source
 
 PREFIX = "hub:"
 _ID = re.compile(r"(?:hub:)?(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>.+))?")
@@ -127,7 +127,7 @@ def _move_if_missing(converted: Path, kept: Path) -> None:
 
 def convert_hub_folder(
     source: HubFolder, folder: Path, *, license: str = "", language: str = "en", unusual_heads: bool = False
-) -> tuple[str, ...]:
+) -> tuple[NotAdopted, ...]:
     """Convert a repository as `convert_source` does; the card names repository and commit."""
     if source.is_ours:
         raise CheckpointError(f"{source.repository} is a checkpoint of this program already; download it with `pull`")

@@ -52,8 +52,11 @@ class CaptionTokenizer:
         pieces = sorted(inner.get_vocab(with_added_tokens=True).items(), key=lambda entry: entry[1])
         if [index for _, index in pieces] != list(range(len(pieces))):
             raise CheckpointError("the tokenizer's ids are not 0, 1, 2, …; use the tokenizer.json saved with the checkpoint")
-        encode = str.encode if self._is_wordpiece else _bytes_of
-        self._bytes = [b"" if index in self._special else encode(piece) for piece, index in pieces]
+        added = inner.get_added_tokens_decoder()
+        self._bytes = [
+            b"" if index in self._special else piece.encode() if self._is_wordpiece else _bytes_of(piece, is_added=index in added)
+            for piece, index in pieces
+        ]
 
     @property
     def special_ids(self) -> frozenset[int]:
@@ -93,7 +96,7 @@ class CaptionTokenizer:
         try:
             inner = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises bare Exception
-            raise CheckpointError(f"tokenizer.json cannot be read ({error}); copy it again from its source") from error
+            raise CheckpointError("tokenizer.json cannot be read; it is damaged or of another program, copy it again") from error
         return cls(inner)
 
     def extended(self, special: Sequence[str]) -> CaptionTokenizer:
@@ -256,11 +259,14 @@ def _utf8_length(lead: int) -> int:
     return 2 if 0xC2 <= lead < 0xE0 else 3 if 0xE0 <= lead < 0xF0 else 4 if 0xF0 <= lead < 0xF5 else 0
 
 
-def _bytes_of(piece: str) -> bytes:
+def _bytes_of(piece: str, *, is_added: bool = False) -> bytes:
+    """Return the bytes of a piece. An added token is text that need not be spelled in the bytes' alphabet."""
     alphabet = _byte_alphabet()
     try:
         return bytes(alphabet[symbol] for symbol in piece)
     except KeyError as error:
+        if is_added:
+            return piece.encode()
         raise CheckpointError(
             f"the tokenizer's piece {piece!r} is not made of bytes; supported are byte-level BPE and WordPiece"
         ) from error
