@@ -148,7 +148,7 @@ def read_shards(index: Path, read_file: Callable[[Path], dict[str, Tensor]]) -> 
         raise CheckpointError(f"{index} is not an index of shards: it has no weight_map of names and files; copy it again")
     tensors: dict[str, Tensor] = {}
     for file in sorted(set(weight_map.values())):
-        if Path(file).name != file:
+        if not file or Path(file).name != file:
             raise CheckpointError(f"{index} names {file!r}; shards must be in the same folder")
         shard = read_file(index.parent / file)
         expected = {name for name, its_file in weight_map.items() if its_file == file}

@@ -21,12 +21,12 @@ from transformers import (
 from transformers.models.trocr.modeling_trocr import TrOCRSinusoidalPositionalEmbedding
 
 from benchmarks import randomize_weights
-from model import load_checkpoint, prepare
+from model import Captioner, load_checkpoint, prepare
 from model.pretrained import convert_source
 from tests.helpers import hypotheses_of
 from tests.peers import SIZE, end_competes
 from tests.published_configs import published
-from tests.test_convert import png, random_images
+from tests.test_convert import edit, png, random_images
 from tests.test_foreign_tokenizers import KINDS
 
 CHECKPOINTS = {  # tokenizer of each, its start, end and pad tokens, and a seed whose captions differ and end
@@ -177,3 +177,21 @@ def test_generation_settings_are_read_where_generate_reads_them(name, changes, w
     ours, theirs, options = captions_of_both(tmp_path / "source", peer_class, torch.float64, greedy=False)
     assert ours == theirs
     assert (options.strategy, options.max_new_tokens, options.min_new_tokens) == expected
+
+
+def test_the_score_of_a_caption_contains_the_end_token_that_ended_it(tmp_path):
+    changes = [(IN_FILE, {"num_beams": 4, "eos_token_id": [2, 0, 3]})]
+    write_published(tmp_path / "source", TROCR, changes)
+    convert_source(tmp_path / "source", tmp_path / "ours")
+    edit(tmp_path / "ours", "config.json", lambda c: c["decoder"].update(eos_token_id=0, more_eos_token_ids=[3, 2]))
+    captioner = Captioner.load(tmp_path / "ours", dtype="float32")
+    network = load_checkpoint(tmp_path / "ours").network.requires_grad_(False)
+    ends = set()
+    for image in images():
+        view = prepare(png(image), captioner.image_config)
+        hypothesis = hypotheses_of(network, captioner.tokenizer, network.encode(view.pixels[None]), [captioner.config.generation])
+        (best,) = hypothesis[0]
+        (result,) = captioner.caption([view])
+        assert result.captions[0].log_probability == pytest.approx(best.log_probability, abs=1e-4)
+        ends.add(best.end)
+    assert ends - {None}, "some caption ended with another token than the first"

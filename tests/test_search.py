@@ -185,3 +185,13 @@ def test_sampled_tokens_follow_their_probabilities():
     chi_squared = sum((counts[i] - 4000 * probs[i].item()) ** 2 / (4000 * probs[i].item()) for i in range(3))
     assert counts[3] == 0
     assert chi_squared < 13.8  # 2 degrees of freedom, p = 0.001
+
+
+def test_each_end_token_ends_a_caption_and_is_kept_for_its_score():
+    first, second = END, 9
+    search = BeamSearch(GenerationOptions(num_beams=2), NO_LIMITS, (), (first, second))
+    assert search.num_candidates == 3 * 2  # two remain if both ends of both rows are among them
+    search.advance([Candidate(-0.1, 0, 7), Candidate(-0.5, 0, 8), Candidate(-3.0, 0, first), Candidate(-4.0, 0, second)])
+    search.advance([Candidate(-0.2, 0, second), Candidate(-0.3, 0, first), Candidate(-9.0, 0, 5), Candidate(-9.5, 0, 6)])
+    assert [(one.tokens, one.end) for one in search.results()] == [((7,), second)]
+    assert {hypothesis.end for _, hypothesis in search.pool} == {None, second}

@@ -78,13 +78,10 @@ def _added(folder: Path, special: list[str]) -> dict[int, str]:
     for text, index, file in pairs:
         is_id = isinstance(index, int) or (isinstance(index, str) and index.isascii() and index.isdigit() and len(index) < 10)
         if not text or not is_id or isinstance(index, bool) or int(index) < 0:
-            raise CheckpointError(
-                f"{folder / file} has {index!r:.80} with {text!r:.80}; it must be an id and a token: correct it"
-            )
-        if added.setdefault(int(index), text) != text:
-            raise CheckpointError(
-                f"{folder / file} has {text!r:.80} as id {index}, which {added[int(index)]!r:.80} has; correct it"
-            )
+            raise CheckpointError(f"{folder / file} has {text!r:.80} as {index!r:.80}; it must be a token and its id: correct it")
+        other = added.setdefault(int(index), text)
+        if other != text:
+            raise CheckpointError(f"{folder / file} has {text!r:.80} as id {index}, which is {other!r:.80} too; correct one")
     return added
 
 
