@@ -9,12 +9,14 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from model.errors import CheckpointError
 from model.pretrained.added_tokens import add_tokens, optional_json, special_names
+from model.pretrained.sentencepiece import sentence_pieces
 from model.tokenizer import CaptionTokenizer
 
 _USUAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|endoftext|>")  # GPT-2's and RoBERTa's, if no file names them
 _BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 BLIP = ("[DEC]", "[ENC]")  # BLIP's additions to BERT's vocabulary: the start of a caption, and a token that captions do not use
-_FILES = "tokenizer.json, vocab.json with merges.txt, or vocab.txt"
+_SENTENCE_PIECES = "sentencepiece.bpe.model"
+_FILES = "tokenizer.json, vocab.json with merges.txt, vocab.txt, or sentencepiece.bpe.model"
 
 
 def source_tokenizer(folder: Path, vocab_size: int = 0) -> CaptionTokenizer:
@@ -31,6 +33,8 @@ def source_tokenizer(folder: Path, vocab_size: int = 0) -> CaptionTokenizer:
             inner = _byte_pairs(folder, pieces, merges)
         elif words.exists():
             inner = _word_pieces(folder, words)
+        elif (folder / _SENTENCE_PIECES).exists():
+            inner = sentence_pieces(folder / _SENTENCE_PIECES)
         else:
             raise CheckpointError(f"{folder} has no tokenizer; it needs {_FILES}")
         add_tokens(inner, folder, vocab_size)

@@ -131,6 +131,19 @@ def _several_ends(inputs: Path, scratch: Path) -> tuple[bool, str]:
     return equal, f"end ids {load_checkpoint(scratch / 'ours').config.decoder.eos_token_ids}; {result}"
 
 
+def _sentence_pieces(inputs: Path, scratch: Path) -> tuple[bool, str]:
+    from tests.test_published_configs import write_published
+
+    source = scratch / "trocr-small"
+    write_published(source, "trocr-small-printed")
+    names = sorted(path.name for path in source.iterdir())
+    equal, result = _equals_generate(source, scratch / "ours")
+    return (
+        equal and "tokenizer.json" not in names,
+        f"read from {', '.join(name for name in names if 'sentence' in name)}; {result}",
+    )
+
+
 def _copy(source: Path, folder: Path) -> Path:
     folder.mkdir()
     for path in source.iterdir():
@@ -145,5 +158,6 @@ ROWS = [
     _listed("length_penalty", "20_length_penalty_10"),
     _listed("stop_strings", "21_stop_strings"),
     Row("sharded pytorch_model.bin", "read; a missing shard is named", _shards),
+    Row("TrOCR with sentencepiece only", "read: XLM-RoBERTa's unigram model", _sentence_pieces),
     Row("several end ids", "read: each ends a caption, as in generate", _several_ends),
 ]
