@@ -106,7 +106,7 @@ def _convert(options: argparse.Namespace) -> int:
     config = read_config(options.folder)
     print(f"{options.folder}: images of {config.image.height} x {config.image.width}, {config.decoder.vocab_size} tokens")
     for setting in not_adopted:
-        print(f"decoding setting without an equivalent here: {setting}", file=sys.stderr)
+        print(f"generation setting that is not taken over: {setting}", file=sys.stderr)
     if not config.license:
         print("the source has no license: set it with --license, `push` needs one", file=sys.stderr)
     return 0

@@ -195,7 +195,7 @@ class CaptionBatch:
             self._runtime,
             features,
             [image for image, _ in rows],
-            [(*hypothesis.tokens, eos) if hypothesis.is_finished else hypothesis.tokens for _, hypothesis in rows],
+            [_with_end(hypothesis, eos) for _, hypothesis in rows],
             method=method,
             reliance=request.reliance,
             prefixes=[special[image] for image, _ in rows],
@@ -239,6 +239,13 @@ class CaptionBatch:
                 f"{self._runtime.config.decoder.max_positions} positions: send a shorter one"
             )
         return Hypothesis(tokens, 0.0, True)
+
+
+def _with_end(hypothesis: Hypothesis, eos: int) -> tuple[int, ...]:
+    """Return the tokens, and the end token of a finished caption."""
+    if not hypothesis.is_finished:
+        return hypothesis.tokens
+    return (*hypothesis.tokens, eos if hypothesis.end is None else hypothesis.end)
 
 
 def _view(request: CaptionRequest) -> ImageView:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,50 +127,65 @@ def _load(folder: Path) -> Checkpoint:
             f"{folder} was trained with a vocab_size of {config.decoder.vocab_size} but its tokenizer has "
             f"{tokenizer.size} tokens; use the tokenizer saved with the checkpoint"
         )
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        index = getattr(config.decoder, name)
+    for name, index in config.decoder.special_ids:
         if index not in tokenizer.special_ids:
             raise CheckpointError(
                 f"{folder}: {name} is {index}, which is not a special token of its tokenizer; "
                 "use the tokenizer saved with the checkpoint"
             )
     network = CaptionNetwork(config)
-    index = folder / _INDEX
-    _fill(network, load_tensors(index if index.exists() else folder / _WEIGHTS), folder)
+    shards = folder / _INDEX
+    _fill(network, read_shards(shards, read_tensors) if shards.exists() else read_tensors(folder / _WEIGHTS), folder)
     card = (folder / _CARD).read_text(encoding="utf-8") if (folder / _CARD).exists() else ""
     return Checkpoint(network.eval(), tokenizer, card)
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file, or the shards of an index in the same folder. Raises CheckpointError that names the fault."""
-    if path.suffix != ".json":
-        return _read_tensors(path)
-    folder = path.parent
-    try:
-        weight_map = json.loads(_read(path))["weight_map"]
-        files = sorted(set(weight_map.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not an index of shards ({error}); copy it again from its source") from error
+def read_shards(index: Path, read_file: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the tensors of an index's shards, files of the same folder. Raises CheckpointError that names the fault."""
+    document = parse_json(_read(index), index)
+    weight_map = document.get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise CheckpointError(f"{index} is not an index of shards: it has no weight_map of names and files; copy it again")
     tensors: dict[str, Tensor] = {}
-    for file in files:
-        if Path(file).name != file:
-            raise CheckpointError(f"{path} names {file!r}; shards must be in the same folder")
-        tensors |= _read_tensors(folder / file)
-    if weight_map.keys() != tensors.keys():
-        raise CheckpointError(
-            f"{folder}: shards and index differ in {_first_names(sorted(weight_map.keys() ^ tensors.keys()))}; copy them again"
-        )
+    for file in sorted(set(weight_map.values())):
+        if not file or Path(file).name != file:
+            raise CheckpointError(f"{index} names {file!r}; shards must be in the same folder")
+        shard = read_file(index.parent / file)
+        expected = {name for name, its_file in weight_map.items() if its_file == file}
+        if shard.keys() != expected:
+            names = _first_names(sorted(shard.keys() ^ expected))
+            raise CheckpointError(f"{index} and its shard {file} differ in {names}; copy the whole folder again")
+        tensors |= shard
     return tensors
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file. Raises CheckpointError that names it."""
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; a checkpoint needs its weights, copy the whole folder") from error
+    except (SafetensorError, OSError, ValueError, KeyError) as error:  # ValueError, KeyError: a numeric type that torch lacks
+        raise CheckpointError(f"{path} cannot be read; it is damaged or truncated, copy it again") from error
+
+
+def parse_json(text: str, path: Path) -> dict[str, Any]:
+    """Return the JSON object of a file. Raises CheckpointError that names the file and, if it is no JSON, the line."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise CheckpointError(f"{path} is not JSON{where}; copy it again from its source") from error
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{path} is not a JSON object; copy it again from its source")
+    return document
 
 
 def read_config(folder: Path) -> ModelConfig:
     """Read and check config.json alone."""
     path = _readable_folder(Path(folder)) / _CONFIG
-    try:
-        document: dict[str, Any] = json.loads(_read(path))
-        file_format = document.pop("format", None)
-    except (ValueError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path} is not a JSON object ({error}); copy it again from its source") from error
+    document = parse_json(_read(path), path)
+    file_format = document.pop("format", None)
     if file_format is None and "model_type" in document:
         raise CheckpointError(
             f"{path} is a {document['model_type']} of transformers; `python -m model convert {folder} FOLDER` converts it if its "
@@ -223,20 +239,12 @@ def _write_weights(folder: Path, tensors: dict[str, Tensor], shard_bytes: int | 
     (folder / _INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing; a checkpoint needs its weights, copy the whole folder") from error
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); it is damaged or truncated, copy it again") from error
-
-
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); a checkpoint needs it, copy the whole folder") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise CheckpointError(f"{path} cannot be read ({reason}); a checkpoint needs it, copy the whole folder") from error
 
 
 def _previous(folder: Path) -> Path:

@@ -111,6 +111,7 @@ class DecoderConfig:
     null_key: bool = True  # a learned key and value in every cross-attention: attention that needs no image
     bos_token_id: int = 1  # first input of the decoder
     eos_token_id: int = 2
+    more_eos_token_ids: tuple[int, ...] = ()  # other ids that end a caption; a converted checkpoint may have some
     pad_token_id: int = 0
     suppress_tokens: tuple[int, ...] = (0, 1)  # ids that decoding never chooses: our own pad and start tokens
 
@@ -125,10 +126,24 @@ class DecoderConfig:
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             if not 0 <= getattr(self, name) < self.vocab_size:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be in 0..{self.vocab_size - 1}")
+        if not all(0 <= index < self.vocab_size for index in self.more_eos_token_ids):
+            raise ConfigError(f"more_eos_token_ids is {self.more_eos_token_ids!r}; it must hold ids in 0..{self.vocab_size - 1}")
         if self.eos_token_id in self.suppress_tokens or not all(0 <= index < self.vocab_size for index in self.suppress_tokens):
             raise ConfigError(
                 f"suppress_tokens is {self.suppress_tokens!r}; it must hold ids in 0..{self.vocab_size - 1}, not the end token"
             )
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Every id that ends a caption."""
+        return (self.eos_token_id, *self.more_eos_token_ids)
+
+    @property
+    def special_ids(self) -> tuple[tuple[str, int], ...]:
+        """Ids that must be special tokens of the tokenizer, each with the name of its field."""
+        ends = (("more_eos_token_ids", index) for index in self.more_eos_token_ids)
+        named = ((name, getattr(self, name)) for name in ("bos_token_id", "eos_token_id", "pad_token_id"))
+        return (*named, *ends)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -155,7 +155,7 @@ class Generation:
             limits = WordLimits(
                 self._tokenizer.count_words, option.min_words, option.max_words, self._tokenizer.max_words_per_token
             )
-            search = make_search(option, limits, prefix.prompt, self._runtime.config.decoder.eos_token_id)
+            search = make_search(option, limits, prefix.prompt, self._runtime.config.decoder.eos_token_ids)
             generators = [_generator(option.seed, index) for index in range(option.num_return_sequences)]
             running[key] = _Running(search, generators)
             image_of += [image] * search.num_first_rows
@@ -225,7 +225,7 @@ class Generation:
         if options.no_repeat_ngram_size:
             banned |= repeated_ngram_ids(ids, options.no_repeat_ngram_size)
         if search.bans_end(row):
-            banned.add(decoder.eos_token_id)
+            banned |= set(decoder.eos_token_ids)
         return scores.index_fill(0, torch.tensor(sorted(banned), dtype=torch.long, device=scores.device), BANNED)
 
     def _sampled(self, entry: _Running, first: int, ranked: Tensor, log_probs: Tensor) -> list[Candidate]:

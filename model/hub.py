@@ -25,7 +25,9 @@ from huggingface_hub import (
     snapshot_download,
 )
 from huggingface_hub.errors import (
+    HfHubHTTPError,
     LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -33,15 +35,19 @@ from huggingface_hub.errors import (
 
 from model.checkpoint import FORMAT, load_checkpoint, read_config, replace_folder
 from model.errors import CheckpointError
-from model.pretrained import convert_source
+from model.pretrained import NotAdopted, convert_source
 
 PREFIX = "hub:"
 _ID = re.compile(r"(?:hub:)?(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>.+))?")
-_TEXTS = ["*.json", "vocab.txt", "merges.txt", "README.md"]
+_TEXTS = ["*.json", "vocab.txt", "merges.txt", "sentencepiece.bpe.model", "README.md"]
 _TENSORS = ["model.safetensors", "model-*.safetensors", "weights.safetensors", "weights-*.safetensors"]
+_PICKLES = ["pytorch_model.bin", "pytorch_model-*.bin"]
 _OURS = ("config.json", "tokenizer.json")
 _OUR_WEIGHTS = re.compile(r"weights(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
-_FOREIGN = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "tf_model.h5", ".gguf", "modeling.py")
+_FOREIGN = (
+    "model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json", "tf_model.h5",
+    ".gguf", "modeling.py",
+)  # fmt: skip
 _NESTED = ["*/*"]  # other programs' copies of the same weights
 _LICENSES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "openrail"}
 
@@ -80,7 +86,7 @@ def fetch(reference: str) -> HubFolder:
 
     folder = _request(repository, lambda: files([*_TEXTS, *_TENSORS]))
     if not any(folder.glob("*.safetensors")):  # older repositories have pickles only; they are read as weights, never executed
-        folder = _request(repository, lambda: files([*_TEXTS, "pytorch_model.bin"]))
+        folder = _request(repository, lambda: files([*_TEXTS, *_PICKLES]))
     return HubFolder(folder, repository, folder.name, _license(folder))
 
 
@@ -127,7 +133,7 @@ def _move_if_missing(converted: Path, kept: Path) -> None:
 
 def convert_hub_folder(
     source: HubFolder, folder: Path, *, license: str = "", language: str = "en", unusual_heads: bool = False
-) -> tuple[str, ...]:
+) -> tuple[NotAdopted, ...]:
     """Convert a repository as `convert_source` does; the card names repository and commit."""
     if source.is_ours:
         raise CheckpointError(f"{source.repository} is a checkpoint of this program already; download it with `pull`")
@@ -172,7 +178,9 @@ def push(folder: Path, reference: str, *, private: bool = False) -> str:
         existing = api.list_repo_files(repository, revision=revision)
         foreign = [name for name in existing if name.endswith(_FOREIGN)]
         if foreign:
-            raise FileExistsError(f"it contains {foreign[0]} of another program; push to a new repository")
+            raise CheckpointError(
+                f"{repository} on the hub: it contains {foreign[0]} of another program; push to a new repository"
+            )
         adds = [CommitOperationAdd(name, folder / name) for name in names]
         stale = [CommitOperationDelete(name) for name in existing if _OUR_WEIGHTS.fullmatch(name) and name not in names]
         written = CommitOperationAdd("README.md", card.encode())
@@ -192,14 +200,24 @@ def _split(reference: str) -> tuple[str, str | None]:
 def _request(repository: str, call: Callable[[], _T]) -> _T:
     try:
         return call()
+    except CheckpointError:
+        raise
     except Exception as error:  # the library, its HTTP client and the disk raise many types
         if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError):
             remedy = "it does not exist, or is private: check the name and revision, or `hf auth login`"
         elif isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
             reason = "HF_HUB_OFFLINE forbids requests" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
             remedy = f"it is not in the cache, and {reason}"
+        elif isinstance(error, HfHubHTTPError) and (status := getattr(error.response, "status_code", None)):
+            remedy = f"it answers HTTP {status}; " + (
+                "check your rights: `hf auth login` first" if status in (401, 403) else "try again later"
+            )
+        elif isinstance(error, LocalTokenNotFoundError):
+            remedy = "no token is known: `hf auth login` first"
+        elif isinstance(error, OSError) and error.strerror:
+            remedy = f"{error.strerror}: check disk and network, then try again"
         else:
-            remedy = f"{type(error).__name__}: {' '.join(str(error).split())}; to write, `hf auth login` first"
+            remedy = f"the request failed ({type(error).__name__}); check the network and `hf auth login`, then try again"
         raise CheckpointError(f"{repository} on the hub: {remedy}") from error
 
 

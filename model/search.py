@@ -21,7 +21,8 @@ class Hypothesis:
 
     tokens: tuple[int, ...]
     log_probability: float
-    is_finished: bool  # the end token was chosen; else a limit of words or tokens ended it
+    is_finished: bool  # an end token was chosen; else a limit of words or tokens ended it
+    end: int | None = None  # the end token that was chosen; None: the first one of the checkpoint, or none
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Search:
     options: GenerationOptions
     limits: WordLimits
     prompt: tuple[int, ...]
-    eos_token_id: int
+    eos_token_ids: tuple[int, ...]
     rows: list[tuple[int, ...]] = field(default_factory=list)  # tokens generated, prompt included
     totals: list[float] = field(default_factory=list)  # sum of log-probabilities per row
     pool: list[tuple[float, Hypothesis]] = field(default_factory=list)  # score, finished hypothesis
@@ -126,8 +127,9 @@ class Search:
         """Put a candidate that ends its caption into the pool; return whether it did."""
         tokens = self.rows[candidate.row]
         length = self.num_generated(candidate.row) + 1
-        if candidate.token == self.eos_token_id:
-            self._finish(Hypothesis(tokens, candidate.total, True), candidate.total, length)
+        if candidate.token in self.eos_token_ids:
+            end = None if candidate.token == self.eos_token_ids[0] else candidate.token
+            self._finish(Hypothesis(tokens, candidate.total, True, end), candidate.total, length)
         elif self.limits.exceeds((*tokens, candidate.token)):
             # Ranked with the excess word's token, as a hypothesis that ends by its length, but returned without it.
             self._finish(Hypothesis(tokens, self.totals[candidate.row], False), candidate.total, length)
@@ -185,7 +187,7 @@ class BeamSearch(Search):
 
     @property
     def num_candidates(self) -> int:
-        return 2 * self.options.num_beams
+        return max(2, 1 + len(self.eos_token_ids)) * self.options.num_beams  # as in transformers: K remain if every end is in it
 
     @property
     def is_beam(self) -> bool:
@@ -210,7 +212,7 @@ class BeamSearch(Search):
         """An ending ranked below the first K is neither finished nor continued: it is dropped, as in transformers."""
         tokens = (*self.rows[candidate.row], candidate.token)
         return (
-            candidate.token == self.eos_token_id
+            candidate.token in self.eos_token_ids
             or self.num_generated(candidate.row) + 1 >= self.options.max_new_tokens
             or self.limits.exceeds(tokens)
         )
@@ -233,9 +235,11 @@ class BeamSearch(Search):
         self.pool = ranked[: self.options.num_beams]
 
 
-def make_search(options: GenerationOptions, limits: WordLimits, prompt: tuple[int, ...], eos_token_id: int) -> Search:
+def make_search(
+    options: GenerationOptions, limits: WordLimits, prompt: tuple[int, ...], eos_token_ids: tuple[int, ...]
+) -> Search:
     """Return the search of `options.strategy`; one beam is greedy."""
     if options.strategy == "sample":
-        return SampleSearch(options, limits, prompt, eos_token_id)
+        return SampleSearch(options, limits, prompt, eos_token_ids)
     kind = BeamSearch if options.strategy == "beam" and options.num_beams > 1 else GreedySearch
-    return kind(options, limits, prompt, eos_token_id)
+    return kind(options, limits, prompt, eos_token_ids)

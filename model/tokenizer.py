@@ -1,10 +1,10 @@
 """Text to ids and back, and which tokens form which word.
 
 Our own tokenizer is byte-level BPE (the `tokenizers` library; Sennrich et al. 2016; bytes as in GPT-2, Radford et al. 2019):
-every text has ids. Converted checkpoints have GPT-2's or RoBERTa's, which are of the same type, or BERT's WordPiece
-(Schuster and Nakajima 2012). Words are as docs/service.md defines them: maximal runs of letters, marks, digits and the
-apostrophes or hyphens inside them; in scripts written without spaces, the shortest group of tokens whose bytes end on a
-code point.
+every text has ids. Converted checkpoints have GPT-2's or RoBERTa's, which are of the same type, BERT's WordPiece
+(Schuster and Nakajima 2012), or XLM-RoBERTa's Unigram (Kudo 2018). Words are as docs/service.md defines them: maximal runs
+of letters, marks, digits and the apostrophes or hyphens inside them; in scripts written without spaces, the shortest group
+of tokens whose bytes end on a code point.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from model.errors import CheckpointError, TextError
 PAD, START, END = "<pad>", "<start>", "<end>"
 PAD_ID, BOS_ID, EOS_ID = 0, 1, 2  # the trainer gives special tokens their ids in this order
 
+_SUPPORTED = "byte-level BPE, WordPiece and Unigram"
+_SPACE = "▁"  # a space in Unigram's pieces
 _UNSPACED_MARKS = (b".", b"?", b"!", b",", b"n't", b"'m", b"'s", b"'ve", b"'re")
 
 _JOINERS = "'’-‐‑"  # apostrophes and hyphens: part of a word only between its characters
@@ -41,19 +43,22 @@ class WordSpan:
 
 
 class CaptionTokenizer:
-    """A byte-level BPE or a WordPiece, and its special ids, which stand for no text."""
+    """A byte-level BPE, a WordPiece or a Unigram, and its special ids, which stand for no text."""
 
     def __init__(self, inner: tokenizers.Tokenizer) -> None:
         self._inner = inner
         self._special = {index: token.content for index, token in inner.get_added_tokens_decoder().items() if token.special}
         self._is_wordpiece = isinstance(inner.model, tokenizers.models.WordPiece)
-        if not self._is_wordpiece and not isinstance(inner.model, tokenizers.models.BPE):
-            raise CheckpointError(f"the tokenizer is a {type(inner.model).__name__}; supported are byte-level BPE and WordPiece")
+        self._is_unigram = isinstance(inner.model, tokenizers.models.Unigram)
+        if not self._is_wordpiece and not self._is_unigram and not isinstance(inner.model, tokenizers.models.BPE):
+            raise CheckpointError(f"the tokenizer is a {type(inner.model).__name__}; supported are {_SUPPORTED}")
+        if self._is_unigram and inner.token_to_id("<0x0A>") is not None:
+            raise CheckpointError(f"the tokenizer is a Unigram with pieces for bytes; supported are {_SUPPORTED} without them")
         pieces = sorted(inner.get_vocab(with_added_tokens=True).items(), key=lambda entry: entry[1])
         if [index for _, index in pieces] != list(range(len(pieces))):
             raise CheckpointError("the tokenizer's ids are not 0, 1, 2, …; use the tokenizer.json saved with the checkpoint")
-        encode = str.encode if self._is_wordpiece else _bytes_of
-        self._bytes = [b"" if index in self._special else encode(piece) for piece, index in pieces]
+        added = inner.get_added_tokens_decoder()
+        self._bytes = [b"" if index in self._special else self._bytes_of(piece, index in added) for piece, index in pieces]
 
     @property
     def special_ids(self) -> frozenset[int]:
@@ -93,7 +98,7 @@ class CaptionTokenizer:
         try:
             inner = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises bare Exception
-            raise CheckpointError(f"tokenizer.json cannot be read ({error}); copy it again from its source") from error
+            raise CheckpointError("tokenizer.json cannot be read; it is damaged or of another program, copy it again") from error
         return cls(inner)
 
     def extended(self, special: Sequence[str]) -> CaptionTokenizer:
@@ -120,14 +125,15 @@ class CaptionTokenizer:
     def align(self, text: str) -> list[int]:
         """Return, for every code point of `decode(encode(text))`, its offset in `text`.
 
-        Lower case can be longer than the text; WordPiece also removes spaces, or adds some.
+        Lower case can be longer than the text; WordPiece and Unigram also remove spaces, or add some.
         """
-        if self._is_wordpiece:
+        if self._is_wordpiece or self._is_unigram:
             encoded = self._inner.encode(text, add_special_tokens=False)
             offsets: list[int] = []
             for part, (first_offset, end) in zip(self._parts(encoded.ids), encoded.offsets, strict=True):
                 letters = part.decode()
-                first = first_offset - letters.startswith(" ")  # a space added before a word belongs to its first letter
+                is_added = letters.startswith(" ") and not text[first_offset : first_offset + 1].isspace()
+                first = first_offset - is_added  # a space added before a word belongs to its first letter
                 offsets += [min(max(first_offset, first + index), end - 1) for index in range(len(letters))]
             return offsets
         if self._inner.normalizer is None:
@@ -164,17 +170,24 @@ class CaptionTokenizer:
 
     def _parts(self, ids: Sequence[int]) -> list[bytes]:
         """Return the bytes of text that each token adds."""
-        if not self._is_wordpiece:
+        if not self._is_wordpiece and not self._is_unigram:
             return [self._bytes[index] for index in ids]
         parts: list[bytes] = []
         is_first = True
         for index in ids:
             piece = self._bytes[index]
-            if piece and not is_first:  # like the library's decoder: spaces between words, none before these marks
+            if self._is_unigram:  # like the library's decoder: no space before the first word
+                piece = piece.replace(b" ", b"") if is_first else piece
+            elif piece and not is_first:  # like the library's decoder: spaces between words, none before these marks
                 piece = piece[2:] if piece.startswith(b"##") else piece if piece in _UNSPACED_MARKS else b" " + piece
             is_first = is_first and index in self._special
             parts.append(piece)
         return parts
+
+    def _bytes_of(self, piece: str, is_added: bool) -> bytes:
+        if self._is_wordpiece:
+            return piece.encode()
+        return piece.replace(_SPACE, " ").encode() if self._is_unigram else _bytes_of(piece, is_added=is_added)
 
     def _without_special(self, text: str) -> list[str]:
         """Split a text inside every special token that it spells out, so that none is encoded as the real one."""
@@ -256,14 +269,15 @@ def _utf8_length(lead: int) -> int:
     return 2 if 0xC2 <= lead < 0xE0 else 3 if 0xE0 <= lead < 0xF0 else 4 if 0xF0 <= lead < 0xF5 else 0
 
 
-def _bytes_of(piece: str) -> bytes:
+def _bytes_of(piece: str, *, is_added: bool = False) -> bytes:
+    """Return the bytes of a piece. An added token is text that need not be spelled in the bytes' alphabet."""
     alphabet = _byte_alphabet()
     try:
         return bytes(alphabet[symbol] for symbol in piece)
     except KeyError as error:
-        raise CheckpointError(
-            f"the tokenizer's piece {piece!r} is not made of bytes; supported are byte-level BPE and WordPiece"
-        ) from error
+        if is_added:
+            return piece.encode()
+        raise CheckpointError(f"the tokenizer's piece {piece!r} is not made of bytes; supported are {_SUPPORTED}") from error
 
 
 @functools.cache

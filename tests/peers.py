@@ -123,6 +123,7 @@ def _last_norm(peer: Any) -> tuple[Any, torch.Tensor, int]:
         norm = decoder.cls.predictions.transform.LayerNorm
         return norm, decoder.bert.embeddings.word_embeddings.weight, peer.config.text_config.sep_token_id
     decoder, end = peer.decoder, peer.generation_config.eos_token_id
+    end = end[0] if isinstance(end, list) else end
     if hasattr(decoder, "transformer"):
         return decoder.transformer.ln_f, decoder.lm_head.weight, end
     return decoder.model.decoder.layers[-1].final_layer_norm, decoder.output_projection.weight, end

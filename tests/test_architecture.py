@@ -144,6 +144,7 @@ TESTED_THROUGH = {
         "model/pretrained/blip.py", "model/pretrained/gpt2.py", "model/pretrained/source.py", "model/pretrained/tensors.py",
         "model/pretrained/trocr.py", "model/pretrained/vit.py",
     ],
+    "test_odd_checkpoints.py": ["model/pretrained/architectures.py", "model/pretrained/source_config.py"],
     "test_sources.py": ["model/pretrained/authors.py"],
     "test_pretrained.py": ["model/pretrained/positions.py"],
     "test_connections.py": ["service/http/connections.py"],

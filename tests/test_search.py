@@ -16,7 +16,7 @@ NO_LIMITS = WordLimits(lambda tokens: len(tokens), 0, 60, 1)  # every token is a
 
 
 def beam(num_beams: int = 2, limits: WordLimits = NO_LIMITS, **options: object) -> BeamSearch:
-    return BeamSearch(GenerationOptions(num_beams=num_beams, **options), limits, (), END)
+    return BeamSearch(GenerationOptions(num_beams=num_beams, **options), limits, (), (END,))
 
 
 def test_the_two_best_rows_continue_and_an_ending_among_the_first_k_is_finished():
@@ -60,7 +60,7 @@ def test_the_length_penalty_decides_between_a_short_and_a_long_caption(penalty, 
 
 
 def test_max_new_tokens_counts_the_end_and_ends_a_caption_unfinished():
-    search = GreedySearch(GenerationOptions(strategy="greedy", max_new_tokens=2), NO_LIMITS, (4,), END)
+    search = GreedySearch(GenerationOptions(strategy="greedy", max_new_tokens=2), NO_LIMITS, (4,), (END,))
     assert search.advance([Candidate(-1.0, 0, 5)])
     assert search.advance([Candidate(-2.0, 0, 6)]) == []
     (caption,) = search.results()
@@ -69,7 +69,7 @@ def test_max_new_tokens_counts_the_end_and_ends_a_caption_unfinished():
 
 def test_a_token_that_starts_a_word_beyond_the_limit_ends_the_caption_before_it():
     limits = WordLimits(len, 0, 2, 1)
-    search = GreedySearch(GenerationOptions(strategy="greedy", max_words=2), limits, (), END)
+    search = GreedySearch(GenerationOptions(strategy="greedy", max_words=2), limits, (), (END,))
     search.advance([Candidate(-1.0, 0, 5)])
     search.advance([Candidate(-2.0, 0, 6)])
     assert search.advance([Candidate(-3.0, 0, 7)]) == []
@@ -94,7 +94,7 @@ def test_a_limit_of_zero_words_gives_an_empty_caption():
 
 
 def test_the_end_is_banned_until_enough_words_have_started():
-    search = GreedySearch(GenerationOptions(strategy="greedy", min_words=2), WordLimits(len, 2, 60, 1), (), END)
+    search = GreedySearch(GenerationOptions(strategy="greedy", min_words=2), WordLimits(len, 2, 60, 1), (), (END,))
     banned = []
     for token in (5, 6, 7):
         banned.append(search.bans_end(0))
@@ -103,7 +103,7 @@ def test_the_end_is_banned_until_enough_words_have_started():
 
 
 def test_a_search_whose_tokens_are_all_banned_returns_its_rows():
-    search = GreedySearch(GenerationOptions(strategy="greedy"), NO_LIMITS, (), END)
+    search = GreedySearch(GenerationOptions(strategy="greedy"), NO_LIMITS, (), (END,))
     search.advance([Candidate(-1.0, 0, 5)])
     assert search.advance([]) == []
     assert search.results()[0].tokens == (5,)
@@ -125,7 +125,7 @@ def test_the_common_prefix_is_shared_by_all_rows_and_finished_captions():
 
 
 def test_each_sampled_row_keeps_its_own_generator_when_others_end():
-    search = make_search(GenerationOptions(strategy="sample", num_return_sequences=3), NO_LIMITS, (), END)
+    search = make_search(GenerationOptions(strategy="sample", num_return_sequences=3), NO_LIMITS, (), (END,))
     assert isinstance(search, SampleSearch)
     search.advance([Candidate(-1.0, 0, 5), Candidate(-1.0, 1, END), Candidate(-1.0, 2, 6)])
     assert search.order == [0, 2]
@@ -185,3 +185,13 @@ def test_sampled_tokens_follow_their_probabilities():
     chi_squared = sum((counts[i] - 4000 * probs[i].item()) ** 2 / (4000 * probs[i].item()) for i in range(3))
     assert counts[3] == 0
     assert chi_squared < 13.8  # 2 degrees of freedom, p = 0.001
+
+
+def test_each_end_token_ends_a_caption_and_is_kept_for_its_score():
+    first, second = END, 9
+    search = BeamSearch(GenerationOptions(num_beams=2), NO_LIMITS, (), (first, second))
+    assert search.num_candidates == 3 * 2  # two remain if both ends of both rows are among them
+    search.advance([Candidate(-0.1, 0, 7), Candidate(-0.5, 0, 8), Candidate(-3.0, 0, first), Candidate(-4.0, 0, second)])
+    search.advance([Candidate(-0.2, 0, second), Candidate(-0.3, 0, first), Candidate(-9.0, 0, 5), Candidate(-9.5, 0, 6)])
+    assert [(one.tokens, one.end) for one in search.results()] == [((7,), second)]
+    assert {hypothesis.end for _, hypothesis in search.pool} == {None, second}

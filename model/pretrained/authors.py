@@ -29,7 +29,9 @@ def authors_config(tensors: dict[str, Tensor], text: dict[str, Any], start: int,
         side = round((table.size(1) - 1) ** 0.5)
         intermediate_size = tensors["visual_encoder.blocks.0.mlp.fc1.weight"].size(0)
     except (KeyError, IndexError) as error:
-        raise CheckpointError(f"the .pth lacks {error}; it is not a BLIP of its authors, which has a visual_encoder") from error
+        raise CheckpointError(
+            "the .pth is not a BLIP of its authors, which has a visual_encoder with patch_embed, pos_embed and blocks; use theirs"
+        ) from error
     if hidden_size % _HEAD_SIZE or side**2 != table.size(1) - 1:
         raise CheckpointError(
             f"the image encoder of the .pth has a hidden size of {hidden_size} and {table.size(1) - 1} patches; a BLIP has a "
@@ -66,7 +68,10 @@ def authors_settings(text: str, count_tokens: Callable[[str], int]) -> tuple[int
         }
         return int(document["image_size"]), decoding, prompt
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"the caption yaml cannot be used ({error}); use configs/caption_coco.yaml of BLIP") from error
+        raise CheckpointError(
+            "the caption yaml cannot be used; it must have image_size, num_beams, max_length, min_length and prompt as "
+            "configs/caption_coco.yaml of BLIP has them: copy that file"
+        ) from error
 
 
 def authors_preprocessing(size: int) -> dict[str, Any]:

@@ -5,43 +5,45 @@ Two layouts are read: that of Hugging Face, and the authors' .pth, whose encoder
 
 from __future__ import annotations
 
-from typing import Any
-
 from model.config import DecoderConfig, EncoderConfig
+from model.errors import CheckpointError
 from model.pretrained.gpt2 import activation_name
-from model.pretrained.tensors import SourceTensors, SpecialIds, Weights
+from model.pretrained.source_config import SourceConfig
+from model.pretrained.special_ids import SpecialIds
+from model.pretrained.tensors import SourceTensors, Weights
 from model.pretrained.vit import transformer_config
 
 _OURS = "encoder.vit."
 _ATTENTIONS = (("self_attention", "attention", "self_norm"), ("cross_attention", "crossattention", "cross_norm"))
 
 
-def blip_encoder(config: dict[str, Any]) -> EncoderConfig:
+def blip_encoder(config: SourceConfig) -> EncoderConfig:
     """Return the encoder of a BlipVisionConfig."""
     return transformer_config(config, num_register_tokens=0, qkv_bias=True)
 
 
-def blip_config(config: dict[str, Any], encoder_hidden_size: int, ids: SpecialIds) -> DecoderConfig:
+def blip_config(config: SourceConfig, encoder_hidden_size: int, ids: SpecialIds) -> DecoderConfig:
     """Return the decoder of a BlipTextConfig."""
     return DecoderConfig(
-        vocab_size=int(config["vocab_size"]),
-        hidden_size=int(config["hidden_size"]),
-        num_layers=int(config["num_hidden_layers"]),
-        num_heads=int(config["num_attention_heads"]),
-        intermediate_size=int(config["intermediate_size"]),
-        max_positions=int(config["max_position_embeddings"]),
+        vocab_size=config.integer("vocab_size"),
+        hidden_size=config.integer("hidden_size"),
+        num_layers=config.integer("num_hidden_layers"),
+        num_heads=config.integer("num_attention_heads"),
+        intermediate_size=config.integer("intermediate_size"),
+        max_positions=config.integer("max_position_embeddings"),
         encoder_hidden_size=encoder_hidden_size,
-        layer_norm_eps=float(config["layer_norm_eps"]),
+        layer_norm_eps=config.number("layer_norm_eps"),
         pre_norm=False,
-        activation=activation_name(config["hidden_act"]),
+        activation=activation_name(config.text("hidden_act")),
         embedding_norm=True,
         final_norm=False,
         head_transform=True,
         head_bias=True,
-        tie_word_embeddings=bool(config.get("tie_word_embeddings", True)),
+        tie_word_embeddings=config.boolean("tie_word_embeddings", True),
         null_key=False,
         bos_token_id=ids.start,
-        eos_token_id=ids.end,
+        eos_token_id=ids.ends[0],
+        more_eos_token_ids=ids.ends[1:],
         pad_token_id=ids.pad,
         suppress_tokens=(),  # as in `generate`: none
     )
@@ -97,12 +99,26 @@ def blip_weights(tensors: SourceTensors, config: DecoderConfig) -> Weights:
     tensors.ignore(
         r"text_decoder\.cls\.predictions\.decoder\.(weight|bias)",  # copies of the embedding and the bias
         rf"{theirs}embeddings\.position_ids",
-        r"text_encoder\..*",  # parts of BLIP's training that captions do not use
+        r"vision_model\.embeddings\.position_ids",
+    )
+    if tensors.has("itm_head.weight"):
+        _ignore_pretraining(tensors)
+    elif tensors.has_any("text_encoder."):
+        raise CheckpointError(
+            "the source has a text_encoder beside its text_decoder: it was trained for question answering; expected is one for "
+            "image captioning: use that"
+        )
+    return weights
+
+
+def _ignore_pretraining(tensors: SourceTensors) -> None:
+    """Ignore the other networks of the authors' pre-trained .pth. One with a text encoder alone answers questions."""
+    tensors.ignore(
+        r"text_encoder\..*",
         r"(visual_encoder_m|text_encoder_m|vision_proj_m|text_proj_m)\..*",
         r"(vision_proj|text_proj|itm_head)\.(weight|bias)",
         r"(image_queue|text_queue|queue_ptr|temp)",
     )
-    return weights
 
 
 def _authors_encoder(tensors: SourceTensors, config: EncoderConfig) -> Weights:

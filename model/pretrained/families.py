@@ -9,17 +9,18 @@ from torch import Tensor
 from model.config import DecoderConfig, EncoderConfig, ImageConfig
 from model.errors import CheckpointError, ConfigError
 from model.geometry import PatchGrid
+from model.pretrained.architectures import family_of
 from model.pretrained.blip import blip_config, blip_encoder, blip_encoder_weights, blip_weights
 from model.pretrained.gpt2 import gpt2_config, gpt2_weights
 from model.pretrained.positions import resized_positions
-from model.pretrained.tensors import SourceTensors, SpecialIds, Weights
+from model.pretrained.source_config import SourceConfig
+from model.pretrained.special_ids import SpecialIds, special_ids
+from model.pretrained.tensors import SourceTensors, Weights
 from model.pretrained.trocr import trocr_config, trocr_weights
 from model.pretrained.vit import has_qkv_bias, vit_config, vit_weights
 
 _DECODERS = {"gpt2": (gpt2_config, gpt2_weights), "trocr": (trocr_config, trocr_weights)}
 _POSITIONS = "encoder.vit.pos_embed"
-KNOWN = "ViT or DeiT with GPT-2 or TrOCR's decoder (vision-encoder-decoder), and BLIP captioning (blip)"
-
 
 # Heads of published networks by hidden size. Another number of heads changes no tensor's shape, but every caption.
 _HEADS = {192: (3,), 256: (4, 8), 384: (6,), 512: (8,), 768: (12,), 1024: (16,), 1280: (16, 20), 1600: (25,)}
@@ -40,18 +41,13 @@ def convert_network(
     family, field or tensor, or a number of heads that no published network of that hidden size has, unless `unusual_heads`.
     """
     source = SourceTensors(tensors)
-    kind = config.get("model_type")
     try:
-        if kind == "blip":
-            encoder, decoder, weights = _blip(config, source)
-        elif kind == "vision-encoder-decoder":
-            encoder, decoder, weights = _encoder_decoder(config, generation, source)
+        if family_of(config) == "blip":
+            encoder, decoder, weights = _blip(SourceConfig(config), source)
         else:
-            raise CheckpointError(f"the source's model_type is {kind!r}; supported are {KNOWN}")
-    except KeyError as error:
-        raise CheckpointError(f"the source's config.json lacks {error}; add it: no field is guessed") from error
-    except (TypeError, ConfigError) as error:
-        raise CheckpointError(f"the source's config.json cannot be used ({error}); copy it again from its source") from error
+            encoder, decoder, weights = _encoder_decoder(SourceConfig(config), generation, source)
+    except ConfigError as error:
+        raise CheckpointError(f"the source's config.json cannot be used: {error}; copy it again from its source") from error
     source.finish()
     for part, heads, size in (
         ("encoder", encoder.num_heads, encoder.hidden_size),
@@ -71,9 +67,8 @@ def convert_network(
 
 def source_image(config: dict[str, Any]) -> ImageConfig:
     """Return the image size of a source's encoder; mean and std are in its preprocessor_config.json."""
-    vision = config["vision_config"] if config.get("model_type") == "blip" else config["encoder"]
-    size = vision["image_size"]
-    height, width = (size, size) if isinstance(size, int) else size
+    fields = SourceConfig(config)
+    height, width = fields.part("vision_config" if family_of(config) == "blip" else "encoder").size("image_size")
     return ImageConfig(height=height, width=width)
 
 
@@ -81,40 +76,26 @@ def _grid(image: ImageConfig, encoder: EncoderConfig) -> PatchGrid:
     return PatchGrid(image.height // encoder.stride, image.width // encoder.stride)
 
 
-def _blip(config: dict[str, Any], source: SourceTensors) -> tuple[EncoderConfig, DecoderConfig, Weights]:
-    vision, text = config["vision_config"], config["text_config"]
+def _blip(config: SourceConfig, source: SourceTensors) -> tuple[EncoderConfig, DecoderConfig, Weights]:
+    vision, text = config.part("vision_config"), config.part("text_config")
     # BLIP's generate starts with [DEC] and ends with [SEP]; eos_token_id is ignored.
-    ids = SpecialIds(int(text["bos_token_id"]), int(text["sep_token_id"]), int(text["pad_token_id"]))
+    ids = SpecialIds(text.integer("bos_token_id"), (text.integer("sep_token_id"),), text.integer("pad_token_id"))
     encoder = blip_encoder(vision)
     decoder = blip_config(text, encoder.hidden_size, ids)
     return encoder, decoder, blip_encoder_weights(source, encoder) | blip_weights(source, decoder)
 
 
 def _encoder_decoder(
-    config: dict[str, Any], generation: dict[str, Any], source: SourceTensors
+    config: SourceConfig, generation: dict[str, Any], source: SourceTensors
 ) -> tuple[EncoderConfig, DecoderConfig, Weights]:
-    vision, text = config["encoder"], config["decoder"]
-    if text.get("model_type") not in _DECODERS:
-        raise CheckpointError(f"the decoder is {text.get('model_type')!r}; supported are {', '.join(_DECODERS)}")
-    make_config, take_weights = _DECODERS[text["model_type"]]
+    vision, text = config.part("encoder"), config.part("decoder")
+    kind = text.text("model_type", "")
+    if kind not in _DECODERS:
+        raise CheckpointError(f"the decoder is {kind!r}; supported are {', '.join(_DECODERS)}")
+    make_config, take_weights = _DECODERS[kind]
     encoder = vit_config(vision, qkv_bias=has_qkv_bias(source))
-    decoder = make_config(text, encoder.hidden_size, _ids(config, generation))
+    decoder = make_config(text, encoder.hidden_size, special_ids(generation, config.values, text.values))
     weights = vit_weights(source, encoder) | take_weights(source, decoder)
     if decoder.image_projection:
         weights |= source.module("decoder.image_projection", "enc_to_dec_proj")
     return encoder, decoder, weights
-
-
-def _ids(config: dict[str, Any], generation: dict[str, Any]) -> SpecialIds:
-    """Return the special ids: those of the generation config, else of the config, else of the decoder's, as `generate` does."""
-
-    def read(*names: str) -> int:
-        parts = [(part, name) for name in names for part in (generation, config, config["decoder"])]
-        value = next((part[name] for part, name in parts if part.get(name) is not None), None)
-        if isinstance(value, list) and len(value) == 1:
-            value = value[0]
-        if not isinstance(value, int):
-            raise CheckpointError(f"the source's {names[0]} is {value!r}; it must be one id")
-        return value
-
-    return SpecialIds(read("decoder_start_token_id", "bos_token_id"), read("eos_token_id"), read("pad_token_id"))

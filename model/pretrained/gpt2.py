@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from model.config import Activation, DecoderConfig
 from model.errors import CheckpointError
-from model.pretrained.tensors import SourceTensors, SpecialIds, Weights
+from model.pretrained.source_config import SourceConfig
+from model.pretrained.special_ids import SpecialIds
+from model.pretrained.tensors import SourceTensors, Weights
 
 _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
@@ -17,26 +17,27 @@ _ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def gpt2_config(config: dict[str, Any], encoder_hidden_size: int, ids: SpecialIds) -> DecoderConfig:
+def gpt2_config(config: SourceConfig, encoder_hidden_size: int, ids: SpecialIds) -> DecoderConfig:
     """Return the decoder of a GPT2Config. Raises CheckpointError for attention that is scaled in another way."""
-    if not config.get("scale_attn_weights", True) or config.get("scale_attn_by_inverse_layer_idx", False):
+    if not config.boolean("scale_attn_weights", True) or config.boolean("scale_attn_by_inverse_layer_idx", False):
         raise CheckpointError("this GPT-2 scales its attention by layer or not at all; supported is 1 / sqrt(head size)")
-    hidden_size = int(config["n_embd"])
+    hidden_size = config.integer("n_embd")
     return DecoderConfig(
-        vocab_size=int(config["vocab_size"]),
+        vocab_size=config.integer("vocab_size"),
         hidden_size=hidden_size,
-        num_layers=int(config["n_layer"]),
-        num_heads=int(config["n_head"]),
-        intermediate_size=int(config.get("n_inner") or 4 * hidden_size),
-        max_positions=int(config["n_positions"]),
+        num_layers=config.integer("n_layer"),
+        num_heads=config.integer("n_head"),
+        intermediate_size=config.integer("n_inner", 4 * hidden_size),
+        max_positions=config.integer("n_positions"),
         encoder_hidden_size=encoder_hidden_size,
-        image_projection=encoder_hidden_size != hidden_size and config.get("cross_attention_hidden_size") is None,
-        layer_norm_eps=float(config["layer_norm_epsilon"]),
-        activation=activation_name(config["activation_function"]),
-        tie_word_embeddings=bool(config.get("tie_word_embeddings", True)),
+        image_projection=encoder_hidden_size != hidden_size and not config.has("cross_attention_hidden_size"),
+        layer_norm_eps=config.number("layer_norm_epsilon"),
+        activation=activation_name(config.text("activation_function")),
+        tie_word_embeddings=config.boolean("tie_word_embeddings", True),
         null_key=False,
         bos_token_id=ids.start,
-        eos_token_id=ids.end,
+        eos_token_id=ids.ends[0],
+        more_eos_token_ids=ids.ends[1:],
         pad_token_id=ids.pad,
         suppress_tokens=(),  # as in `generate`: none
     )

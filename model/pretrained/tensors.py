@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from torch import Tensor
 
 from model.errors import CheckpointError
 
 Weights = dict[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class SpecialIds:
-    """Token ids: the start and the end of a caption, and the padding of a row."""
-
-    start: int
-    end: int
-    pad: int
 
 
 class SourceTensors:
@@ -31,6 +21,9 @@ class SourceTensors:
 
     def has(self, name: str) -> bool:
         return name in self._tensors
+
+    def has_any(self, prefix: str) -> bool:
+        return any(name.startswith(prefix) for name in self._tensors)
 
     def first(self, *names: str) -> str:
         """Return the first of several names that a tensor has. Raises CheckpointError if there is none."""

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from model.config import DecoderConfig
 from model.pretrained.gpt2 import activation_name
-from model.pretrained.tensors import SourceTensors, SpecialIds, Weights
+from model.pretrained.source_config import SourceConfig
+from model.pretrained.special_ids import SpecialIds
+from model.pretrained.tensors import SourceTensors, Weights
 
 _POSITION_OFFSET = 2  # rows that BART keeps before the first position
 
 
-def trocr_config(config: dict[str, Any], encoder_hidden_size: int, ids: SpecialIds) -> DecoderConfig:
+def trocr_config(config: SourceConfig, encoder_hidden_size: int, ids: SpecialIds) -> DecoderConfig:
     """Return the decoder of a TrOCRConfig."""
-    hidden_size = int(config["d_model"])
-    is_learned = bool(config.get("use_learned_position_embeddings", True))
+    hidden_size = config.integer("d_model")
+    is_learned = config.boolean("use_learned_position_embeddings", True)
     return DecoderConfig(
-        vocab_size=int(config["vocab_size"]),
+        vocab_size=config.integer("vocab_size"),
         hidden_size=hidden_size,
-        num_layers=int(config["decoder_layers"]),
-        num_heads=int(config["decoder_attention_heads"]),
-        intermediate_size=int(config["decoder_ffn_dim"]),
-        max_positions=int(config["max_position_embeddings"]),
+        num_layers=config.integer("decoder_layers"),
+        num_heads=config.integer("decoder_attention_heads"),
+        intermediate_size=config.integer("decoder_ffn_dim"),
+        max_positions=config.integer("max_position_embeddings"),
         encoder_hidden_size=encoder_hidden_size,
-        image_projection=encoder_hidden_size != hidden_size and config.get("cross_attention_hidden_size") is None,
+        image_projection=encoder_hidden_size != hidden_size and not config.has("cross_attention_hidden_size"),
         layer_norm_eps=1e-5,  # a constant of the source's code: its config has no field for it
         pre_norm=False,
-        activation=activation_name(config["activation_function"]),
+        activation=activation_name(config.text("activation_function")),
         position_embedding_type="learned" if is_learned else "sinusoidal",
-        position_offset=_POSITION_OFFSET if is_learned else int(config["pad_token_id"]) + 1,
-        embedding_scale=hidden_size**0.5 if config.get("scale_embedding") else 1.0,
-        embedding_norm=bool(config.get("layernorm_embedding", True)),
+        position_offset=_POSITION_OFFSET if is_learned else config.integer("pad_token_id") + 1,
+        embedding_scale=hidden_size**0.5 if config.boolean("scale_embedding", False) else 1.0,
+        embedding_norm=config.boolean("layernorm_embedding", True),
         final_norm=False,
-        tie_word_embeddings=bool(config.get("tie_word_embeddings", True)),
+        tie_word_embeddings=config.boolean("tie_word_embeddings", True),
         null_key=False,
         bos_token_id=ids.start,
-        eos_token_id=ids.end,
+        eos_token_id=ids.ends[0],
+        more_eos_token_ids=ids.ends[1:],
         pad_token_id=ids.pad,
         suppress_tokens=(),  # as in `generate`: none
     )

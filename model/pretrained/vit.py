@@ -6,30 +6,32 @@ in memory (`layers.0.attention.q_proj`). A distillation token becomes a register
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from model.config import EncoderConfig
 from model.errors import CheckpointError
+from model.pretrained.source_config import SourceConfig
 from model.pretrained.tensors import SourceTensors, Weights
 
 _OURS = "encoder.vit."
 
 
-def vit_config(config: dict[str, Any], *, qkv_bias: bool) -> EncoderConfig:
+def vit_config(config: SourceConfig, *, qkv_bias: bool) -> EncoderConfig:
     """Return the encoder of a ViTConfig or DeiTConfig. Raises CheckpointError for any other model."""
-    kind = config.get("model_type")
+    kind = config.text("model_type", "")
     if kind not in ("vit", "deit"):
         raise CheckpointError(f"the encoder is {kind!r}; supported are 'vit' and 'deit'")
     return transformer_config(config, num_register_tokens=int(kind == "deit"), qkv_bias=qkv_bias)
 
 
-def transformer_config(config: dict[str, Any], *, num_register_tokens: int, qkv_bias: bool) -> EncoderConfig:
+def transformer_config(config: SourceConfig, *, num_register_tokens: int, qkv_bias: bool) -> EncoderConfig:
     """Return the encoder of any vision config with transformers' field names."""
-    if config["hidden_act"] != "gelu":
-        raise CheckpointError(f"the encoder's activation is {config['hidden_act']!r}; timm's ViT has 'gelu'")
-    hidden_size, intermediate_size = int(config["hidden_size"]), int(config["intermediate_size"])
+    if (activation := config.text("hidden_act")) != "gelu":
+        raise CheckpointError(f"the encoder's activation is {activation!r}; timm's ViT has 'gelu'")
+    hidden_size, intermediate_size = config.integer("hidden_size", minimum=1), config.integer("intermediate_size", minimum=1)
+    patch_size = config.size("patch_size")
+    if patch_size[0] != patch_size[1]:
+        raise CheckpointError(f"the encoder's patch_size is {patch_size}; timm's ViT has square patches")
     ratio = intermediate_size / hidden_size
     if int(hidden_size * ratio) != intermediate_size:
         raise CheckpointError(
@@ -38,13 +40,13 @@ def transformer_config(config: dict[str, Any], *, num_register_tokens: int, qkv_
         )
     return EncoderConfig(
         hidden_size=hidden_size,
-        num_layers=int(config["num_hidden_layers"]),
-        num_heads=int(config["num_attention_heads"]),
+        num_layers=config.integer("num_hidden_layers"),
+        num_heads=config.integer("num_attention_heads"),
         mlp_ratio=ratio,
-        patch_size=int(config["patch_size"]),
+        patch_size=patch_size[0],
         class_token=True,
         num_register_tokens=num_register_tokens,
-        layer_norm_eps=float(config["layer_norm_eps"]),
+        layer_norm_eps=config.number("layer_norm_eps"),
         qkv_bias=qkv_bias,
     )
 
