@@ -132,8 +132,8 @@ class _SceneLoader:
 
 
 def _synthetic_dataset(kind: str, count: str, seed: int) -> CaptionDataset:
-    if count and not count.isdigit():
-        raise DataError(f"'{kind}:{count}' has no number of scenes; write a number, such as {kind}:12000")
+    if count and not (count.isascii() and count.isdigit() and int(count) > 0):
+        raise DataError(f"'{kind}:{count}' has no number of scenes; write a number of at least 1, such as {kind}:12000")
     counts = _SCENE_COUNTS | ({"train": int(count)} if count else {})
     splits = {
         split: [

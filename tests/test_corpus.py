@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import tarfile
 
 import pytest
@@ -164,8 +165,9 @@ def test_scenes_are_a_dataset_without_files():
     assert len(dataset.split("train")) == 3
     assert len(dataset.split("val")) == 200
     assert dataset.split("train")[0].load().size == (224, 224)
-    with pytest.raises(DataError, match="scenes:many"):
-        open_dataset("scenes:many")
+    for count in ("many", "0", "-5", "²", "3?seed=1"):
+        with pytest.raises(DataError, match=rf"'scenes:{re.escape(count)}' has no number of scenes"):
+            open_dataset(f"scenes:{count}")
 
 
 def test_positions_are_stated_in_training_only_and_of_the_same_images():

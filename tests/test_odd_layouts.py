@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.layouts import DOG, check_layout, coco, karpathy, table
+from corpus import convert, read_data
+from tests.layouts import DOG, check_layout, coco, karpathy, table, write
 from tests.test_odd_data import JPEG
 
 FLICKR30K = (
@@ -246,3 +247,15 @@ LAYOUTS = SAME_NAMES | SIDECARS | KAGGLE
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_layout_is_read(name, tmp_path):
     check_layout(tmp_path / "d", *LAYOUTS[name])
+
+
+@pytest.mark.parametrize("kind", ["coco", "jsonl", "karpathy", "csv", "webdataset", "sidecar"])
+def test_images_of_one_name_stay_two_images_in_a_conversion(kind, tmp_path):
+    files, _, expected = LAYOUTS["coco, an id in two splits"]
+    write(tmp_path / "in", files)
+    assert convert(tmp_path / "in", f"{kind}:{tmp_path / 'out'}") == (2, {})
+    examples = read_data(tmp_path / "out")
+    assert sorted((example.image_id, example.split, example.references) for example in examples) == expected
+    assert sorted(example.read() for example in examples) == sorted(
+        JPEG + name.encode() for name in files if name.endswith("jpg")
+    )

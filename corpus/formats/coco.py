@@ -20,7 +20,7 @@ from corpus.formats.read_options import ReadOptions
 from corpus.formats.records import split_source
 from corpus.formats.splits import normalize_split, split_from_name
 from corpus.formats.text_files import json_document
-from corpus.formats.writer import NewFolder, enumerate_valid
+from corpus.formats.writer import NewFolder, enumerate_valid, with_own_id
 from model import Box
 
 _ID = (int, str)
@@ -55,7 +55,7 @@ def write_coco(examples: Iterable[Example], folder: NewFolder) -> None:
     boxes: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     classes: dict[str, int] = {}
     count = 0
-    for number, example in enumerate_valid(examples):
+    for number, example in enumerate_valid(map(with_own_id, examples)):
         name = folder.write_image(example, number, example.split).partition("/")[2]
         image_id: int | str = example.image_id
         if _DECIMAL_ID.fullmatch(example.image_id):

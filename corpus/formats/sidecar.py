@@ -18,7 +18,7 @@ from corpus.formats.image_files import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_syste
 from corpus.formats.read_options import ReadOptions
 from corpus.formats.splits import SPLITS, normalize_split
 from corpus.formats.text_files import text_lines
-from corpus.formats.writer import NewFolder, enumerate_valid
+from corpus.formats.writer import NewFolder, enumerate_valid, with_own_id
 
 TEXT_SUFFIXES = (".txt", ".caption")
 _IGNORED_STEMS = ("readme", "license", "licence")  # texts about the folder
@@ -38,7 +38,7 @@ def read_sidecar(paths: list[Path], options: ReadOptions) -> Iterator[Example]:
 
 def write_sidecar(examples: Iterable[Example], folder: NewFolder) -> None:
     """Write a folder per split, and next to each image one text per language."""
-    for number, example in enumerate_valid(examples):
+    for number, example in enumerate_valid(map(with_own_id, examples)):
         if LANGUAGE_TAG.fullmatch(Path(example.image_id).suffix[1:]):
             raise DataError(f"the image id {example.image_id!r} ends with a language; convert to another format, such as jsonl")
         name = folder.write_image(example, number, example.split, by_id=True)
