@@ -123,6 +123,21 @@ SAME_NAMES = {
         "",
         [("train/1", "train", ("train",)), ("val/1", "val", ("val",))],
     ),
+    "webdataset, shards of one name in the folders of two splits": (
+        {"train/0.tar": [("1.jpg", JPEG), ("1.txt", "a dog")], "val/0.tar": [("1.jpg", JPEG), ("1.txt", "x")]},
+        "",
+        [("train/0/1", "train", DOG), ("val/0/1", "val", ("x",))],
+    ),
+    "webdataset, shards of one name in two folders": (
+        {"x/0.tar": [("1.jpg", JPEG), ("1.txt", "a dog")], "y/0.tar": [("1.jpg", JPEG), ("1.txt", "x")]},
+        "",
+        [("x/0/0/1", "train", DOG), ("y/0/0/1", "train", ("x",))],
+    ),
+    "sidecar, packed into another folder": (
+        {"d/train/1.jpg": None, "d/train/1.txt": "a dog", "d/val/1.jpg": None, "d/val/1.txt": "x"},
+        "",
+        [("train/1", "train", DOG), ("val/1", "val", ("x",))],
+    ),
     "flickr8k, two formats of one name": (
         {"x.token.txt": "a.jpg#0\ta dog\na.png#0\tx\n", "a.jpg": None, "a.png": None},
         "",
@@ -140,6 +155,7 @@ SIDECARS = {
         "",
         [("a.jpg", "train", ()), ("a.png", "train", DOG)],
     ),
+    "an image that has got another suffix": ({"a.webp": None, "a.jpg.txt": "a dog"}, "", [("a", "train", DOG)]),
     "kohya": ({"10_dog/a.png": None, "10_dog/a.caption": "a dog\n"}, "", [("10_dog/a", "train", DOG)]),
     "kohya, nested and mixed": (
         {"img/10_dog/a.png": None, "img/10_dog/a.caption": "a dog", "img/5_cat/b.png": None, "img/5_cat/b.txt": "x"},
@@ -177,6 +193,11 @@ KAGGLE = {
         },
         "",
         [("a", "train", ("A red ball .", "A ball , half hidden .")), ("b", "train", ("no quotes , here",))],
+    ),
+    "flickr8k with lines of the authors in captions.txt": (
+        {"captions.txt": "a.jpg#0\ta dog\n", "only folder/a.jpg": None},
+        "",
+        [("a", "train", DOG)],
     ),
     "flickr8k in a folder": (
         {"flickr8k/captions.txt": "image,caption\na.jpg,a dog\n", "flickr8k/Images/a.jpg": None},

@@ -15,6 +15,7 @@ from corpus.formats.sidecar import has_texts
 from corpus.formats.text_files import json_document
 
 _LEMMA_SUFFIX = ".lemma.token.txt"  # Flickr8k's lemmatized captions, a copy of the others
+_TEXT_PATTERNS = ("*caption*.txt", "*result*.txt")  # of csv and flickr8k: the first line says which it is
 _MAX_DEPTH = 3  # folders above the captions file
 _BY_SUFFIX = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".token": "flickr8k", ".tar": "webdataset"}
 
@@ -90,8 +91,9 @@ def _matches(kind: str, folder: Path) -> dict[str, list[Path]]:
     for entry in FORMATS.values():
         for pattern in entry.patterns if kind in ("", entry.name) else ():
             files = [file for file in _glob(folder, pattern) if not file.name.endswith(_LEMMA_SUFFIX)]
-            if pattern.endswith(".txt") and entry.name == "csv":
-                files = [file for file in files if is_caption_table(file)]
+            if pattern in _TEXT_PATTERNS:
+                is_known = is_caption_table if entry.name == "csv" else is_token_file
+                files = [file for file in files if is_known(file)]
             if files and entry.name not in matches:
                 matches[entry.name] = files
     tables = [file for file in matches.get("csv", []) if is_caption_table(file)]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 
 from corpus.errors import DataError, ErrorLog
@@ -68,25 +69,27 @@ def _distinct_ids(image_id: str, examples: list[Example], used: set[str]) -> lis
     if all(isinstance(example.image, Path) for example in examples):
         common = os.path.commonpath([example.image.parent for example in examples if isinstance(example.image, Path)])
         ways += [lambda example: without_image_suffix(_relative(example, common)), lambda example: _relative(example, common)]
-    ways += [lambda example: f"{_shard(example)}/{image_id}", lambda example: f"{example.split}/{_shard(example)}/{image_id}"]
+    if all(isinstance(example.image, ShardMember) for example in examples):
+        folder = os.path.commonpath(
+            [example.image.shard.parent for example in examples if isinstance(example.image, ShardMember)]
+        )
+        ways += [lambda example: f"{_shard(example, folder)}/{image_id}"]
     for way in ways:
         names = [way(example) for example in examples]
         if len(set(names)) == len(names) and not used & set(names):
             return names
-    counts: Counter[str] = Counter()
-    names = []
-    for example in examples:
-        name = image_id
-        while name in used or name in names or not counts[image_id]:
-            counts[image_id] += 1
-            name = f"{example.split}/{image_id} ({counts[image_id]})"
-        names.append(name)
-    return names
+    numbered = (f"{image_id} ({number})" for number in count(1))
+    return list(islice((name for name in numbered if name not in used), len(examples)))
 
 
 def _relative(example: Example, folder: str) -> str:
     return Path(os.path.relpath(example.image, folder)).as_posix() if isinstance(example.image, Path) else ""
 
 
-def _shard(example: Example) -> str:
-    return example.image.shard.stem if isinstance(example.image, ShardMember) else ""
+def _shard(example: Example, folder: str) -> str:
+    """Return the path of an example's shard below a folder, without its suffix."""
+    return (
+        Path(os.path.relpath(example.image.shard, folder)).with_suffix("").as_posix()
+        if isinstance(example.image, ShardMember)
+        else ""
+    )

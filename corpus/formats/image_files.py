@@ -16,7 +16,9 @@ UNREAD_SUFFIXES = (  # of images that are not read
 )  # fmt: skip
 
 _SYSTEM_NAMES = ("__macosx", "thumbs.db", "desktop.ini")
-_IMAGE_FOLDER = re.compile(r"images?\d*|imgs?|jpe?gs?|jpegimages|photos?|data|.*[ _-]images?|.*dataset.*|flick.*|coco.*|img_.*")
+_IMAGE_FOLDER = re.compile(
+    r"images?\d*|imgs?|jpe?gs?|jpegimages|photos?|pics?|data|.*[ _-]images?|.*dataset.*|flick.*|coco.*|img_.*"
+)
 _CAPTION_FOLDER = re.compile(r".*(annotation|caption|text|label|token|json|csv|metadata).*")
 _MAX_DEPTH = 3  # folders between a captions file and its images: flickr30k_images/flickr30k_images of Kaggle
 
@@ -88,14 +90,15 @@ def missing_image_message(name: str, origin: str, folder: Path | None) -> str:
 
 
 def _image_folders(root: Path, split: str, depth: int) -> Iterator[Path]:
-    """Yield the folders below `root` whose names are those of folders of images, or of `split`."""
+    """Yield the folders below `root` that are alone in theirs, or whose names are those of folders of images, or of `split`."""
     try:
         folders = sorted(path for path in root.iterdir() if not is_system_file(path.name) and path.is_dir())
     except OSError:
         return
     for folder in folders:
         own_split = split_in_name(folder.name)
-        if own_split == split or (not own_split and _IMAGE_FOLDER.fullmatch(folder.name.lower())):
+        is_usual = len(folders) == 1 or _IMAGE_FOLDER.fullmatch(folder.name.lower())
+        if own_split == split or (not own_split and is_usual):
             yield folder
             if depth > 1:
                 yield from _image_folders(folder, split, depth - 1)

@@ -65,7 +65,9 @@ FORMATS = {
             ("metadata.csv", "*/metadata.csv", "*.csv", "*.tsv", "*caption*.txt", "*result*.txt"),
             options=_FIELDS,
         ),
-        Format("flickr8k", read_flickr8k, write_flickr8k, frozenset(), ("*token.txt", "*.token")),
+        Format(
+            "flickr8k", read_flickr8k, write_flickr8k, frozenset(), ("*token.txt", "*.token", "*caption*.txt", "*result*.txt")
+        ),
         Format("sidecar", read_sidecar, write_sidecar, frozenset({LANGUAGES, NO_CAPTIONS}), ()),
     )
 }

@@ -59,6 +59,7 @@ def has_texts(root: Path) -> bool:
 
 
 def _read(root: Path, options: ReadOptions) -> Iterator[Example]:
+    root = _packed_root(root)
     files = _files(root)
     images = _images_by_name(files)
     texts: defaultdict[Path, list[tuple[str, Path]]] = defaultdict(list)
@@ -85,6 +86,15 @@ def _read(root: Path, options: ReadOptions) -> Iterator[Example]:
 def _files(root: Path) -> list[Path]:
     """Return the files of a folder and its sub-folders without those of the operating system."""
     return sorted(path for path in root.rglob("*") if not is_system_file(path.relative_to(root).as_posix()) and path.is_file())
+
+
+def _packed_root(root: Path) -> Path:
+    """Return the folder that has the splits: a folder may be packed into another one, alone."""
+    children = [path for path in root.iterdir() if not is_system_file(path.name)]
+    if len(children) != 1 or not children[0].is_dir():
+        return root
+    inner = _packed_root(children[0])
+    return inner if any(normalize_split(path.name) in SPLITS for path in inner.iterdir() if path.is_dir()) else root
 
 
 def _is_image(path: Path) -> bool:
@@ -134,8 +144,11 @@ def _image_of_text(path: Path, images: dict[Path, list[Path]]) -> tuple[list[Pat
 
 
 def _named(name: Path, images: dict[Path, list[Path]]) -> list[Path]:
-    lower = name.with_name(name.name[: len(name.name) - len(name.suffix)] + name.suffix.lower())
-    return images.get(name) or (images.get(lower, []) if lower.suffix in IMAGE_SUFFIXES else [])
+    """Return the images with this name, with or without suffix; an image may have got another suffix than its text has."""
+    if name not in images and name.suffix.lower() in IMAGE_SUFFIXES:
+        stem = _without_suffix(name)
+        return images.get(stem.with_name(stem.name + name.suffix.lower())) or images.get(stem, [])
+    return images.get(name, [])
 
 
 def _without_image_message(path: Path, files: list[Path]) -> str:

@@ -22,6 +22,7 @@ from corpus.formats.columns import COLUMNS
 from corpus.formats.fields import boxes_from, captions_from, image_id_from, is_null
 from corpus.formats.image_files import IMAGE_SUFFIXES
 from corpus.formats.read_options import ReadOptions
+from corpus.formats.records import split_source
 from corpus.formats.splits import normalize_split, split_from_name
 from corpus.formats.tar_shards import ShardWriters, iter_members
 from corpus.formats.text_files import decode_text
@@ -39,10 +40,11 @@ def read_samples(shards: list[Path], options: ReadOptions) -> Iterator[Example]:
             raise DataError(f"a member of a sample occurs twice: {error.args[0]}; keys must be unique in a shard") from error
         return True
 
+    sources = {path: split_source(path, shards) for path in shards}
     for sample in group_by_keys(_members(shards, options), handler=report_duplicate):
         example = None
         with options.errors:
-            example = _example(sample, f"{sample['__url__']}, sample {sample['__key__']!r}", options)
+            example = _example(sample, f"{sample['__url__']}, sample {sample['__key__']!r}", options, sources)
         if example is not None:
             yield example
 
@@ -69,11 +71,12 @@ def _members(shards: list[Path], options: ReadOptions) -> Iterator[dict[str, Any
         yield {}
 
 
-def _example(sample: dict[str, Any], origin: str, options: ReadOptions) -> Example:
+def _example(sample: dict[str, Any], origin: str, options: ReadOptions, sources: dict[Path, str]) -> Example:
     image_keys = [key for key in sample if key in _IMAGE_KEYS]
     if len(image_keys) != 1:
         keys = sorted(key for key in sample if not key.startswith("__"))
         hint = "; a key ends at the first dot of a name" if any("." in key for key in keys) else ""
+        hint = hint or ("" if image_keys else ": members of one sample must follow each other")
         raise DataError(f"{origin} has {len(image_keys)} images among its members ({', '.join(keys)}); it must have one{hint}")
     image = sample[image_keys[0]]
     assert isinstance(image, ShardMember)
@@ -86,7 +89,6 @@ def _example(sample: dict[str, Any], origin: str, options: ReadOptions) -> Examp
     value = captions_in_cell(value) if isinstance(value, str) else value
     languages = record.get(options.columns.get("language", "languages")) or record.get("language")
     texts, tags = captions_from(value, languages, origin, options.errors)
-    shard, split = _name_and_split(image.shard)
     own_split = record.get(options.columns.get("split", "split"))
     image_id = image_id_from(record.get(options.columns.get("id", "image_id")), origin)
     if "id" in options.columns and image_id is None:
@@ -96,8 +98,8 @@ def _example(sample: dict[str, Any], origin: str, options: ReadOptions) -> Examp
     return Example(
         image,
         tuple(texts),
-        normalize_split(str(own_split)) if own_split else split,
-        image_id or f"{shard}/{sample['__key__']}",
+        normalize_split(str(own_split)) if own_split else _split_of(sources[image.shard]),
+        image_id or f"{image.shard.stem}/{sample['__key__']}",
         tuple(tags),
         boxes_from(record["boxes"], origin) if record.get("boxes") else (),
         origin,
@@ -105,9 +107,9 @@ def _example(sample: dict[str, Any], origin: str, options: ReadOptions) -> Examp
 
 
 @lru_cache(maxsize=16)
-def _name_and_split(shard: Path) -> tuple[str, str]:
-    """Return the name of a shard without its suffix, and its split; cached, because it is called for every sample."""
-    return shard.stem, split_from_name(shard.name)
+def _split_of(source: str) -> str:
+    """Return the split in the name of a shard; cached, because it is called for every sample."""
+    return split_from_name(source)
 
 
 def _json_record(sample: dict[str, Any], origin: str) -> dict[str, Any]:
