@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from corpus import FORMATS, Example, read_data
 from corpus.formats.cells import caption_cell, captions_in_cell
+from corpus.formats.writer import NewFolder
 from tests.layouts import DOG, check_layout, coco, karpathy, table
 from tests.test_odd_data import JPEG
 
@@ -147,9 +149,9 @@ TABLES = {
         [("a", "train", ("a dog", "x"))],
     ),
     "caption_0, caption_1, …": (
-        {"t.csv": table(("image", "caption_1", "caption_0", "caption_10"), ("a.jpg", "x", "a dog", "")), "a.jpg": None},
+        {"t.csv": table(("image", "caption_10", "caption_2", "caption_0"), ("a.jpg", "z", "x", "a dog")), "a.jpg": None},
         "",
-        [("a", "train", ("a dog", "x"))],
+        [("a", "train", ("a dog", "x", "z"))],
     ),
     "caption 1, caption2": (
         {"t.csv": table(("image", "Caption 1", "caption2"), ("a.jpg", "a dog", "x")), "a.jpg": None},
@@ -230,3 +232,11 @@ def test_a_table_or_text_is_read(name, tmp_path):
 def test_a_cell_with_a_list_has_several_captions(cell, captions):
     assert captions_in_cell(cell) == captions
     assert captions_in_cell(caption_cell(cell)) == [cell], "a caption that looks like a list is read back"
+
+
+@pytest.mark.parametrize("caption", ['["a", "b"]', "nan", "[]"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "webdataset"])
+def test_a_caption_that_looks_like_a_list_or_an_empty_value_is_written_so_that_it_is_read_back(kind, caption, tmp_path):
+    with NewFolder(tmp_path / "out") as new:
+        FORMATS[kind].write([Example(JPEG, (caption,), "train", "a")], new)
+    assert [example.references for example in read_data(f"{kind}:{tmp_path / 'out'}")] == [(caption,)]
