@@ -16,9 +16,10 @@ from corpus.dataset import (
 from corpus.errors import DataError, ErrorLog
 from corpus.example import Example, NamedBox, ShardMember, matches_language
 from corpus.findings import Report
-from corpus.formats import FORMATS, Format, convert, read_data, stream_data
+from corpus.formats import FORMATS, Format, convert, json_document, read_data, read_text, stream_data
 from corpus.scene_captions import SceneCaption, SceneWord, Verdict, captions_of, judge
 from corpus.scenes import COLORS, SHAPES, UNSEEN_PAIRS, Scene, SceneObject, draw_scene
+from corpus.usable import Problem, usable_entries
 
 __all__ = [
     "COLORS",
@@ -34,6 +35,7 @@ __all__ = [
     "Example",
     "Format",
     "NamedBox",
+    "Problem",
     "Report",
     "Scene",
     "SceneCaption",
@@ -48,11 +50,14 @@ __all__ = [
     "draw_scene",
     "is_mirrored",
     "is_synthetic",
+    "json_document",
     "judge",
     "matches_language",
     "mirrored_caption",
     "normalize_caption",
     "open_dataset",
     "read_data",
+    "read_text",
     "stream_data",
+    "usable_entries",
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from corpus.check_captions import check_captions
+from corpus.check_files import check_files
 from corpus.check_images import check_images, inspect_images
 from corpus.errors import ErrorLog
 from corpus.example import Example
@@ -43,6 +44,7 @@ def check_data(data: str, *, language: str = "", lists: Mapping[str, Path] | Non
         *findings_of("error", "unreadable records", "Fix them. The findings below do not include them.", records),
         *check_images(examples, inspections),
         *check_captions(examples, language),
+        *check_files(data, examples, errors),
         *_compare_with_lists(examples, lists or {}),
         *_caption_counts(examples),
     ]

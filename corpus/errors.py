@@ -13,11 +13,13 @@ class ErrorLog:
     """Context manager around the reading of one record or file: `with errors:`.
 
     By default the first DataError is raised. With `keep` its message is appended to `messages` and reading continues.
+    `skipped` has what readers leave out without an error, such as an empty caption: its origin and a description.
     """
 
     def __init__(self, *, keep: bool = False) -> None:
         self.keep = keep
         self.messages: list[str] = []
+        self.skipped: list[tuple[str, str]] = []
 
     def __enter__(self) -> ErrorLog:
         return self
@@ -27,3 +29,7 @@ class ErrorLog:
             self.messages.append(str(error))
             return True
         return False
+
+    def skip(self, origin: str, description: str) -> None:
+        """Record something that is left out; it is not an error."""
+        self.skipped.append((origin, description))

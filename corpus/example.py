@@ -34,7 +34,7 @@ class ShardMember:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An image with its reference captions. An image id is in exactly one split.
+    """An image with its reference captions. An image id is unique in the data; `own_id` is the one that the data has.
 
     `languages` has one tag (BCP 47) per reference, "" if the data does not name the language. The default is "" for all.
     """
@@ -47,10 +47,13 @@ class Example:
     objects: tuple[NamedBox, ...] = ()
     origin: str = field(default="", compare=False)  # the file and the line, record or sample of the example
     origins: tuple[str, ...] = field(default=(), compare=False)  # one per reference; the default is `origin` for all
+    own_id: str = field(default="", compare=False)  # not unique if different images have the same; the default is `image_id`
 
     def __post_init__(self) -> None:
         if not self.languages:
             object.__setattr__(self, "languages", ("",) * len(self.references))
+        if not self.own_id:
+            object.__setattr__(self, "own_id", self.image_id)
         if not self.origins:
             object.__setattr__(self, "origins", (self.origin,) * len(self.references))
         assert len(self.languages) == len(self.references) == len(self.origins), "one language and one origin per reference"

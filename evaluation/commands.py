@@ -19,7 +19,7 @@ from evaluation.heads import SELECTION_SERIES, compute_head_rows, objects_of_ima
 from evaluation.pages import captions_page
 from evaluation.pointing import image_pointing, scene_pointing
 from evaluation.scenes import held_out_scenes, judge_captions
-from evaluation.systems import System, read_results, run_checkpoint, unique_names, write_results
+from evaluation.systems import System, match_results, read_results, run_checkpoint, unique_names, write_results
 from model import (
     DEFAULT_CHECKPOINT,
     Captioner,
@@ -49,7 +49,7 @@ def captions(options: argparse.Namespace) -> dict[str, Any]:
     training = data if options.training is None else read_data(options.training, language=options.language)
     training = [example for example in training if example.split == "train"]
     results = [read_results(path) for path in options.results]
-    examples = _select_examples(data, options.split or ("test" if folders else None), options.data, results)
+    examples, results = _select_examples(data, options.split or ("test" if folders else None), options.data, results)
     captioners = [load_captioner(folder, options.device, options.dtype) for folder in folders]
     if options.baselines == "all" and not (captioners and training):
         print("evaluation: no baseline of nearest images: it needs a checkpoint and a train split", file=sys.stderr)
@@ -137,9 +137,15 @@ def load_captioner(folder: Path, device: str, dtype: str) -> Captioner:
     return captioner
 
 
-def _select_examples(data: Sequence[Example], split: str | None, name: str, results: Sequence[System]) -> list[Example]:
-    """Return the examples that are scored: those of the split, for which every result file must have a caption."""
+def _select_examples(
+    data: Sequence[Example], split: str | None, name: str, results: Sequence[System]
+) -> tuple[list[Example], list[System]]:
+    """Return the examples that are scored, and the results with their image ids.
+
+    The examples are those of the split, for which every result file must have a caption.
+    """
     examples = [example for example in data if split in (None, example.split)]
+    results = [match_results(system, examples) for system in results]
     if split is None:
         examples = [example for example in examples if any(example.image_id in system.captions for system in results)]
     if not examples and split is None:
@@ -159,7 +165,7 @@ def _select_examples(data: Sequence[Example], split: str | None, name: str, resu
             if split is None:
                 raise DataError(f"{system.name} has a caption of {image!r}, which is not in {name!r}; remove it")
             del system.captions[image]  # of another split
-    return examples
+    return examples, results
 
 
 def _captions_of_scenes(options: argparse.Namespace, num_beams_values: Sequence[int]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from corpus import COLORS, SHAPES, DataError, Scene
+from corpus import COLORS, SHAPES, DataError, Scene, read_text
 
 _PEOPLE = (
     "people man men woman women boy girl child children kid baby toddler infant lady guy gentleman adult teenager player rider "
@@ -154,10 +154,7 @@ def read_synonyms(path: Path) -> Synonyms:
 
     Raises DataError if the file cannot be read or is empty.
     """
-    try:
-        lines = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); expected one line per class, words separated by commas") from error
+    lines = [line.split(",") for line in read_text(path).splitlines() if line.strip()]
     if not lines:
         raise DataError(f"{path} has no classes; expected one line per class, words separated by commas")
     return Synonyms({line[0].strip(): [word.strip() for word in line[1:] if word.strip()] for line in lines})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from corpus import DataError, Example
+from corpus import DataError, Example, json_document
 from evaluation.generation import caption_images
 from model import Captioner, GenerationOptions
 
@@ -34,21 +35,44 @@ def run_checkpoint(name: str, captioner: Captioner, options: GenerationOptions, 
 
 def read_results(path: Path) -> System:
     """Read COCO results: [{"image_id", "caption"}, …]. Raises DataError that names the invalid record."""
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as JSON ({error}); expected a list of {{image_id, caption}}") from error
+    rows = json_document(path)
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{path} has no captions; expected a list of {{image_id, caption}}")
     captions: dict[str, str] = {}
     for index, row in enumerate(rows):
-        if not isinstance(row, dict) or "image_id" not in row or not isinstance(row.get("caption"), str):
+        image = _image_id(row.get("image_id")) if isinstance(row, dict) else ""
+        if not image or not isinstance(row.get("caption"), str):
             raise DataError(f"{path}: record {index} is {str(row)[:60]}; it must have an 'image_id' and a 'caption'")
-        image = str(row["image_id"])
         if image in captions:
             raise DataError(f"{path}: record {index} is a second caption of image {image!r}; expected one caption per image")
         captions[image] = row["caption"]
     return System(path.stem, captions)
+
+
+def match_results(system: System, examples: Sequence[Example]) -> System:
+    """Return a system whose captions have the image ids of the examples; ids of other images are kept as they are.
+
+    If several images have the same id in the data, their image ids differ from it, and both can be written in results.
+    Raises DataError if an id means several of the examples, or if two ids mean the same.
+    """
+    image_ids = {example.image_id for example in examples}
+    by_own_id: defaultdict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        by_own_id[example.own_id].append(example)
+    captions: dict[str, str] = {}
+    for written_id, text in system.captions.items():
+        same = [] if written_id in image_ids else by_own_id.get(written_id, [])
+        if len(same) > 1:
+            names = " and ".join(f"{example.image_id!r} ({example.origin})" for example in same[:2])
+            raise DataError(
+                f"{system.name}: the image id {written_id!r} means {names}; write those ids, or choose one of the splits with "
+                "--split"
+            )
+        image_id = same[0].image_id if same else written_id
+        if image_id in captions:
+            raise DataError(f"{system.name} has two captions of image {image_id!r}, one of them as {written_id!r}; remove one")
+        captions[image_id] = text
+    return replace(system, captions=captions)
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
@@ -72,3 +96,10 @@ def write_results(system: System, path: Path) -> None:
         for image, text in system.captions.items()
     ]
     path.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+
+
+def _image_id(value: object) -> str:
+    """Return an image id of results as a text, "" if it is none; 1.0 is 1, as some programs write integers."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""

@@ -130,7 +130,7 @@ def test_no_two_classes_share_a_name():
 # Files that are tested through others: which test file executes them (test_each_indirect_test_executes_its_file runs it).
 TESTED_THROUGH = {
     "test_benchmarks.py": ["benchmarks/commands.py", "benchmarks/scorer_cost.py"],
-    "test_check.py": ["corpus/check_images.py", "corpus/findings.py"],
+    "test_check.py": ["corpus/check_files.py", "corpus/check_images.py", "corpus/findings.py"],
     "test_formats.py": [
         "corpus/formats/coco.py", "corpus/formats/csv_files.py", "corpus/formats/fields.py", "corpus/formats/flickr8k.py",
         "corpus/formats/image_files.py", "corpus/formats/json_lines.py", "corpus/formats/karpathy.py",

@@ -104,7 +104,7 @@ def test_results_are_read_back_as_they_were_written(tmp_path):
     [
         ("{}", "has no captions"),
         ("[]", "has no captions"),
-        ("[", "cannot be read as JSON"),
+        ("[", "is not JSON"),
         ('[{"image_id": 1}]', "record 0 is .* must have an 'image_id' and a 'caption'"),
         ('[{"image_id": 1, "caption": 5}]', "record 0 is"),
         ('[{"image_id": 1, "caption": "a"}, {"image_id": "1", "caption": "b"}]', "record 1 is a second caption of image '1'"),

@@ -41,18 +41,6 @@ def write_shard(path: Path, *members: tuple[str, bytes] | tarfile.TarInfo) -> No
             archive.addfile(entry, io.BytesIO(member[1]))
 
 
-def test_two_images_with_the_same_id_are_an_error(tmp_path):
-    write_images(tmp_path, "a.jpg", "a.png")
-    write_lines(tmp_path / "metadata.jsonl", {"file_name": "a.jpg", "text": "a dog"}, {"file_name": "a.png", "text": "a bus"})
-    with pytest.raises(
-        DataError, match=r"line 2: 'a' is the image 'a.png', but .*line 1 has 'a.jpg'; give each a different 'image_id'"
-    ):
-        read_data(tmp_path)
-    (tmp_path / "t.csv").write_text("image_id,file,caption\n7,a.jpg,x\n7,a.png,y\n")
-    with pytest.raises(DataError, match=r"t.csv, line 3: '7' is the image 'a.png'"):
-        read_data(tmp_path / "t.csv")
-
-
 def test_folders_of_one_imagefolder_may_have_the_same_file_names(tmp_path):
     write_images(tmp_path, "train/1.jpg", "validation/1.jpg")
     write_lines(tmp_path / "train/metadata.jsonl", {"file_name": "1.jpg", "text": "a dog"})

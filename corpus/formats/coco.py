@@ -14,12 +14,13 @@ from typing import Any
 
 from corpus.errors import DataError
 from corpus.example import Example, NamedBox
-from corpus.formats.fields import box_from_corners, captions_from, language_from, list_of, value_of
-from corpus.formats.image_files import find_image, missing_image_message
+from corpus.formats.fields import box_from_corners, captions_from, is_null, language_from, list_of, value_of
+from corpus.formats.image_files import image_roots, missing_image_message
 from corpus.formats.read_options import ReadOptions
+from corpus.formats.records import split_source
 from corpus.formats.splits import normalize_split, split_from_name
 from corpus.formats.text_files import json_document
-from corpus.formats.writer import NewFolder, enumerate_valid
+from corpus.formats.writer import NewFolder, enumerate_valid, with_own_id
 from model import Box
 
 _ID = (int, str)
@@ -41,7 +42,8 @@ def read_coco(paths: list[Path], options: ReadOptions) -> Iterator[Example]:
             for number, record in enumerate(images):
                 example = None
                 with options.errors:
-                    example = _example(path, f"{path}: images[{number}]", record, captions, objects, options)
+                    origin = f"{path}: images[{number}]"
+                    example = _example(path, split_source(path, paths), origin, record, captions, objects, options)
                 if example is not None:
                     yield example
 
@@ -53,7 +55,7 @@ def write_coco(examples: Iterable[Example], folder: NewFolder) -> None:
     boxes: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     classes: dict[str, int] = {}
     count = 0
-    for number, example in enumerate_valid(examples):
+    for number, example in enumerate_valid(map(with_own_id, examples)):
         name = folder.write_image(example, number, example.split).partition("/")[2]
         image_id: int | str = example.image_id
         if _DECIMAL_ID.fullmatch(example.image_id):
@@ -85,6 +87,7 @@ def write_coco(examples: Iterable[Example], folder: NewFolder) -> None:
 
 def _example(
     path: Path,
+    source: str,
     origin: str,
     record: Any,
     captions: dict[str, list[_Caption]],
@@ -93,8 +96,9 @@ def _example(
 ) -> Example:
     image_id = str(value_of(record, "id", _ID, origin))
     name = str(value_of({"file_name": f"{image_id}.jpg", **record}, "file_name", (str,), origin))
-    split = normalize_split(str(record.get("split") or split_from_name(path.name)))
-    file = find_image([path.parent, path.parent.parent], name, split)  # COCO keeps its json in annotations/
+    split = normalize_split(str(record.get("split") or split_from_name(source)))
+    roots = list(dict.fromkeys([path.parent, path.parent.parent, *image_roots(path)]))  # COCO keeps its json in annotations/
+    file = options.images.find(roots, name, split)
     if file is None and options.need_images:
         raise DataError(missing_image_message(name, origin, path.parent))
     texts, languages, origins = zip(*captions[image_id], strict=True) if captions[image_id] else ((), (), ())
@@ -107,10 +111,13 @@ def _read_captions(path: Path, annotations: list[Any], image_ids: set[str], opti
         with options.errors:
             origin = f"{path}: annotations[{number}]"
             image_id = str(value_of(record, "image_id", _ID, origin))
-            (text,) = captions_from(value_of(record, "caption", (str,), origin), origin)
+            caption = record.get("caption") if is_null(record, "caption") else value_of(record, "caption", (str,), origin)
+            texts, languages = captions_from(caption, language_from(record, origin), origin, options.errors)
             if image_id not in image_ids:
                 raise DataError(f"{origin} has the image id {image_id!r}, which is not in 'images'; add the image there")
-            captions[image_id].append((text, language_from(record, origin), origin))
+            if not texts:
+                options.errors.skip(origin, f"an empty caption of image {image_id!r}")
+            captions[image_id] += [(text, language, origin) for text, language in zip(texts, languages, strict=True)]
     return captions
 
 

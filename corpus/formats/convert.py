@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from corpus.errors import DataError
 from corpus.example import Example
-from corpus.formats.reader import stream_data, unique_examples
+from corpus.formats.identity import unique_examples
+from corpus.formats.reader import stream_data
 from corpus.formats.registry import (
     ANY_SPLIT,
     BOXES,
-    EMPTY_CAPTIONS,
     FORMATS,
     LANGUAGES,
     LINE_BREAKS,
@@ -64,7 +64,6 @@ def _supported(example: Example, target: Format, lost: Counter[str], *, lossy: b
         LANGUAGES: any(example.languages),
         BOXES: bool(example.objects),
         LINE_BREAKS: any(re.search(r"[\r\n]", text) for text in texts),
-        EMPTY_CAPTIONS: "" in texts,
         NO_CAPTIONS: not texts,
     }
     losses = [feature for feature, is_used in used.items() if is_used and feature not in target.features]
@@ -76,13 +75,8 @@ def _supported(example: Example, target: Format, lost: Counter[str], *, lossy: b
     lost.update(losses)
     if ANY_SPLIT in losses or NO_CAPTIONS in losses:
         return None
-    if EMPTY_CAPTIONS in losses or LINE_BREAKS in losses:
-        kept = [index for index, text in enumerate(texts) if text or EMPTY_CAPTIONS not in losses]
-        if not kept and NO_CAPTIONS not in target.features:
-            return None
-        texts = tuple(re.sub(r"\s*[\r\n]+\s*", " ", texts[index]) if LINE_BREAKS in losses else texts[index] for index in kept)
-        languages, origins = (tuple(values[index] for index in kept) for values in (example.languages, example.origins))
-        example = replace(example, references=texts, languages=languages, origins=origins)
+    if LINE_BREAKS in losses:
+        example = replace(example, references=tuple(re.sub(r"\s*[\r\n]+\s*", " ", text) for text in texts))
     if LANGUAGES in losses:
         example = replace(example, languages=("",) * len(texts))
     return replace(example, objects=()) if BOXES in losses else example

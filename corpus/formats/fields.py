@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from corpus.errors import DataError
+from corpus.errors import DataError, ErrorLog
 from corpus.example import NamedBox
 from model import Box
 
@@ -37,16 +37,39 @@ def value_of(record: Any, name: str, types: tuple[type, ...], origin: str) -> An
     return value
 
 
-def captions_from(value: Any, origin: str) -> list[str]:
-    """Return one caption or a list of captions, without white space at both ends. Raises DataError if they are not strings."""
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
+def is_null(record: Any, name: str) -> bool:
+    """Return whether a record has the field, and its value is null or NaN."""
+    return isinstance(record, dict) and name in record and (record[name] is None or record[name] != record[name])
+
+
+def captions_from(value: Any, languages: Any, origin: str, errors: ErrorLog) -> tuple[list[str], list[str]]:
+    """Return the captions of one text, a list of texts or None, and their languages: one tag for all, or a list of tags.
+
+    White space and a byte order mark at the ends are removed. None, NaN and an empty text are no caption: in a list with
+    captions they are `errors.skipped`. Raises DataError if a value has another type.
+    """
+    values = value if isinstance(value, list) else [value]
+    if not all(isinstance(text, str) or text is None or text != text for text in values):  # NaN is not equal to itself
         raise DataError(f"{origin}: captions are {_short_repr(value)}; they must be a string or a list of strings")
+    tags = [languages or ""] * len(values) if languages is None or isinstance(languages, str) else languages
+    if not isinstance(tags, list) or len(tags) != len(values) or not all(isinstance(tag, str) for tag in tags):
+        raise DataError(f"{origin}: languages are {languages!r}; they must be one tag, or a list with one tag per caption")
+    texts = [clean_caption(text, origin) if isinstance(text, str) else "" for text in values]
+    kept = [index for index, text in enumerate(texts) if text]
+    if kept and len(kept) < len(texts):
+        errors.skip(origin, f"{len(texts) - len(kept)} empty of {len(texts)} captions")
+    return [texts[index] for index in kept], [tags[index] for index in kept]
+
+
+def clean_caption(text: str, origin: str) -> str:
+    """Return a caption without white space and byte order marks at its ends. Raises DataError if it cannot be written."""
     try:
-        "".join(values).encode()
+        text.encode()
     except UnicodeEncodeError as error:
         raise DataError(f"{origin}: a caption has an unpaired surrogate ({error.reason}); save it as UTF-8 again") from error
-    return [text.strip() for text in values]
+    if "\0" in text:
+        raise DataError(f"{origin}: a caption has a NUL character; remove it")
+    return text.strip().strip("\ufeff").strip()
 
 
 def language_from(record: dict[str, Any], origin: str) -> str:
@@ -55,14 +78,6 @@ def language_from(record: dict[str, Any], origin: str) -> str:
     if value is not None and not isinstance(value, str):
         raise DataError(f"{origin}: 'language' is {_short_repr(value)}; it must be a tag such as en or zh-TW")
     return value or ""
-
-
-def languages_from(value: Any, num_captions: int, origin: str) -> list[str]:
-    """Return one language per caption from one tag for all, a list of tags, or None. Raises DataError for any other value."""
-    values = [value or ""] * num_captions if value is None or isinstance(value, str) else value
-    if not isinstance(values, list) or len(values) != num_captions or not all(isinstance(tag, str) for tag in values):
-        raise DataError(f"{origin}: languages are {value!r}; they must be one tag, or a list with one tag per caption")
-    return values
 
 
 def image_id_from(value: Any, origin: str) -> str | None:

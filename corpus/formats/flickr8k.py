@@ -12,16 +12,16 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from corpus.errors import DataError
+from corpus.errors import DataError, ErrorLog
 from corpus.example import Example
-from corpus.formats.image_files import find_image, missing_image_message, without_image_suffix
+from corpus.formats.fields import clean_caption
+from corpus.formats.image_files import image_roots, missing_image_message, normalize_name, without_image_suffix
 from corpus.formats.read_options import ReadOptions
 from corpus.formats.text_files import text_lines
 from corpus.formats.writer import NewFolder, enumerate_valid
 
 UNLISTED = "unlisted"
 _LIST_NAMES = {"train": "train", "val": "dev", "test": "test"}  # split -> its name in Flickr8k
-_IMAGE_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "Images", "images")  # the first is its spelling
 _LINE = re.compile(r"([^\t]+)#(\d+)[\t ]+(.*)")
 
 
@@ -54,6 +54,15 @@ def read_list(path: Path, options: ReadOptions) -> dict[str, str]:
     return {line.strip(): f"{path}, line {number}" for number, line in text_lines(path, options.errors) if line.strip()}
 
 
+def is_token_file(path: Path) -> bool:
+    """Return whether the first line of a file is `<image>#<number><tab><caption>`."""
+    try:
+        _, line = next(text_lines(path, ErrorLog()), (0, ""))
+    except DataError:
+        return False
+    return _LINE.fullmatch(line.rstrip("\r\n")) is not None
+
+
 def _read(path: Path, options: ReadOptions) -> Iterator[Example]:
     splits = _read_splits(path, options)
     captions: dict[str, list[str]] = {}
@@ -65,20 +74,26 @@ def _read(path: Path, options: ReadOptions) -> Iterator[Example]:
                 match = _LINE.fullmatch(line.rstrip("\r\n"))
                 if match is None:
                     raise DataError(f"{origin} is {line.strip()[:60]!r}; it must be <image>#<number><tab><caption>")
-                captions.setdefault(match[1], []).append(match[3].strip())
+                text = clean_caption(match[3], origin)
+                if not text:
+                    options.errors.skip(origin, f"an empty caption of image {match[1]!r}")
+                captions.setdefault(match[1], []).extend([text] if text else [])
                 origins.setdefault(match[1], origin)
     with options.errors:
         if not captions:
             raise DataError(f"{path} has no caption; its lines must be <image>#<number><tab><caption>")
-    roots = [path.parent, *(path.parent / folder for folder in _IMAGE_FOLDERS)]
+    for name in splits.keys() - captions.keys():
+        options.errors.skip(
+            f"{path.parent}", f"image {name!r} is in the list of {splits[name]!r} and has no caption in {path.name}"
+        )
     for name, texts in captions.items():
         example = None
         with options.errors:
             split = splits.get(name, UNLISTED) if splits else "train"
-            image = find_image(roots, name, split)
+            image = options.images.find(image_roots(path), name, split)
             if image is None and options.need_images:
                 raise DataError(missing_image_message(name, origins[name], path.parent))
-            image_id = without_image_suffix(name)
+            image_id = without_image_suffix(normalize_name(name))
             example = Example(image or path.parent / name, tuple(texts), split, image_id, origin=origins[name])
         if example is not None:
             yield example

@@ -14,14 +14,16 @@ from typing import Any
 from corpus.errors import DataError
 from corpus.example import Example
 from corpus.formats.read_options import ReadOptions
-from corpus.formats.records import CaptionRecord, id_prefix, join_records, name_with_split
+from corpus.formats.records import CaptionRecord, id_prefix, join_records, split_source
 from corpus.formats.text_files import json_document, text_lines
 from corpus.formats.writer import NewFolder, enumerate_valid, example_record
 
 
 def read_json_lines(paths: list[Path], options: ReadOptions) -> Iterator[Example]:
     """Read files of JSON lines, or of one JSON list each, with images next to them."""
-    records = chain.from_iterable(json_records(path, options, prefix=id_prefix(path, paths)) for path in paths)
+    records = chain.from_iterable(
+        json_records(path, options, prefix=id_prefix(path, paths), split_source=split_source(path, paths)) for path in paths
+    )
     return join_records(records, options)
 
 
@@ -33,19 +35,20 @@ def write_json_lines(examples: Iterable[Example], folder: NewFolder) -> None:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def json_records(path: Path, options: ReadOptions, language: str = "", prefix: str = "") -> Iterator[CaptionRecord]:
+def json_records(
+    path: Path, options: ReadOptions, *, language: str = "", prefix: str = "", split_source: str = ""
+) -> Iterator[CaptionRecord]:
     """Yield the records of a file. Raises DataError if it is not a list of records."""
-    split_source = name_with_split(path)
     for origin, record in _parse_file(path, options):
         with options.errors:
             if not isinstance(record, dict):
                 raise DataError(f"{origin} is {str(record)[:60]!r}; it must be an object with an image and captions")
         if isinstance(record, dict):
-            yield CaptionRecord(origin, record, path.parent, split_source, language, prefix)
+            yield CaptionRecord(origin, record, path, split_source, language, prefix)
 
 
 def _parse_file(path: Path, options: ReadOptions) -> Iterator[tuple[str, Any]]:
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         document = json_document(path)
         if not isinstance(document, list):
             raise DataError(f"{path} is not a list of records; write coco:{path} or karpathy:{path} if it is one of those")

@@ -11,8 +11,8 @@ from typing import Any
 
 from corpus.errors import DataError
 from corpus.example import Example
-from corpus.formats.fields import captions_from, image_id_from, language_from, list_of, value_of
-from corpus.formats.image_files import find_image, missing_image_message, without_image_suffix
+from corpus.formats.fields import captions_from, image_id_from, is_null, language_from, list_of, value_of
+from corpus.formats.image_files import image_roots, missing_image_message, normalize_name, without_image_suffix
 from corpus.formats.read_options import ReadOptions
 from corpus.formats.splits import normalize_split
 from corpus.formats.text_files import json_document
@@ -22,7 +22,8 @@ from corpus.formats.writer import NewFolder, enumerate_valid
 def read_karpathy(paths: list[Path], options: ReadOptions) -> Iterator[Example]:
     """Read split files; images are next to them, in images/ or in the folder `filepath`.
 
-    The image id is `image_id` if a record has one, else the name of the image without its suffix.
+    The image id is the field of `?id=FIELD`, such as cocoid; else `image_id` if a record has it, or the name of the image without
+    its suffix.
     """
     for path in paths:
         with options.errors:
@@ -53,14 +54,27 @@ def write_karpathy(examples: Iterable[Example], folder: NewFolder) -> None:
 def _example(path: Path, origin: str, record: Any, options: ReadOptions) -> Example:
     name = value_of(record, "filename", (str,), origin)
     split = normalize_split(value_of(record, "split", (str,), origin))
-    texts, languages = [], []
+    texts: list[str] = []
+    languages: list[str] = []
     for number, sentence in enumerate(value_of(record, "sentences", (list,), origin)):
-        texts += captions_from(value_of(sentence, "raw", (str,), f"{origin}.sentences[{number}]"), origin)
-        languages.append(language_from(sentence, origin))
-    folder = str(record.get("filepath") or "")
-    roots = [path.parent / folder, path.parent / "images" / folder, path.parent]
-    file = find_image(roots, name, split)
+        source = f"{origin}.sentences[{number}]"
+        raw = None if is_null(sentence, "raw") else value_of(sentence, "raw", (str,), source)
+        kept, tags = captions_from(raw, language_from(sentence, origin), source, options.errors)
+        if not kept:
+            options.errors.skip(source, "an empty caption")
+        texts, languages = texts + kept, languages + tags
+    folder = normalize_name(str(record.get("filepath") or ""))
+    roots = [path.parent / folder, path.parent / "images" / folder, *image_roots(path)]
+    file = options.images.find(roots, name, split)
     if file is None and options.need_images:
         raise DataError(missing_image_message(name, origin, path.parent))
-    image_id = image_id_from(record.get("image_id"), origin) or without_image_suffix(name)
-    return Example(file or path.parent / name, tuple(texts), split, image_id, tuple(languages), origin=origin)
+    image_id = _image_id(record, origin, options) or without_image_suffix(normalize_name(name))
+    return Example(file or path.parent / folder / name, tuple(texts), split, image_id, tuple(languages), origin=origin)
+
+
+def _image_id(record: dict[str, Any], origin: str, options: ReadOptions) -> str | None:
+    """Return the id in the field of `?id=FIELD`, or `image_id`."""
+    field = options.columns.get("id", "")
+    if field and image_id_from(record.get(field), origin) is None:
+        raise DataError(f"{origin} has no {field!r}; it has {', '.join(map(repr, record))}: name one of these, as in ?id=cocoid")
+    return image_id_from(record.get(field or "image_id"), origin)

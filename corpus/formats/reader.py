@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from corpus.errors import DataError, ErrorLog
 from corpus.example import Example
+from corpus.formats.detect import detect_format
+from corpus.formats.identity import unique_examples
 from corpus.formats.read_options import ReadOptions
-from corpus.formats.registry import detect_format
 
 
 def stream_data(data: str | Path, *, errors: ErrorLog | None = None, need_images: bool = True) -> Iterator[Example]:
@@ -29,22 +30,20 @@ def stream_data(data: str | Path, *, errors: ErrorLog | None = None, need_images
                 yield example
 
 
-def unique_examples(examples: Iterable[Example], data: str | Path, errors: ErrorLog | None = None) -> Iterator[Example]:
-    """Yield the examples; an image id that occurs twice is an error in `errors`. All image ids are kept in memory."""
-    errors = errors or ErrorLog()
-    split_of: dict[str, str] = {}
-    for example in examples:
-        with errors:
-            _check_unique(data, example, split_of)
-            yield example
-
-
-def read_data(data: str | Path, *, language: str = "en", need_captions: bool = True, need_images: bool = True) -> list[Example]:
+def read_data(
+    data: str | Path,
+    *,
+    language: str = "en",
+    need_captions: bool = True,
+    need_images: bool = True,
+    errors: ErrorLog | None = None,
+) -> list[Example]:
     """Return all examples with their captions in `language` and those without a language.
 
-    With `need_captions`, examples without such captions are left out. Raises DataError at the first error.
+    With `need_captions`, examples without such captions are left out. Raises DataError at the first error; if `errors` keeps
+    messages, only if no example is left.
     """
-    examples = list(unique_examples(stream_data(data, need_images=need_images), data))
+    examples = list(unique_examples(stream_data(data, errors=errors, need_images=need_images), data, errors))
     if not examples:
         raise DataError(f"{data} has no image; name data with images, or its format: FORMAT:PATH")
     selected = [example.in_language(language) for example in examples]
@@ -60,15 +59,3 @@ def _is_encodable(example: Example) -> bool:
         if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
             raise DataError(f"{example.origin}: the {name} {text!r} has a control character or an unpaired surrogate; change it")
     return True
-
-
-def _check_unique(data: str | Path, example: Example, split_of: dict[str, str]) -> None:
-    other = split_of.setdefault(example.image_id, "")
-    split_of[example.image_id] = example.split
-    if other and other != example.split:
-        raise DataError(
-            f"{data}: image {example.image_id!r} is in the splits {other!r} and {example.split!r}; an image must be in "
-            "one split only, because test images must not occur in training"
-        )
-    if other:
-        raise DataError(f"{data}: image {example.image_id!r} occurs twice ({example.location}); join its captions in one record")

@@ -18,7 +18,7 @@ from typing import Any
 from corpus.errors import DataError
 from corpus.example import Example, ShardMember
 from corpus.formats.fields import LANGUAGE_TAG
-from corpus.formats.image_files import IMAGE_SUFFIXES, without_image_suffix
+from corpus.formats.image_files import IMAGE_SUFFIXES, UNREAD_SUFFIXES, missing_image_message, without_image_suffix
 from corpus.formats.json_lines import json_records
 from corpus.formats.read_options import ReadOptions
 from corpus.formats.records import CaptionRecord, join_records
@@ -30,21 +30,37 @@ _FIELDS = ("image", "split", "captions", "boxes")
 
 
 def read_shards(paths: list[Path], options: ReadOptions) -> Iterator[Example]:
-    """Read captions files (*.jsonl) and the shards (*.tar) of their images; images without a line come last, without captions."""
-    members: dict[str, ShardMember] = {}
+    """Read captions files (*.jsonl) and the shards (*.tar) of their images; images without a line come last, without captions.
+
+    Several shards may have a member of one name: a line means that of the shard whose name has its split.
+    """
+    members: defaultdict[str, list[ShardMember]] = defaultdict(list)
     for member, _ in chain.from_iterable(iter_members(path, options) for path in paths if path.suffix == ".tar"):
         if PurePosixPath(member.name).suffix.lower() in IMAGE_SUFFIXES:
-            with options.errors:
-                name = without_image_suffix(PurePosixPath(member.name).name)
-                other = members.setdefault(name, member)
-                if other is not member:
-                    raise DataError(f"{member.shard}: the member {member.name!r} is also in {other.shard}; rename one")
+            members[without_image_suffix(PurePosixPath(member.name).name)].append(member)
+        elif PurePosixPath(member.name).suffix.lower() in UNREAD_SUFFIXES:
+            options.errors.skip(f"{member.shard}, member {member.name!r}", "is in a format that is not read")
+    unused = {member: name for name, same_name in members.items() for member in same_name}
+
+    def locate(record: CaptionRecord, name: str, split: str) -> ShardMember | None:
+        candidates = members.get(name, [])
+        if len(candidates) > 1:
+            candidates = [member for member in candidates if split_from_name(member.shard.name) == split]
+        if len(candidates) > 1:
+            for member in candidates:
+                unused.pop(member, None)
+            texts = " and ".join(f"{member.shard}, member {member.name!r}" for member in candidates[:2])
+            raise DataError(f"{record.origin}: the image {name!r} is in {texts}; rename one")
+        if not candidates and options.need_images:
+            raise DataError(missing_image_message(name, record.origin, None))
+        return candidates[0] if candidates else None
+
     records = chain.from_iterable(_records(path, options) for path in paths if path.suffix != ".tar")
-    without_captions = dict(members)
-    for example in join_records(records, options, members.get):
-        without_captions.pop(example.image_id, None)
+    for example in join_records(records, options, locate):
+        if isinstance(example.image, ShardMember):
+            unused.pop(example.image, None)
         yield example
-    for name, member in without_captions.items():
+    for member, name in unused.items():
         yield Example(member, (), split_from_name(member.shard.name), name, origin=f"{member.shard}, member {member.name!r}")
 
 
@@ -72,6 +88,7 @@ def write_shards(examples: Iterable[Example], folder: NewFolder) -> None:
 
 def _records(path: Path, options: ReadOptions) -> Iterator[CaptionRecord]:
     tag = path.suffixes[-2][1:] if len(path.suffixes) > 1 else ""
-    for record in json_records(path, options, tag if LANGUAGE_TAG.fullmatch(tag) else ""):
+    language = tag if LANGUAGE_TAG.fullmatch(tag) else ""
+    for record in json_records(path, options, language=language, split_source=path.name):
         # The name of a member is the image id; a suffix in it is a part of the id.
         yield replace(record, values=record.values | {"image_id": record.values.get("image")})

@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 
 SPLITS = ("train", "val", "test")
-_SYNONYMS = {"validation": "val", "valid": "val", "dev": "val", "restval": "train", "training": "train", "testing": "test"}
+_SYNONYMS = {name: name for name in SPLITS} | {
+    "validation": "val",
+    "valid": "val",
+    "dev": "val",
+    "restval": "train",
+    "training": "train",
+    "testing": "test",
+}
+_SPLIT = re.compile(r"(?<![a-z])(val|valid|validation|dev|test|testing|train|training)(?![a-z])")
 
 
 def normalize_split(name: str) -> str:
@@ -13,13 +21,12 @@ def normalize_split(name: str) -> str:
     return _SYNONYMS.get(name.strip().lower(), name.strip())
 
 
-def split_from_name(*names: str) -> str:
-    """Return the split in the name of a file or folder: captions_val2017.json is val.
+def split_in_name(name: str) -> str:
+    """Return the split in the name of a file or folder, "" if it has none: captions_val2017.json is val."""
+    match = _SPLIT.search(name.lower())
+    return normalize_split(match.group()) if match else ""
 
-    The first of the names with a split counts. Returns train if none has one.
-    """
-    for name in names:
-        match = re.search(r"(?<![a-z])(val|valid|validation|dev|test|testing|train|training)(?![a-z])", name.lower())
-        if match:
-            return normalize_split(match.group())
-    return "train"
+
+def split_from_name(*names: str) -> str:
+    """Return the split in the first of the names that has one, train if none has one."""
+    return next(filter(None, map(split_in_name, names)), "train")

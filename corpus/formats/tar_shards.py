@@ -12,6 +12,7 @@ import webdataset
 
 from corpus.errors import DataError
 from corpus.example import ShardMember
+from corpus.formats.image_files import is_system_file, normalize_name
 from corpus.formats.read_options import ReadOptions
 from corpus.formats.writer import NewFolder
 
@@ -22,19 +23,22 @@ _CHUNK_SIZE = 1 << 20  # bytes
 def iter_members(path: Path, options: ReadOptions, suffixes: tuple[str, ...] = ()) -> Iterator[tuple[ShardMember, bytes]]:
     """Yield the files in a tar shard in order, with the content of those with one of the `suffixes`, b"" for the others.
 
+    Names are normalized (./a.jpg is a.jpg). Files of the operating system, such as ._a.jpg, are left out.
     A broken shard is an error in `options.errors`, and so is a member that is a link.
     """
     with options.errors, _open_shard(path) as archive:
         try:
             for entry in archive:
-                if entry.isreg() and not entry.issparse():
+                if entry.name and is_system_file(entry.name):
+                    pass
+                elif entry.isreg() and not entry.issparse():
                     entry.name.encode()
                     content = b""
                     if suffixes and entry.name.lower().endswith(suffixes):
                         assert archive.fileobj is not None, "the archive is open"
                         archive.fileobj.seek(entry.offset_data)
                         content = archive.fileobj.read(entry.size)
-                    yield ShardMember(path, entry.name, entry.offset_data, entry.size), content
+                    yield ShardMember(path, normalize_name(entry.name), entry.offset_data, entry.size), content
                 elif not entry.isdir():
                     with options.errors:
                         raise DataError(f"{path}: the member {entry.name!r} is not a regular file; pack the file itself")

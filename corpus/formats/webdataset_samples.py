@@ -17,15 +17,18 @@ from webdataset.tariterators import group_by_keys
 
 from corpus.errors import DataError
 from corpus.example import Example, ShardMember
-from corpus.formats.fields import boxes_from, captions_from, image_id_from, languages_from
+from corpus.formats.cells import captions_in_cell
+from corpus.formats.columns import COLUMNS
+from corpus.formats.fields import boxes_from, captions_from, image_id_from, is_null
 from corpus.formats.image_files import IMAGE_SUFFIXES
 from corpus.formats.read_options import ReadOptions
-from corpus.formats.records import COLUMNS
+from corpus.formats.records import split_source
 from corpus.formats.splits import normalize_split, split_from_name
 from corpus.formats.tar_shards import ShardWriters, iter_members
+from corpus.formats.text_files import decode_text
 from corpus.formats.writer import NewFolder, enumerate_valid, example_record, image_suffix, read_image
 
-_TEXT_SUFFIXES = (".json", ".txt")
+_TEXT_SUFFIXES = (".json", ".txt", ".caption")
 _IMAGE_KEYS = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
 
 
@@ -37,10 +40,11 @@ def read_samples(shards: list[Path], options: ReadOptions) -> Iterator[Example]:
             raise DataError(f"a member of a sample occurs twice: {error.args[0]}; keys must be unique in a shard") from error
         return True
 
+    sources = {path: split_source(path, shards) for path in shards}
     for sample in group_by_keys(_members(shards, options), handler=report_duplicate):
         example = None
         with options.errors:
-            example = _example(sample, f"{sample['__url__']}, sample {sample['__key__']!r}")
+            example = _example(sample, f"{sample['__url__']}, sample {sample['__key__']!r}", options, sources)
         if example is not None:
             yield example
 
@@ -67,54 +71,54 @@ def _members(shards: list[Path], options: ReadOptions) -> Iterator[dict[str, Any
         yield {}
 
 
-def _example(sample: dict[str, Any], origin: str) -> Example:
+def _example(sample: dict[str, Any], origin: str, options: ReadOptions, sources: dict[Path, str]) -> Example:
     image_keys = [key for key in sample if key in _IMAGE_KEYS]
     if len(image_keys) != 1:
         keys = sorted(key for key in sample if not key.startswith("__"))
         hint = "; a key ends at the first dot of a name" if any("." in key for key in keys) else ""
+        hint = hint or ("" if image_keys else ": members of one sample must follow each other")
         raise DataError(f"{origin} has {len(image_keys)} images among its members ({', '.join(keys)}); it must have one{hint}")
     image = sample[image_keys[0]]
     assert isinstance(image, ShardMember)
     record = _json_record(sample, origin)
-    value = next((record[name] for name in COLUMNS["caption"] if record.get(name) is not None), None)
-    if value is None and "txt" in sample:
-        value = _decode_text(sample["txt"], origin)
-    texts = [] if value is None else captions_from(value, origin)
-    languages = languages_from(record.get("languages") or record.get("language"), len(texts), origin)
-    shard, split = _name_and_split(image.shard)
-    split = normalize_split(str(record["split"])) if record.get("split") else split
-    image_id = image_id_from(record.get("image_id"), origin) or f"{shard}/{sample['__key__']}"
+    names = [options.columns["caption"]] if "caption" in options.columns else COLUMNS["caption"]
+    value = next((record[name] for name in names if record.get(name) is not None and not is_null(record, name)), None)
+    for key in ("txt", "caption"):
+        if value is None and key in sample:
+            value = decode_text(sample[key], f"{origin}, its .{key}")
+    value = captions_in_cell(value) if isinstance(value, str) else value
+    languages = record.get(options.columns.get("language", "languages")) or record.get("language")
+    texts, tags = captions_from(value, languages, origin, options.errors)
+    own_split = record.get(options.columns.get("split", "split"))
+    image_id = image_id_from(record.get(options.columns.get("id", "image_id")), origin)
+    if "id" in options.columns and image_id is None:
+        raise DataError(
+            f"{origin} has no {options.columns['id']!r} in its .json; it has {', '.join(map(repr, record)) or 'none'}"
+        )
     return Example(
         image,
         tuple(texts),
-        split,
-        image_id,
-        tuple(languages),
+        normalize_split(str(own_split)) if own_split else _split_of(sources[image.shard]),
+        image_id or f"{image.shard.stem}/{sample['__key__']}",
+        tuple(tags),
         boxes_from(record["boxes"], origin) if record.get("boxes") else (),
         origin,
     )
 
 
 @lru_cache(maxsize=16)
-def _name_and_split(shard: Path) -> tuple[str, str]:
-    """Return the name of a shard without its suffix, and its split; cached, because it is called for every sample."""
-    return shard.stem, split_from_name(shard.name)
+def _split_of(source: str) -> str:
+    """Return the split in the name of a shard; cached, because it is called for every sample."""
+    return split_from_name(source)
 
 
 def _json_record(sample: dict[str, Any], origin: str) -> dict[str, Any]:
     if "json" not in sample:
         return {}
     try:
-        record = json.loads(sample["json"])
+        record = json.loads(decode_text(sample["json"], f"{origin}, its .json"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{origin}: its .json is not JSON ({error}); write the sample again") from error
     if not isinstance(record, dict):
         raise DataError(f"{origin}: its .json is {str(record)[:60]!r}; it must be an object")
     return record
-
-
-def _decode_text(text: bytes, origin: str) -> str:
-    try:
-        return text.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{origin}: its .txt is not UTF-8 ({error.reason}); write it as UTF-8") from error

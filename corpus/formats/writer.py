@@ -7,6 +7,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -89,6 +90,12 @@ def image_stem(example: Example) -> str:
     if not _is_file_name(example.image_id):
         raise DataError(f"the image id {example.image_id!r} is not a valid file name; convert to coco or jsonl instead")
     return example.image_id
+
+
+def with_own_id(example: Example) -> Example:
+    """Return the example with the id that its data had, if the split was put before it: for formats with a folder per split."""
+    is_same = example.image_id == f"{example.split}/{example.own_id}"
+    return replace(example, image_id=example.own_id) if is_same else example
 
 
 def enumerate_valid(examples: Iterable[Example]) -> Iterator[tuple[int, Example]]:
