@@ -5,7 +5,6 @@ import model  # isort: skip  # noqa: F401  before torch is imported
 from corpus.augment import augmented, is_mirrored, mirrored_caption
 from corpus.check import check_data
 from corpus.dataset import (
-    LOCAL_IMAGE_LIMITS,
     SCENE_SPLITS,
     CaptionDataset,
     CaptionedImage,
@@ -14,7 +13,7 @@ from corpus.dataset import (
     open_dataset,
 )
 from corpus.errors import DataError, ErrorLog
-from corpus.example import Example, NamedBox, ShardMember, matches_language
+from corpus.example import LOCAL_IMAGE_LIMITS, Example, NamedBox, ShardMember, matches_language
 from corpus.findings import Report
 from corpus.formats import FORMATS, Format, convert, json_document, read_data, read_text, stream_data
 from corpus.scene_captions import SceneCaption, SceneWord, Verdict, captions_of, judge

@@ -9,7 +9,8 @@ from corpus.errors import ErrorLog
 from corpus.example import Example
 from corpus.findings import Case, Finding, findings_of
 from corpus.formats.data_spec import parse_spec
-from corpus.formats.image_files import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_system_file
+from corpus.formats.image_files import is_system_file
+from model import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
 _TABLE_SUFFIXES = (".csv", ".tsv")
 

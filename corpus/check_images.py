@@ -14,7 +14,6 @@ from typing import Literal
 import imagehash
 import numpy as np
 
-from corpus.dataset import LOCAL_IMAGE_LIMITS
 from corpus.duplicates import connected_groups, near_links
 from corpus.example import Example, ShardMember
 from corpus.findings import Case, Finding, findings_of
@@ -41,6 +40,7 @@ class ImageInspection:
     orientation: int = 1
     phash: int = 0
     thumbnail: bytes = b""  # 16 x 16 gray values
+    is_truncated: bool = False
     state: Literal["ok", "missing", "broken"] = "ok"
     error: str = ""
 
@@ -66,10 +66,12 @@ def check_images(examples: Sequence[Example], inspections: Sequence[ImageInspect
         _case(example, _size_text(image)) for example, image in decoded if max(image.size) > MAX_ASPECT_RATIO * min(image.size)
     ]
     rotated = [_case(example, f"orientation {image.orientation}") for example, image in decoded if image.orientation != 1]
+    truncated = [_case(example, _size_text(image)) for example, image in decoded if image.is_truncated]
     blank = [_case(example, _size_text(image)) for example, image in decoded if _is_blank(image)]
     return [
         *findings_of("error", "missing images", "Copy them to the path in the message, or remove their records.", missing),
         *findings_of("error", "broken images", "Download them again, or remove their records.", broken),
+        *findings_of("warning", "truncated images", "What can be decoded of them is used (truncated=accept).", truncated),
         *_duplicates([example for example, _ in decoded], [image for _, image in decoded]),
         *findings_of("warning", "blank images", "They have a single color: often a server's answer for a deleted image.", blank),
         *findings_of("warning", f"tiny images, an edge under {MIN_EDGE} pixels", "A model learns little from thumbnails.", tiny),
@@ -96,12 +98,12 @@ def _inspect(example: Example) -> ImageInspection:
             message = f"{example.location} does not exist; images/ and the folder named like the split next to it lack it too"
         return ImageInspection(state="missing", error=message)
     try:
-        image = decode_image(data, LOCAL_IMAGE_LIMITS, min_size=(64, 64))  # a JPEG is decoded at a reduced size
+        image = decode_image(data, example.image_limits, min_size=(64, 64))  # a JPEG is decoded at a reduced size
         gray = image.upright().convert("L")
     except ImageError as error:
         return ImageInspection(state="broken", error=f"{example.location}: {error}")
-    except Exception as error:  # the conversion of a frame can fail with any error of a Pillow plugin
-        return ImageInspection(state="broken", error=f"{example.location}: {error}")
+    except Exception:  # the conversion of a frame can fail with any error of a Pillow plugin
+        return ImageInspection(state="broken", error=f"{example.location}: it cannot be converted to RGB; save it again")
     bits = imagehash.phash(gray).hash.ravel()
     return ImageInspection(
         hashlib.sha256(data).digest(),
@@ -109,6 +111,7 @@ def _inspect(example: Example) -> ImageInspection:
         image.orientation,
         int(np.packbits(bits).view(">u8")[0]),
         gray.resize((_THUMBNAIL_SIZE, _THUMBNAIL_SIZE)).tobytes(),
+        image.is_truncated,
     )
 
 

@@ -16,10 +16,9 @@ from corpus.example import Example, ShardMember, matches_language
 from corpus.formats import read_data
 from corpus.scene_captions import captions_of
 from corpus.scenes import draw_scene
-from model import ALL_FORMATS, ImageError, ImageLimits, decode_image
+from model import ImageError, decode_image
 
 SCENE_SPLITS = {"train": 1, "val": 2, "test": 3}  # the series of each split: a scene is in one split only
-LOCAL_IMAGE_LIMITS = ImageLimits(pixels=200_000_000, edge=65_536, formats=ALL_FORMATS)  # looser than for clients
 _SCENE_COUNTS = {"train": 12_000, "val": 200}  # evaluation/ renders the scenes of the test series
 
 
@@ -104,7 +103,7 @@ class FileLoader:
     def decode(self, min_size: tuple[int, int] | None = None) -> Image.Image:
         """Return the upright image; a JPEG may be decoded smaller, but not below twice `min_size`. Raises DataError."""
         try:
-            return decode_image(self.example.read(), LOCAL_IMAGE_LIMITS, min_size=min_size).upright()
+            return decode_image(self.example.read(), self.example.image_limits, min_size=min_size).upright()
         except (OSError, ValueError) as error:  # a missing file, or a name that no file can have
             reason = getattr(error, "strerror", None) or "its name is not that of a file"
             raise DataError(f"{self._name} cannot be read ({reason}); copy it there, or remove its record") from error

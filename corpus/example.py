@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from model import Box
+from model import ALL_FORMATS, Box, ImageLimits
+
+LOCAL_IMAGE_LIMITS = ImageLimits(pixels=170_000_000, edge=65_536, formats=ALL_FORMATS)  # looser than for clients
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Example:
     origin: str = field(default="", compare=False)  # the file and the line, record or sample of the example
     origins: tuple[str, ...] = field(default=(), compare=False)  # one per reference; the default is `origin` for all
     own_id: str = field(default="", compare=False)  # not unique if different images have the same; the default is `image_id`
+    accept_truncated: bool = field(default=False, compare=False)  # what can be decoded of a damaged image is used
 
     def __post_init__(self) -> None:
         if not self.languages:
@@ -63,6 +66,11 @@ class Example:
         if isinstance(self.image, bytes):
             return self.image
         return self.image.read_bytes() if isinstance(self.image, Path) else self.image.read()
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """What `decode_image` accepts of this example's image."""
+        return replace(LOCAL_IMAGE_LIMITS, accept_truncated=self.accept_truncated)
 
     @property
     def location(self) -> str:

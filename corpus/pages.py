@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 
 from PIL import Image, ImageDraw
 
-from corpus.dataset import LOCAL_IMAGE_LIMITS
 from corpus.example import Example
 from corpus.findings import Report
 from model import ImageError, decode_image
@@ -76,7 +75,7 @@ def sample_examples(examples: Iterable[Example], count: int, seed: int) -> list[
 def _rendered(example: Example) -> tuple[str, tuple[int, int] | None, str]:
     """Return an image with its boxes as a data URI, its size (width, height), and an error message if it cannot be decoded."""
     try:
-        decoded = decode_image(example.read(), LOCAL_IMAGE_LIMITS)
+        decoded = decode_image(example.read(), example.image_limits)
         image = decoded.upright()
     except (OSError, ValueError, ImageError) as error:
         return "", None, f"{example.location}: {error}"

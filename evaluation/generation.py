@@ -55,6 +55,6 @@ def _prepared(captioner: Captioner, image: bytes | Example) -> ImageView:
     if isinstance(image, bytes):
         return prepare(image, captioner.image_config, LOCAL_IMAGE_LIMITS)
     try:
-        return prepare(image.read(), captioner.image_config, LOCAL_IMAGE_LIMITS)
+        return prepare(image.read(), captioner.image_config, image.image_limits)
     except (OSError, ValueError, ImageError) as error:
         raise DataError(f"{image.origin}: {image.location} cannot be used ({error}); fix it, or remove it") from error

@@ -22,7 +22,7 @@ from corpus import LOCAL_IMAGE_LIMITS, Example, Scene, captions_of
 from evaluation.generation import png_bytes
 from evaluation.pointing import class_masks
 from evaluation.synonyms import find_class_mention
-from model import Captioner, MapConfig, decode_image, merge_heads, prefix_ids, prepare, word_map
+from model import Captioner, ImageLimits, MapConfig, decode_image, merge_heads, prefix_ids, prepare, word_map
 
 SELECTION_SERIES = 4  # scenes that are not used in training, validation or tests
 
@@ -71,6 +71,7 @@ class NamedObjects:
     image: bytes
     captions: tuple[str, ...]
     words: tuple[tuple[int, int, Tensor], ...]  # index of the caption, offset in its text, mask (height, width) bool
+    limits: ImageLimits = LOCAL_IMAGE_LIMITS
 
 
 def objects_of_scenes(scenes: Sequence[Scene]) -> list[NamedObjects]:
@@ -87,7 +88,7 @@ def objects_of_images(examples: Sequence[Example]) -> list[NamedObjects]:
     """Return the words of human captions that name a boxed class, with the boxes of the class."""
     named = []
     for example in examples:
-        masks = class_masks(example, decode_image(example.read(), LOCAL_IMAGE_LIMITS).upright_size)
+        masks = class_masks(example, decode_image(example.read(), example.image_limits).upright_size)
         words = tuple(
             (index, offset, mask)
             for index, text in enumerate(example.references)
@@ -95,7 +96,7 @@ def objects_of_images(examples: Sequence[Example]) -> list[NamedObjects]:
             if (offset := find_class_mention(name, text)) is not None
         )
         if words:
-            named.append(NamedObjects(example.read(), example.references, words))
+            named.append(NamedObjects(example.read(), example.references, words, example.image_limits))
     return named
 
 
@@ -107,7 +108,7 @@ def compute_head_rows(captioner: Captioner, named: Sequence[NamedObjects]) -> He
     rows: list[Tensor] = []
     tokens_of, overlaps, weights = [], [], []
     for entry in tqdm(named, desc="heads", leave=False):
-        features = runtime.encode(prepare(entry.image, config.image, LOCAL_IMAGE_LIMITS).pixels[None])
+        features = runtime.encode(prepare(entry.image, config.image, entry.limits).pixels[None])
         ids = [tokenizer.encode(text) for text in entry.captions]
         longest = max(map(len, ids))
         padded = [[*special, *row, *[pad] * (longest - len(row))] for row in ids]

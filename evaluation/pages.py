@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from corpus import LOCAL_IMAGE_LIMITS, Example
+from corpus import Example
 from evaluation.compare import Comparison, SystemScores
 from model import CaptionerError, CaptionResult, decode_image, prepare
 from report import image_uri, overlay, page
@@ -74,7 +74,7 @@ def _caption_card(row: SystemScores, index: int, by_id: Mapping[str, Example]) -
         "words": [],
     }
     try:
-        decoded = decode_image(example.read(), LOCAL_IMAGE_LIMITS).upright()
+        decoded = decode_image(example.read(), example.image_limits).upright()
     except (OSError, CaptionerError):
         return card  # scoring captions of another program needs no image files
     card["picture"] = image_uri(decoded, _IMAGE_SIZE)
@@ -93,4 +93,4 @@ def _explained(row: SystemScores, example: Example) -> CaptionResult | None:
     captioner, text = row.system.captioner, row.system.captions[example.image_id]
     if captioner is None or not text:
         return None
-    return captioner.explain([prepare(example.read(), captioner.image_config, LOCAL_IMAGE_LIMITS)], [[text]])[0]
+    return captioner.explain([prepare(example.read(), captioner.image_config, example.image_limits)], [[text]])[0]

@@ -20,7 +20,7 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from corpus import LOCAL_IMAGE_LIMITS, Example, Scene, captions_of
+from corpus import Example, Scene, captions_of
 from evaluation.generation import explain_images, png_bytes
 from evaluation.synonyms import find_class_mention
 from model import Box, Caption, Captioner, CaptionResult, Word, decode_image
@@ -84,7 +84,7 @@ def image_pointing(captioner: Captioner, examples: Sequence[Example], *, maps: s
     results = explain_images(captioner, boxed, [example.references for example in boxed], maps=maps)
     hits, centers, areas, others, swaps, strict_hits, strict_centers = [], [], [], [], [], [], []
     for example, result in zip(boxed, results, strict=True):
-        size = decode_image(example.read(), LOCAL_IMAGE_LIMITS).upright_size
+        size = decode_image(example.read(), example.image_limits).upright_size
         masks = class_masks(example, size)
         maps_of = {name: [_map_values(word) for word in _words_for(name, result.captions)] for name in masks}
         maps_of = {name: word_maps for name, word_maps in maps_of.items() if word_maps}

@@ -158,7 +158,7 @@ CASES = {
         (write("train/1.txt", b"\xff\xfea"), r"train/1.txt, line 1 is not UTF-16"),
         (write("train/1.txt", b"a\0b\0\n\0"), r"train/1.txt, line 1 has a NUL character: it may be UTF-16 without"),
         (write("train/1.jpg.bak.txt", b"a"), r"train/1.jpg.bak.txt has no image next to it"),
-        (lambda f: (f / "train/1.jpg").rename(f / "train/1.heic"), r"1.txt is the text of 1.heic, .* save the image as"),
+        (lambda f: (f / "train/1.jpg").rename(f / "train/1.jxl"), r"1.txt is the text of 1.jxl, .* save the image as"),
         (remove("val/2.jpg"), r"val/2.txt has no image next to it"),
         (write("train/9.txt", b"a"), r"train/9.txt has no image next to it"),
         (write("train/1.zh.extra.txt", b"a"), r"train/1.zh.extra.txt has no image next to it"),

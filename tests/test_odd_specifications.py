@@ -6,12 +6,13 @@ import re
 
 import pytest
 
-from corpus import DataError, ErrorLog, read_data, stream_data
+from corpus import DataError, ErrorLog, open_dataset, read_data, stream_data
 from corpus.check import check_data
 from corpus.formats.columns import columns_of
 from corpus.formats.data_spec import parse_spec
 from corpus.formats.detect import detect_format
 from tests.layouts import DOG, coco, karpathy, table, write
+from tests.odd_images import encoded, photo_like
 from tests.test_odd_data import JPEG
 
 TABLE_FILE = {"t.csv": "file,caption\na.jpg,a dog\n", "a.jpg": None}
@@ -19,19 +20,23 @@ ERRORS = {
     "an option that a format does not have": (
         {"captions.json": coco()},
         "coco:{}?id=file_name",
-        r"coco has no option 'id'; it has none: remove it",
+        r"coco has no option 'id'; it has truncated: remove it",
     ),
     "an option of another format": (
         {"dataset.json": karpathy()},
         "karpathy:{}?caption=raw",
-        r"karpathy has no option 'caption'; it has id: remove it",
+        r"karpathy has no option 'caption'; it has id, truncated: remove it",
     ),
     "a misspelled option": (
         TABLE_FILE,
         "csv:{}?captoin=x",
-        r"csv has no option 'captoin'; it has .*boxes: did you mean caption\?",
+        r"csv has no option 'captoin'; it has .*boxes, truncated: did you mean caption\?",
     ),
-    "an option of sidecar": ({"a.jpg": None, "a.txt": "x"}, "sidecar:{}?ext=txt", r"sidecar has no option 'ext'; it has none"),
+    "an option of sidecar": (
+        {"a.jpg": None, "a.txt": "x"},
+        "sidecar:{}?ext=txt",
+        r"sidecar has no option 'ext'; it has truncated",
+    ),
     "an option without a value": (TABLE_FILE, "csv:{}?image=", r"the option 'image' has no value; write image=NAME"),
     "an option without =": (TABLE_FILE, "csv:{}?image", r"the option 'image' has no value"),
     "an option twice": (TABLE_FILE, "csv:{}?image=file&image=file", r"has the option 'image' twice"),
@@ -113,7 +118,7 @@ def test_what_is_left_out_is_reported_by_the_check(tmp_path):
         {
             "c.csv": "file,caption\na.jpg,a dog\na.jpg,\n",
             "labels.csv": "file,class\na.jpg,dog\n",
-            **dict.fromkeys(("a.jpg", "b.jpg", "c.heic", "sub/d.JPG", ".thumbs/e.jpg", "__MACOSX/f.jpg")),
+            **dict.fromkeys(("a.jpg", "b.jpg", "c.jxl", "sub/d.JPG", ".thumbs/e.jpg", "__MACOSX/f.jpg")),
         },
     )
     findings = {
@@ -121,7 +126,7 @@ def test_what_is_left_out_is_reported_by_the_check(tmp_path):
         for entry in check_data(str(tmp_path)).findings
     }
     assert findings["image files that no record names"] == ["b.jpg", "sub/d.JPG"]
-    assert findings["files that look like images and are not read"] == ["c.heic"]
+    assert findings["files that look like images and are not read"] == ["c.jxl"]
     assert findings["tables that are not read"] == ["labels.csv"]
     assert findings["captions that are left out"] == ["c.csv, line 2"]
 
@@ -134,3 +139,18 @@ def test_parts_of_a_specification(tmp_path):
     data_format, paths, options = detect_format(f"csv:{tmp_path}?ID=File")
     assert (data_format.name, [path.name for path in paths], options) == ("csv", ["t.csv"], {"id": "File"})
     assert columns_of(["File", "text"], options, "")["id"] == ["File"]
+
+
+def test_truncated_images_of_any_format_are_used_where_the_data_says_so(tmp_path):
+    (tmp_path / "cut.jpg").write_bytes(encoded(photo_like(), "JPEG")[:-2])
+    (tmp_path / "cut.txt").write_text("a dog")
+    with pytest.raises(DataError, match=r"cut\.jpg"):
+        open_dataset(str(tmp_path)).split("train")[0].load()
+    assert check_data(str(tmp_path)).errors == 1
+    data = f"sidecar:{tmp_path}?truncated=accept"
+    assert open_dataset(data).split("train")[0].load().size == photo_like().size
+    report = check_data(data)
+    assert report.errors == 0
+    assert "truncated images" in report.to_text()
+    with pytest.raises(DataError, match="truncated is 'yes'; write truncated=accept"):
+        parse_spec(f"sidecar:{tmp_path}?truncated=yes")

@@ -53,7 +53,7 @@ def test_karpathys_file_is_scored_by_cocoid(tmp_path, capsys):
     data = f"karpathy:{tmp_path}?id=cocoid"
     assert score(tmp_path, capsys, {391895: "a man on a moped"}, data=data) == pytest.approx(1.0)
     assert score(tmp_path, capsys, {391895.0: "a man on a moped"}, data=data) == pytest.approx(1.0)
-    assert "karpathy has no option 'ids'; it has id: did you mean id?" in score(
+    assert "karpathy has no option 'ids'; it has id, truncated: did you mean id?" in score(
         tmp_path, capsys, {1: "a"}, data=data.replace("?id", "?ids")
     )
 

@@ -12,6 +12,7 @@ from corpus.errors import DataError
 from corpus.formats.registry import FORMATS
 
 _ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+_TRUNCATED = "truncated"
 _OTHER_FILES = {
     ".xlsx": "save it as CSV",
     ".xls": "save it as CSV",
@@ -22,11 +23,15 @@ _OTHER_FILES = {
 
 @dataclass(frozen=True, slots=True)
 class DataSpec:
-    """The parts of a specification; `kind` is the name of a format, "" if it must be detected."""
+    """The parts of a specification; `kind` is the name of a format, "" if it must be detected.
+
+    `options` names fields of the data; `accept_truncated` is the option truncated=accept, which every format has.
+    """
 
     kind: str
     paths: list[Path]
     options: dict[str, str]
+    accept_truncated: bool = False
 
 
 def parse_spec(data: str) -> DataSpec:
@@ -49,7 +54,11 @@ def parse_spec(data: str) -> DataSpec:
     for path in paths:
         if path.is_file():
             check_readable_kind(path)
-    return DataSpec(kind, paths, _parse_options(kind, query, data))
+    options = _parse_options(kind, query, data)
+    truncated = options.pop(_TRUNCATED, "")
+    if truncated not in ("", "accept"):
+        raise DataError(f"{data!r}: {_TRUNCATED} is {truncated!r}; write {_TRUNCATED}=accept, or leave it out")
+    return DataSpec(kind, paths, options, bool(truncated))
 
 
 def check_readable_kind(path: Path) -> None:
@@ -66,12 +75,10 @@ def _parse_options(kind: str, query: str, data: str) -> dict[str, str]:
     for part in query.split("&") if query else ():
         name, equals, value = part.partition("=")
         name = name.strip().lower()
-        known = FORMATS[kind].options
+        known = (*FORMATS[kind].options, _TRUNCATED)
         if name not in known:
-            has = f"it has {', '.join(known)}" if known else "it has none"
-            raise DataError(
-                f"{data!r}: {kind} has no option {name!r}; {has}: {_suggestion(name, known) or 'remove it'}".removesuffix("; ")
-            )
+            advice = _suggestion(name, known) or "remove it"
+            raise DataError(f"{data!r}: {kind} has no option {name!r}; it has {', '.join(known)}: {advice}")
         if not equals or not value.strip():
             raise DataError(f"{data!r}: the option {name!r} has no value; write {name}=NAME, the name of the field in the data")
         if name in options:

@@ -9,10 +9,11 @@ from corpus.errors import DataError
 from corpus.formats.csv_files import is_caption_table
 from corpus.formats.data_spec import check_readable_kind, parse_spec
 from corpus.formats.flickr8k import is_token_file
-from corpus.formats.image_files import IMAGE_SUFFIXES, is_system_file
+from corpus.formats.image_files import is_system_file
 from corpus.formats.registry import FORMATS, Format
 from corpus.formats.sidecar import has_texts
 from corpus.formats.text_files import json_document
+from model import IMAGE_SUFFIXES
 
 _LEMMA_SUFFIX = ".lemma.token.txt"  # Flickr8k's lemmatized captions, a copy of the others
 _TEXT_PATTERNS = ("*caption*.txt", "*result*.txt")  # of csv and flickr8k: the first line says which it is

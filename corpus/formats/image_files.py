@@ -1,4 +1,4 @@
-"""Image files: their suffixes, and where a data set keeps them."""
+"""Image files: their names, and where a data set keeps them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from corpus.formats.splits import split_in_name
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-UNREAD_SUFFIXES = (  # of images that are not read
-    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".psd", ".ico", ".tga", ".ppm", ".pgm", ".dng", ".cr2", ".cr3",
-    ".nef", ".arw", ".raf", ".orf", ".rw2",
-)  # fmt: skip
+from model import IMAGE_SUFFIXES
 
 _SYSTEM_NAMES = ("__macosx", "thumbs.db", "desktop.ini")
 _IMAGE_FOLDER = re.compile(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from corpus.errors import DataError, ErrorLog
 from corpus.example import Example
+from corpus.formats.data_spec import parse_spec
 from corpus.formats.detect import detect_format
 from corpus.formats.identity import unique_examples
 from corpus.formats.read_options import ReadOptions
@@ -21,8 +23,11 @@ def stream_data(data: str | Path, *, errors: ErrorLog | None = None, need_images
     """
     errors = errors or ErrorLog()
     data_format, paths, columns = detect_format(str(data))
+    accept_truncated = parse_spec(str(data)).accept_truncated
     with errors:
         for example in data_format.read(paths, ReadOptions(errors, need_images, columns)):
+            if accept_truncated:
+                example = replace(example, accept_truncated=True)
             is_valid = example.image_id.isascii() and example.image_id.isprintable()
             with errors:
                 is_valid = is_valid or _is_encodable(example)

@@ -18,13 +18,14 @@ from typing import Any
 from corpus.errors import DataError
 from corpus.example import Example, ShardMember
 from corpus.formats.fields import LANGUAGE_TAG
-from corpus.formats.image_files import IMAGE_SUFFIXES, UNREAD_SUFFIXES, missing_image_message, without_image_suffix
+from corpus.formats.image_files import missing_image_message, without_image_suffix
 from corpus.formats.json_lines import json_records
 from corpus.formats.read_options import ReadOptions
 from corpus.formats.records import CaptionRecord, join_records
 from corpus.formats.splits import split_from_name
 from corpus.formats.tar_shards import ShardWriters, iter_members
 from corpus.formats.writer import NewFolder, enumerate_valid, example_record, image_stem, image_suffix, read_image
+from model import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
 _FIELDS = ("image", "split", "captions", "boxes")
 

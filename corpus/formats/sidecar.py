@@ -14,11 +14,12 @@ from pathlib import Path
 from corpus.errors import DataError
 from corpus.example import Example
 from corpus.formats.fields import LANGUAGE_TAG, clean_caption
-from corpus.formats.image_files import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_system_file
+from corpus.formats.image_files import is_system_file
 from corpus.formats.read_options import ReadOptions
 from corpus.formats.splits import SPLITS, normalize_split
 from corpus.formats.text_files import text_lines
 from corpus.formats.writer import NewFolder, enumerate_valid, with_own_id
+from model import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
 TEXT_SUFFIXES = (".txt", ".caption")
 _IGNORED_STEMS = ("readme", "license", "licence")  # texts about the folder

@@ -20,13 +20,13 @@ from corpus.example import Example, ShardMember
 from corpus.formats.cells import captions_in_cell
 from corpus.formats.columns import COLUMNS
 from corpus.formats.fields import boxes_from, captions_from, image_id_from, is_null
-from corpus.formats.image_files import IMAGE_SUFFIXES
 from corpus.formats.read_options import ReadOptions
 from corpus.formats.records import split_source
 from corpus.formats.splits import normalize_split, split_from_name
 from corpus.formats.tar_shards import ShardWriters, iter_members
 from corpus.formats.text_files import decode_text
 from corpus.formats.writer import NewFolder, enumerate_valid, example_record, image_suffix, read_image
+from model import IMAGE_SUFFIXES
 
 _TEXT_SUFFIXES = (".json", ".txt", ".caption")
 _IMAGE_KEYS = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)

@@ -15,8 +15,7 @@ from typing import IO, Any
 from corpus.errors import DataError
 from corpus.example import Example
 from corpus.formats.fields import LANGUAGE_TAG
-from corpus.formats.image_files import IMAGE_SUFFIXES
-from model import sniff_format
+from model import IMAGE_SUFFIXES, sniff_format
 
 _FILE_NAME = re.compile(r"[^\x00-\x1f\x7f/\\:*?\"<>|.][^\x00-\x1f\x7f/\\:*?\"<>|]*")  # valid on every operating system
 _SPLIT_NAME = re.compile(r"[\w-]{1,60}")

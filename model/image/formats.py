@@ -18,13 +18,15 @@ IMAGE_SUFFIXES = frozenset(
 )  # fmt: skip
 """Suffixes of files in formats that can be read."""
 
-_UNREAD_SUFFIXES = frozenset(
+UNREAD_SUFFIXES = frozenset(
     {
         ".jxl", ".jp2", ".j2k", ".jpf", ".svg", ".psd", ".psb", ".xcf", ".ico", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".pcx",
         ".exr", ".hdr", ".dds", ".qoi", ".dcm", ".eps", ".ai", ".wmf", ".emf", ".djvu", ".dng", ".cr2", ".cr3", ".nef", ".nrw",
         ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw",
     }
 )  # fmt: skip
+"""Suffixes of image files in other formats."""
+
 _PREFIXES = (  # the first that matches; Pillow's own rules for the formats that it reads (a test compares them)
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -88,7 +90,7 @@ def sniff_format(data: bytes) -> str:
 
 def is_image_name(name: str | PurePath) -> bool:
     """Return whether a file's name ends as an image's does, of a format that is read or not."""
-    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES | _UNREAD_SUFFIXES
+    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES | UNREAD_SUFFIXES
 
 
 def missing_support(name: str) -> str:

@@ -7,10 +7,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.proofs.field import command, images
+from tests.proofs.field import checkpoints, command, data, images
 from tests.proofs.field.row import Row
 
-AREAS: dict[str, list[Row]] = {"images": images.ROWS, "command line": command.ROWS}
+AREAS: dict[str, list[Row]] = {
+    "images": images.ROWS,
+    "command line": command.ROWS,
+    "data": data.ROWS,
+    "checkpoints": checkpoints.ROWS,
+}
 
 
 def main() -> int:

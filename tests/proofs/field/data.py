@@ -86,7 +86,7 @@ def _unusable_images(folder: Path, scratch: Path) -> tuple[bool, str]:
 
 
 def _skipped(folder: Path, scratch: Path) -> tuple[bool, str]:
-    write(scratch, {"t.csv": "file,caption\na.png,a dog\na.png,\n", "b.heic": None, "._a.png": None})
+    write(scratch, {"t.csv": "file,caption\na.png,a dog\na.png,\n", "b.jxl": None, "._a.png": None})
     for name in ("a", "c"):
         Image.new("RGB", (70, 70), "red").save(scratch / f"{name}.png")
     _, text = _output(corpus_main, "check", str(scratch))
