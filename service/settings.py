@@ -42,8 +42,13 @@ class Settings(BaseSettings):
     max_connections_per_client: int = Field(
         256,
         ge=0,
-        description="open connections per client address; more are answered 429; 0: no limit (for a proxy)",
+        description="open connections per client address; more are answered 429; 0: no limit; trusted_proxies have none",
     )
+    trusted_proxies: str = Field(
+        "",
+        description="addresses and networks of proxies whose X-Forwarded-For is trusted, comma-separated; empty: none",
+    )
+    root_path: str = Field("", description="path that a reverse proxy serves this service under, such as /captioner")
     max_pixels: int = Field(24_000_000, ge=1, description="largest image, width x height by its header, pixels")
     max_edge: int = Field(16_384, ge=1, description="longest edge of an image, pixels")
     formats: str = Field("JPEG,PNG,WEBP", description="accepted image formats; GIF, BMP and TIFF can be added")
