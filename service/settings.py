@@ -14,8 +14,6 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from model import ConfigError
-
 
 class Settings(BaseSettings):
     """Settings of one process."""
@@ -105,6 +103,8 @@ def settings_table() -> str:
 
 
 def _read_file(path: str, known: set[str]) -> dict[str, Any]:
+    from model import ConfigError  # it loads torch, for which `python -m service --help` need not wait
+
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
