@@ -19,6 +19,7 @@ from service.http.content_encoding import PIECE_BYTES, Decompressor
 from service.http.dialects.native.schemas import MapOptions
 from service.http.docs_page import PAGE_POLICY
 from service.http.image_text import decode_image_text
+from service.http.multipart import read_parts
 from service.http.paths import check_root_path
 from service.http.percent_encoding import percent_decode
 from service.http.proxies import proxy_networks
@@ -160,6 +161,7 @@ def test_the_bytes_of_a_part_are_unchanged_whatever_they_are(client, photo, text
     png = photo(120, 90)
     inside = png[:-12] + b"\0\0\0\6teSt\n--XX\n\0\0\0\0" + png[-12:]  # in a chunk that decoders skip
     plain = client.post("/v1/captions", content=png).json()["captions"][0]["text"]
+    assert [entry.data for entry in read_parts(FORM, form(part(inside)))] == [inside]
     for body in (form(part(inside)), form(part(png + b"\r", end="\n"), end=b"\n"), form(part(png + b"\r\n\r\n"))):
         check(client.post("/v1/captions", content=body, headers={"content-type": FORM}), plain)
 
