@@ -266,7 +266,11 @@ def _parse_json(request: Request, body: bytes) -> tuple[dict[str, Any], dict[str
 
 
 def _has_surrogate(text: str) -> bool:
-    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _json_reason(error: Exception) -> str:

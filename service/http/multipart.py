@@ -17,8 +17,9 @@ from service.errors import ServiceError
 
 _MAX_BOUNDARY = 256  # bytes; RFC 2046 allows 70
 _MAX_HEADERS = 16_384  # bytes of a part's headers
-_MAX_LOOKALIKES = 1000  # lines that contain the boundary and are none
+_MAX_CANDIDATES = 1000  # occurrences of the boundary, those inside a part too
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+_TAIL = re.compile(rb"(--)?[ \t]*(?:\r?\n|\Z)")  # of a boundary
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 _FILE_NAME = re.compile(rb"(?i);\s*filename\*?\s*=")
 
@@ -41,28 +42,30 @@ def read_parts(content_type: str, body: bytes) -> Iterator[Part]:
     if len(boundary) > _MAX_BOUNDARY:
         raise _broken(f"its boundary has {len(boundary)} bytes; use one of at most 70")
     start, newline = -1, b""
-    for delimiter in _delimiters(body, boundary):
+    for first, end, is_last in _delimiters(body, b"--" + boundary):
         if start < 0:
-            newline = b"\r\n" if delimiter[0].endswith(b"\r\n") else b"\n"
+            newline = b"\r\n" if body[end - 2 : end] == b"\r\n" else b"\n"
+        elif body[first - len(newline) : first] == newline:
+            yield _part(body[start : max(start, first - len(newline))])
         else:
-            end = delimiter.start() - len(newline)
-            if body[end : delimiter.start()] != newline:
-                continue  # a lone LF inside an image of a form with CRLF
-            yield _part(body[start : max(start, end)])
-        if delimiter[1]:
+            continue  # after a lone LF inside an image of a form with CRLF
+        if is_last:
             return
-        start = delimiter.end()
+        start = end
     raise _broken("its last boundary is missing; send it completely" if start >= 0 else "no line of it is its boundary")
 
 
-def _delimiters(body: bytes, boundary: bytes) -> Iterator[re.Match[bytes]]:
-    """Yield the lines that are the boundary; group 1 is the -- of the last one."""
-    lookalikes = 0
-    for match in re.finditer(rb"--" + re.escape(boundary) + rb"(--)?[ \t]*(?:\r?\n|\Z)", body):
-        if match.start() == 0 or body[match.start() - 1 : match.start()] == b"\n":
-            yield match
-        elif (lookalikes := lookalikes + 1) > _MAX_LOOKALIKES:
-            raise _broken("its boundary occurs inside its parts; use another one")
+def _delimiters(body: bytes, marker: bytes) -> Iterator[tuple[int, int, bool]]:
+    """Yield where each line that is the boundary starts and ends, and whether it is the last one."""
+    at = body.find(marker)
+    for _ in range(_MAX_CANDIDATES):
+        if at < 0:
+            return
+        tail = _TAIL.match(body, at + len(marker))
+        if tail and body[at - 1 : at] in (b"", b"\n"):
+            yield at, tail.end(), tail[1] is not None
+        at = body.find(marker, at + 1)
+    raise _broken("its boundary occurs inside its parts; use another one")
 
 
 def _part(content: bytes) -> Part:
