@@ -197,6 +197,15 @@ def test_a_body_that_cannot_be_decompressed_is_refused(client, encoding, body, c
         assert ("accept-encoding" in response.headers) == (code == "unsupported_encoding")
 
 
+def test_compressed_bytes_that_stand_for_nothing_are_limited_too(client):
+    def chunks():
+        yield b"\x1f\x8b\x08\x08" + bytes(6)  # a gzip header whose file name has no end
+        for _ in range(40):
+            yield b"n" * 100_000
+
+    problem(client.post("/v1/captions", content=chunks(), headers={"content-encoding": "gzip"}), "body_too_large")
+
+
 def test_a_bomb_is_decompressed_no_further_than_the_caller_reads():
     bomb = gzip.compress(bytes(100_000_000))
     pieces = Decompressor("gzip").feed(bomb)
