@@ -41,8 +41,6 @@ def language_index(config: ModelConfig, language: str = "") -> int:
         if parts in known:
             return known.index(parts)
         parts = parts[:-1]
-        if parts and len(parts[-1]) == 1:  # x and other singletons stand for what follows
-            parts = parts[:-1]
     raise ConfigError(f"language is {language[:80]!r}; this checkpoint has {', '.join(config.languages)}")
 
 

@@ -405,6 +405,7 @@ FORWARDED = {  # what arrives, and whether two requests with it are of one clien
     "ports": ([{"x-forwarded-for": "1.2.3.4:1000"}, {"x-forwarded-for": "1.2.3.4:2000"}], 429),
     "IPv6": ([{"x-forwarded-for": "[2001:db8::1]:80"}, {"x-forwarded-for": "2001:db8::2"}], 200),
     "one address in two forms": ([{"x-forwarded-for": "::ffff:1.2.3.4"}, {"x-forwarded-for": "1.2.3.4"}], 429),
+    "what is no address, then the proxy alone": ([{"x-forwarded-for": "junk"}, {}], 429),
     "what is no address": ([{"x-forwarded-for": "x" * 9000}, {"x-forwarded-for": "unknown, , ;\x7f"}], 429),
 }
 
