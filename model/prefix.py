@@ -30,9 +30,19 @@ def prefix_ids(config: ModelConfig, tokenizer: CaptionTokenizer, language: str =
 
 
 def language_index(config: ModelConfig, language: str = "") -> int:
-    """Return the index of a BCP 47 tag in the checkpoint's languages, letter case ignored. Raises ConfigError."""
-    known = [tag.lower() for tag in config.languages]
-    tag = (language or config.languages[0]).lower()
-    if tag not in known:
-        raise ConfigError(f"language is {language!r}; this checkpoint has {', '.join(config.languages)}")
-    return known.index(tag)
+    """Return the index of the checkpoint's language that a BCP 47 tag stands for, the first one for "". Raises ConfigError.
+
+    The look-up of RFC 4647, section 3.4: without a language of that name its last part is removed, so that en-US is en. Letter
+    case is ignored, and _ is read as -, as in the names of locales.
+    """
+    known = [_parts(tag) for tag in config.languages]
+    parts = _parts(language) or known[0]
+    while parts:
+        if parts in known:
+            return known.index(parts)
+        parts = parts[:-1]
+    raise ConfigError(f"language is {language[:80]!r}; this checkpoint has {', '.join(config.languages)}")
+
+
+def _parts(tag: str) -> list[str]:
+    return tag.strip().replace("_", "-").lower().split("-") if tag.strip() else []

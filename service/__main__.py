@@ -12,15 +12,9 @@ import sys
 from collections.abc import Sequence
 from typing import Literal, get_args, get_origin
 
-from pydantic import ValidationError
-
-from model import CaptionerError
-from service import Settings, create_app
 from service.logs import start_logging
 from service.memory import freeze_gc, limit_arenas
-from service.runtime import load_captioners
-from service.server import DrainingServer
-from service.workers import start_worker_server
+from service.settings import Settings
 
 _LOG = logging.getLogger("service")
 
@@ -31,16 +25,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     limit_arenas()
     try:
         settings = Settings(**vars(options))
-        start_logging(settings.log_format)
+    except ValueError as error:  # ConfigError and pydantic's ValidationError are ones
+        print(f"service: {error}", file=sys.stderr)
+        return 1
+    start_logging(settings.log_format)
+    _LOG.info("starting; loading libraries and checkpoint takes some seconds")
+    return _serve(settings)
+
+
+def _serve(settings: Settings) -> int:
+    """Load what the settings name, and serve it. Imports torch, which takes seconds, after the first line of the log."""
+    from model import CaptionerError
+    from service.app import create_app
+    from service.runtime import load_captioners
+    from service.server import DrainingServer
+    from service.workers import start_worker_server
+
+    try:
         start_worker_server()
         captioners = load_captioners(settings)
         app = create_app(captioners, settings)
-    except (CaptionerError, ValidationError) as error:
+    except CaptionerError as error:
         print(f"service: {error}", file=sys.stderr)
         return 1
     for name, captioner in captioners.items():
         policy = captioner.policy
-        _LOG.info("ready model=%s device=%s threads=%d dtype=%r", name, policy.device, policy.num_threads, policy.reason)
+        _LOG.info("loaded model=%s device=%s threads=%d dtype=%r", name, policy.device, policy.num_threads, policy.reason)
     freeze_gc()
     server = DrainingServer(app, settings)
     server.run()

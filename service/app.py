@@ -18,7 +18,10 @@ from starlette.routing import Match, Route
 from model import Captioner
 from service.errors import ServiceError, internal_error
 from service.http.dialects import DIALECTS, Dialect
+from service.http.docs_page import add_docs
 from service.http.openapi import add_schemas
+from service.http.paths import PathMiddleware, check_root_path
+from service.http.proxies import ForwardedMiddleware, proxy_networks
 from service.http.request_log import RequestLogMiddleware
 from service.http.security import SecurityMiddleware, read_keys
 from service.runtime import ClientLeft, Engine
@@ -32,6 +35,7 @@ def create_app(captioners: dict[str, Captioner], settings: Settings, dialects: S
 
     Of `dialects`, the first that owns a path answers it. Raises ConfigError for settings that cannot be used.
     """
+    settings = settings.model_copy(update={"root_path": check_root_path(settings.root_path)})
     engine = Engine(captioners, settings)
 
     @asynccontextmanager
@@ -50,8 +54,9 @@ def create_app(captioners: dict[str, Captioner], settings: Settings, dialects: S
         description="Image captions in which every word shows where in the image it came from.",
         lifespan=lifespan,
         openapi_url="/openapi.json" if settings.docs else None,
-        docs_url="/docs" if settings.docs else None,
+        docs_url=None,  # FastAPI's page loads scripts from another host
         redoc_url=None,
+        redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,  # short names for generated clients
     )
     routers = [dialect.routes(engine) for dialect in dialects]
@@ -62,6 +67,8 @@ def create_app(captioners: dict[str, Captioner], settings: Settings, dialects: S
         app.router.routes.extend(Route(route.path, route.endpoint, methods=["POST"]) for route in posts)
     for router in routers:
         app.include_router(router)
+    if settings.docs:
+        add_docs(app, settings.root_path)
     all_routes = [*app.routes, *(route for router in routers for route in router.routes)]
     app.state.engine = engine
     app.state.on_failure = lambda: None  # the server process replaces it
@@ -88,7 +95,10 @@ def create_app(captioners: dict[str, Captioner], settings: Settings, dialects: S
         )
     paths = frozenset(route.path for route in all_routes if isinstance(route, Route) and "{" not in route.path)
     app.add_middleware(RequestLogMiddleware, metrics=engine.metrics, known_paths=paths)
-    add_schemas(app, [schema for dialect in dialects for schema in dialect.schemas])
+    if networks := proxy_networks(settings.trusted_proxies):
+        app.add_middleware(ForwardedMiddleware, networks=networks)
+    app.add_middleware(PathMiddleware, root_path=settings.root_path, own_paths=paths)
+    add_schemas(app, [schema for dialect in dialects for schema in dialect.schemas], settings.root_path)
     return app
 
 
@@ -107,7 +117,7 @@ class _Errors:
 
     def response(self, request: Request, error: ServiceError) -> Response:
         """Return the response of the dialect that owns the path."""
-        path = request.url.path
+        path = request.scope["path"]
         dialect = next((dialect for dialect in self._dialects if dialect.owns(path)), self._dialects[-1])
         return dialect.error_response(request, error)
 
@@ -122,14 +132,14 @@ class _Errors:
     async def on_http_exception(self, request: Request, error: Exception) -> Response:
         """Errors of the framework itself: an unknown path or a wrong method."""
         assert isinstance(error, HTTPException), "registered for HTTPException"
-        path = request.url.path
+        path = request.scope["path"][:200]
         if error.status_code == 405:
             allowed = ", ".join(self._methods(request))
-            detail = f"{request.method} was sent to {path}, which supports {allowed}"
+            detail = f"{request.method} was sent to {path!r}, which supports {allowed}"
             return self.response(request, ServiceError("method", detail, headers={"Allow": allowed}))
         if error.status_code == 404:
-            return self.response(request, ServiceError("unknown_path", f"{path} does not exist; /docs lists the paths"))
-        return self.response(request, ServiceError("internal", f"{error.status_code} {error.detail}"))
+            return self.response(request, ServiceError("unknown_path", f"{path!r} does not exist; /docs lists the paths"))
+        return await self.on_bug(request, error)
 
     async def on_bug(self, request: Request, error: Exception) -> Response:
         request_id = request.scope.get("state", {}).get("request_id", "")

@@ -22,6 +22,7 @@ ERRORS: dict[str, ErrorKind] = {
     ),
     "broken_base64": ErrorKind(400, "The image is not base64", "In JSON an image is base64 text or a data: URL."),
     "broken_multipart": ErrorKind(400, "The form cannot be read", "The body is not the multipart that its header says."),
+    "broken_encoding": ErrorKind(400, "The body cannot be decompressed", "The body is not what its Content-Encoding says."),
     "broken_json": ErrorKind(400, "The JSON cannot be read", "The body is not one JSON object in UTF-8."),
     "missing_key": ErrorKind(401, "A key is required", "Send it as Authorization: Bearer, or as x-api-key."),
     "wrong_key": ErrorKind(401, "The key is unknown", "Ask the operator of this service for one."),
@@ -37,6 +38,9 @@ ERRORS: dict[str, ErrorKind] = {
     ),
     "unsupported_media_type": ErrorKind(
         415, "The content type is not supported", "Send image/*, multipart/form-data, application/json, or no type at all."
+    ),
+    "unsupported_encoding": ErrorKind(
+        415, "The content encoding is not supported", "Send gzip or deflate, or the body as it is, without Content-Encoding."
     ),
     "unsupported_image_format": ErrorKind(
         415, "The image format is not supported", "Determined by the first bytes; the setting formats lists what is accepted."

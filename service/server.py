@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from types import FrameType
 
 import uvicorn
@@ -34,6 +35,13 @@ class DrainingServer(uvicorn.Server):
         self._engine: Engine = app.state.engine
         self._drain_seconds = settings.drain_seconds
         app.state.on_failure = self._model_failed
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and log the address: from here on requests are answered."""
+        await super().startup(sockets)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        _LOG.info("ready url=%r", url, extra={"fields": {"url": url}})
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop being ready at the first signal, and listening some seconds later; a second signal does not wait."""

@@ -14,8 +14,6 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from model import ConfigError
-
 
 class Settings(BaseSettings):
     """Settings of one process."""
@@ -42,8 +40,13 @@ class Settings(BaseSettings):
     max_connections_per_client: int = Field(
         256,
         ge=0,
-        description="open connections per client address; more are answered 429; 0: no limit (for a proxy)",
+        description="open connections per client address; more are answered 429; 0: no limit; trusted_proxies have none",
     )
+    trusted_proxies: str = Field(
+        "",
+        description="addresses and networks of proxies whose X-Forwarded-For is trusted, comma-separated; empty: none",
+    )
+    root_path: str = Field("", description="path that a reverse proxy serves this service under, such as /captioner")
     max_pixels: int = Field(64_000_000, ge=1, description="largest image, width x height by its header, pixels")
     max_edge: int = Field(16_384, ge=1, description="longest edge of an image, pixels")
     formats: str = Field(
@@ -105,6 +108,8 @@ def settings_table() -> str:
 
 
 def _read_file(path: str, known: set[str]) -> dict[str, Any]:
+    from model import ConfigError  # it loads torch, for which `python -m service --help` need not wait
+
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

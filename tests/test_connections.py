@@ -13,7 +13,7 @@ import pytest
 from model import Captioner
 from service import Settings, create_app
 from service.server import DrainingServer
-from tests.helpers import wait_until
+from tests.helpers import wait_until, watched
 
 SECONDS = 60.0  # after which a test has failed
 EMPTY = {"images": 0, "body_bytes": 0, "pixels": 0}
@@ -273,3 +273,92 @@ def test_an_image_counts_until_its_large_response_has_been_read(server, port, ph
         assert admission.used["images"] == 1
         response.read()
         wait_until(lambda: admission.used == EMPTY)
+
+
+def received_until_closed(connection: socket.socket) -> bytes:
+    """Return all that arrives on a connection until the server closes it."""
+    blocks = []
+    while block := connection.recv(65536):
+        blocks.append(block)
+    return b"".join(blocks)
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_a_client_that_ends_its_side_after_the_request_gets_the_response(port, photo, accept, version):
+    data = photo()
+    request = head(content_length=str(len(data)), accept=accept).replace(b"HTTP/1.1", f"HTTP/{version}".encode()) + data
+    with connect(port) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        answer = received_until_closed(connection)
+    final = answer[answer.rindex(b"HTTP/1.1 ") :]  # a slow machine may have sent interim responses first
+    assert final.startswith(b"HTTP/1.1 200")
+    assert (b"event: caption" if "event" in accept else b'"captions"') in final
+
+
+def test_all_pipelined_requests_of_a_client_that_ends_its_side_are_answered(port):
+    with connect(port) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+        connection.shutdown(socket.SHUT_WR)
+        assert received_until_closed(connection).count(b'"alive"') == 3
+
+
+@pytest.mark.parametrize("request_start", [b"", b"POST /v1/captions HTTP/1.1\r\n", head(content_length="10") + b"12345"])
+def test_a_connection_that_ends_inside_a_request_is_closed(server, port, request_start):
+    with connect(port) as connection:
+        connection.sendall(request_start)
+        connection.shutdown(socket.SHUT_WR)
+        assert not received_until_closed(connection)
+    wait_until(lambda: server.config.app.state.engine.admission.used == EMPTY)
+
+
+def test_a_client_that_has_ended_its_side_is_answered_by_the_deadline(tiny_captioner, photo):
+    captioner, runtime = watched(tiny_captioner)
+    go_on = threading.Event()
+    runtime.before_encode = lambda pixels: go_on.wait(SECONDS) and None
+    data = photo()
+    with listening(captioner, deadline_seconds=1.0) as server:
+        try:
+            with connect(port_of(server)) as connection:
+                connection.sendall(head(content_length=str(len(data))) + data)
+                connection.shutdown(socket.SHUT_WR)
+                assert b"HTTP/1.1 504" in received_until_closed(connection)
+            wait_until(lambda: not server.server_state.connections)
+        finally:
+            go_on.set()
+
+
+def test_a_client_that_closes_its_connection_is_distinguished_from_one_that_ends_its_side(tiny_captioner, photo):
+    captioner, runtime = watched(tiny_captioner)
+    go_on = threading.Event()
+    runtime.before_encode = lambda pixels: go_on.wait(SECONDS) and None
+    data = photo()
+    with listening(captioner, deadline_seconds=SECONDS) as server:
+        admission = server.config.app.state.engine.admission
+        try:
+            with connect(port_of(server)) as patient:
+                patient.sendall(head(content_length=str(len(data))) + data)
+                patient.shutdown(socket.SHUT_WR)
+                with connect(port_of(server)) as leaving:
+                    leaving.sendall(head(content_length=str(len(data))) + data)
+                    wait_until(lambda: admission.used["images"] == 2)
+                wait_until(lambda: admission.used["images"] == 1)  # cancelled while the other waits
+                go_on.set()
+                response = response_on(patient)  # the interim responses are skipped, as every client does
+                assert response.status == 200
+        finally:
+            go_on.set()
+
+
+def test_connections_of_a_trusted_proxy_are_not_limited(tiny_captioner):
+    settings = {"max_connections_per_client": 1, "trusted_proxies": "127.0.0.2/32", "header_seconds": SECONDS}
+    with listening(tiny_captioner, **settings) as server, connect(port_of(server), "127.0.0.2"), connect(port_of(server)):
+        assert status(port_of(server), address="127.0.0.2") == 200
+        assert talk(port_of(server)).startswith(b"HTTP/1.1 429")
+
+
+def test_what_is_not_http_is_refused_without_words(port):
+    assert talk(port, b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n") == (
+        b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+    )

@@ -110,8 +110,34 @@ def test_sigterm_under_load_answers_what_was_accepted_and_ends_with_0():
     assert set(statuses) == {200}
 
 
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("import service.__main__ as main; main.make_parser(); main.Settings()", "False PASSIVE"),
+        ("import service.workers.worker", "True PASSIVE"),
+        ("import service.http.json_encoding", "True PASSIVE"),
+        ("import service.runtime.checkpoints", "True PASSIVE"),
+    ],
+)
+def test_the_first_line_of_the_log_needs_no_torch_and_what_does_sets_its_environment_first(code, expected):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    check = (
+        "import os, sys\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch': seen.append(os.environ.get('OMP_WAIT_POLICY'))\n"
+        "seen = []; sys.meta_path.insert(0, Watch())\n"
+        f"{code}\n"
+        "print('torch' in sys.modules, *(seen or ['PASSIVE']))"
+    )
+    process = subprocess.run([sys.executable, "-c", check], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == expected
+
+
 def test_readiness_falls_while_the_listener_is_open_and_a_second_signal_closes_it():
-    with running(SIGHTLINE_DRAIN_SECONDS=str(10 * SECONDS)) as (port, process, _):
+    with running(SIGHTLINE_DRAIN_SECONDS=str(10 * SECONDS)) as (port, process, lines):
+        assert "starting" in lines[0]
+        assert any("ready" in line and f"http://127.0.0.1:{port}" in line for line in lines)
         process.send_signal(signal.SIGTERM)
         wait_until(lambda: status_of(port, "/readyz") == 503, SECONDS)
         assert status_of(port, "/livez") == 200

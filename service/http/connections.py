@@ -12,13 +12,17 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.http.proxies import Network, is_in, proxy_networks
 from service.settings import Settings
 
+_PROBE_SECONDS = 2.0  # between two interim responses to a client that has ended its side of the connection
+_PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _UPGRADE = re.compile(rb"(?i)(\r\n)upgrade(?=[ \t]*:)")
 _NO_UPGRADE = b"501 Not Implemented"
 _TOO_LARGE = b"431 Request Header Fields Too Large"
 _TOO_SLOW = b"408 Request Timeout"
 _TOO_MANY = b"429 Too Many Requests"
+_BAD_REQUEST = b"400 Bad Request"
 
 
 def limited_protocol(settings: Settings) -> type[HttpToolsProtocol]:
@@ -28,6 +32,7 @@ def limited_protocol(settings: Settings) -> type[HttpToolsProtocol]:
         max_header_bytes, max_headers = settings.max_header_bytes, settings.max_headers
         header_seconds, write_seconds = settings.header_seconds, settings.write_seconds
         max_connections = settings.max_connections_per_client
+        proxies = proxy_networks(settings.trusted_proxies)
         open_connections: ClassVar[Counter[str]] = Counter()
 
     return Limited
@@ -41,6 +46,7 @@ class LimitedProtocol(HttpToolsProtocol):
     header_seconds: float
     write_seconds: float
     max_connections: int  # per client address; 0: no limit
+    proxies: tuple[Network, ...]  # whose connections are not limited
     open_connections: ClassVar[Counter[str]]  # open ones by client address
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -52,12 +58,15 @@ class LimitedProtocol(HttpToolsProtocol):
         self._framing = 0  # bytes after the headers that are not body: chunk sizes, trailers
         self._write_timer: asyncio.TimerHandle | None = None
         self._client = ""
+        self._is_half_closed = False
+        self._probe_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._client = self.client[0] if self.client else ""
         self.open_connections[self._client] += 1
-        if self.max_connections and self.open_connections[self._client] > self.max_connections:
+        is_limited = self.max_connections and not is_in(self._client, self.proxies)
+        if is_limited and self.open_connections[self._client] > self.max_connections:
             self._reject(_TOO_MANY)
             return
         self._start_header_timer()
@@ -68,7 +77,21 @@ class LimitedProtocol(HttpToolsProtocol):
             del self.open_connections[self._client]
         self._stop_header_timer()
         self._stop_write_timer()
+        self._stop_probing()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection for the responses to complete requests: a client may end its side after its request.
+
+        A client that has closed the connection looks the same until something is sent to it: see `_probe`.
+        """
+        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+            return False
+        self._is_half_closed = True
+        self.cycle.keep_alive = False
+        self._stop_header_timer()
+        self._probe_timer = self.loop.call_later(_PROBE_SECONDS, self._probe)
+        return True
 
     def data_received(self, data: bytes) -> None:
         """Count bytes while headers are read; reject before the parser keeps too many of them."""
@@ -129,6 +152,24 @@ class LimitedProtocol(HttpToolsProtocol):
         super().resume_writing()
         self._stop_write_timer()
 
+    def _probe(self) -> None:
+        """Send an interim response, which any client of HTTP/1.1 ignores (RFC 9110, section 15.2).
+
+        The machine of a client that has closed the connection refuses it, so that the next one fails, and the request is
+        cancelled.
+        """
+        self._probe_timer = None
+        if self.transport.is_closing() or self.cycle.response_complete:
+            return
+        if not self.cycle.response_started and not self.pipeline and self.cycle.scope["http_version"] == "1.1":
+            self.transport.write(_PROBE)
+        self._probe_timer = self.loop.call_later(_PROBE_SECONDS, self._probe)
+
+    def _stop_probing(self) -> None:
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+            self._probe_timer = None
+
     def _stop_write_timer(self) -> None:
         if self._write_timer is not None:
             self._write_timer.cancel()
@@ -142,6 +183,10 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Reject what is not HTTP, without the server's text."""
+        self._reject(_BAD_REQUEST)
 
     def _reject(self, status: bytes) -> None:
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:

@@ -22,17 +22,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model import ConfigError
 from service.errors import ServiceError, retry_error
+from service.http.docs_page import PAGE_POLICY, is_docs_path
 from service.metrics import Metrics
 
 PROBES = frozenset({"/livez", "/readyz"})
-_PAGES = ("/docs", "/openapi.json")  # the API page loads scripts
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 _API_HEADERS = [
     *_HEADERS,
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; img-src data:"),
 ]
-_LOAD_PATH = re.compile(r"^/v1/models/[^/]+/load/?$")
+_DOCS_HEADERS = [*_HEADERS, (b"content-security-policy", PAGE_POLICY.encode())]
+_LOAD_PATH = re.compile(r"^/v1/models/[^/]+/load$")
 _KEY_HEADERS = ("x-api-key", "ocp-apim-subscription-key")
 _MAX_CLIENTS = 10_000  # whose rate is remembered
 
@@ -77,7 +78,7 @@ class SecurityMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = _HEADERS if scope["path"].startswith(_PAGES) else _API_HEADERS
+        headers = _DOCS_HEADERS if is_docs_path(scope["path"]) else _API_HEADERS
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -141,7 +142,7 @@ def key_of(headers: Headers) -> str:
 
 
 def client_address(scope: Scope) -> str:
-    """Return the address of the connection's other end, "" if it is unknown."""
+    """Return the address of the connection's other end or, through a trusted proxy, of its client; "" if it is unknown."""
     return (scope.get("client") or ("",))[0]
 
 

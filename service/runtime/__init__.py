@@ -1,5 +1,7 @@
 """What computes captions: the model thread, admission, checkpoints, and the engine that connects them."""
 
+import model  # isort: skip  # noqa: F401  before torch is imported
+
 from service.runtime.admission import Admission, AdmissionLimits, Ticket
 from service.runtime.checkpoints import blank_view, load_captioner, load_captioners
 from service.runtime.engine import ClientLeft, Engine, PreparedImage

@@ -24,6 +24,7 @@ from model import (
     CaptionerError,
     CaptionRequest,
     CaptionResult,
+    CheckpointError,
     ConfigError,
     ImageError,
     ImageLimits,
@@ -47,6 +48,13 @@ _LOG = logging.getLogger(__name__)
 _TRIM_SECONDS = 10.0
 _WATCH_SECONDS = 0.25  # between two checks of the model thread
 _RESTART_SECONDS = 5  # Retry-After while the process restarts
+
+_LOAD_ERRORS: dict[type[Exception], str] = {  # for an administrator, without names of files
+    ConfigError: "a value of its configuration is invalid or not supported",
+    CheckpointError: "it is missing, incomplete, of another kind, or does not fit its configuration",
+    OSError: "a file of it is missing or cannot be read",
+    Exception: "a file of it is damaged",
+}
 
 _T = TypeVar("_T")
 
@@ -155,7 +163,11 @@ class Engine:
             try:
                 new = await _in_thread(lambda: load_captioner(source, old.policy))
             except (CaptionerError, OSError, ValueError) as error:  # a file that cannot be read, or is not text
-                raise option_error("checkpoint", str(error)[:1000]) from error
+                # The error may name folders of this machine: for the log only.
+                _LOG.warning("not loaded model=%s checkpoint=%r", name, source, exc_info=error)
+                kind = next(text for kind, text in _LOAD_ERRORS.items() if isinstance(error, kind))
+                detail = f"checkpoint is {source[:200]!r}, which cannot be loaded: {kind}; the service's log says why"
+                raise option_error("checkpoint", detail) from error
         self.captioners[name] = new
         self.metrics.set_model(name, new)
         _LOG.info("loaded model=%s checkpoint=%r", name, source)

@@ -50,8 +50,7 @@ class Fetcher:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
                 return await self._download(parts, await self._address(parts), ticket)
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError) as error:
-            reason = f"not within {_TIMEOUT_SECONDS:g} s" if isinstance(error, TimeoutError) else type(error).__name__
-            raise _url_error(f"the image at url could not be fetched ({reason}); send its bytes instead") from error
+            raise _url_error(f"the image at url could not be fetched: {_reason(error)}; send its bytes instead") from error
 
     def _checked(self, url: str) -> SplitResult:
         """Return the URL's parts. Raises ServiceError (403) if the host is not allowed."""
@@ -121,6 +120,17 @@ def _with_embedded(address: Address) -> Iterator[Address]:
             yield from address.teredo
         if address in _NAT64 or address in _COMPATIBLE:
             yield IPv4Address(int(address) & 0xFFFFFFFF)
+
+
+def _reason(error: Exception) -> str:
+    """Return why an image could not be fetched."""
+    if isinstance(error, TimeoutError | httpx2.TimeoutException):
+        return f"it did not arrive within {_TIMEOUT_SECONDS:g} s"
+    if isinstance(error, socket.gaierror):
+        return "its host has no address"
+    if isinstance(error, httpx2.InvalidURL):
+        return "the URL is invalid"
+    return "no secure connection" if isinstance(error, httpx2.ConnectError) else "the connection failed"
 
 
 def _url_error(detail: str) -> ServiceError:

@@ -9,12 +9,11 @@ from typing import Any
 
 from starlette.responses import StreamingResponse
 
-from model import TextError, Word
+from model import PatchGrid, TextError, Word
 from service.errors import ServiceError, internal_error, option_error
 from service.http.dialects.native.json_body import grid_json, image_json, sortable_id, word_json
-from service.http.dialects.native.outputs import EVENTS, body_json, check_map_values
+from service.http.dialects.native.outputs import EVENTS, body_json, check_map_values, problem_of
 from service.http.dialects.native.parse import ParsedRequest
-from service.http.dialects.native.problems import problem_json
 from service.http.dialects.native.schemas import MAX_MAP_VALUES
 from service.http.json_encoding import encode_json
 from service.runtime import Engine, PreparedImage
@@ -33,7 +32,7 @@ async def _events(engine: Engine, parsed: ParsedRequest, prepared: PreparedImage
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[Word | None] = asyncio.Queue()  # None: the caption is done
     result_id = f"cap_{sortable_id()}"
-    view, target = prepared.view, parsed.options.target_grid()
+    view, target = prepared.view, parsed.options.target()
     grid = parsed.captioner.grid
     index = 0
 
@@ -44,7 +43,7 @@ async def _events(engine: Engine, parsed: ParsedRequest, prepared: PreparedImage
     async def word_event(word: Word) -> bytes:
         if loop.time() > deadline:
             raise engine.deadline_error()
-        if target is not None and word.map is not None and (index + 1) * target.num_patches > MAX_MAP_VALUES:
+        if isinstance(target, PatchGrid) and word.map is not None and (index + 1) * target.num_patches > MAX_MAP_VALUES:
             detail = f"map_size is {parsed.options.map_size!r}: its maps are more than {MAX_MAP_VALUES} values"
             raise option_error("map_size", detail)
         return await engine.in_writer(lambda: _event("word", {"index": index, **word_json(word, view, grid, target)}))
@@ -75,7 +74,7 @@ async def _events(engine: Engine, parsed: ParsedRequest, prepared: PreparedImage
         check_map_values(parsed, result)
         yield await engine.in_writer(lambda: _event("caption", body_json(parsed, view, result, result_id)))
     except Exception as error:
-        yield _event("error", problem_json(_service_error(parsed, error), parsed.id, is_json=parsed.is_json))
+        yield _event("error", problem_of(engine, parsed, _service_error(parsed, error)))
     finally:
         work.cancel()
 

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from model import Captioner, CaptionResult, ImageView, PatchGrid, Word, resample_map, to_json
+from service.http.dialects.native.schemas import MapTarget
 from service.http.json_encoding import finite, map_values
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -19,10 +20,10 @@ def result_json(
     language: str,
     view: ImageView,
     result: CaptionResult,
-    target: PatchGrid | None,
+    target: MapTarget,
     result_id: str = "",
 ) -> dict[str, Any]:
-    """Return the body of a caption or an explanation; `target` is the grid that maps are resampled to."""
+    """Return the body of a caption or an explanation; `target` says what its maps become."""
     return {
         "id": result_id or f"{'cap' if kind == 'caption' else 'exp'}_{sortable_id()}",
         "object": kind,
@@ -64,8 +65,8 @@ def grid_json(view: ImageView, grid: PatchGrid) -> dict[str, Any]:
     return {"rows": grid.rows, "columns": grid.columns, "covers": rounded}
 
 
-def word_json(word: Word, view: ImageView, grid: PatchGrid, target: PatchGrid | None) -> dict[str, Any]:
-    """Return a word; `target` is the grid that its map is resampled to."""
+def word_json(word: Word, view: ImageView, grid: PatchGrid, target: MapTarget) -> dict[str, Any]:
+    """Return a word; `target` says what its map becomes."""
     body: dict[str, Any] = {
         "text": word.text,
         "start": word.start,
@@ -80,10 +81,11 @@ def word_json(word: Word, view: ImageView, grid: PatchGrid, target: PatchGrid | 
     }
     if word.map is None:
         return body
-    values, shape = word.map.values, grid
-    if target is not None:
-        values, shape = resample_map(values, grid, view.covers, view.source_size, target), target
-    body["map"] = {"rows": shape.rows, "columns": shape.columns, "values": map_values(values)}
+    if target != "none":
+        values, shape = word.map.values, grid
+        if isinstance(target, PatchGrid):
+            values, shape = resample_map(values, grid, view.covers, view.source_size, target), target
+        body["map"] = {"rows": shape.rows, "columns": shape.columns, "values": map_values(values)}
     return body | {"image_mass": word.map.image_mass, "focus": word.map.focus, "box": list(word.box or ())}
 
 

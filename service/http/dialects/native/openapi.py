@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
 from service.errors import ERRORS
 from service.http.body import MAX_BATCH_IMAGES
+from service.http.dialects.native.outputs import (
+    BATCH_TYPES,
+    CAPTION_TYPES,
+    EVENTS,
+    EXPLANATION_TYPES,
+    HTML,
+    JSON,
+    PNG,
+    TEXT,
+)
 from service.http.dialects.native.problems import MEDIA_TYPE
 from service.http.dialects.native.schemas import (
     BatchBody,
@@ -27,29 +38,30 @@ SCHEMAS: tuple[type[BaseModel], ...] = (
 )  # fmt: skip
 # A gray PNG of 2 x 2 pixels, as an example.
 _PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNsYGBiYAAAApIAhPd8o1gAAAAASUVORK5CYII="
+_FORMS: dict[str, dict[str, Any]] = {  # of responses, but for JSON
+    TEXT: {"schema": {"type": "string", "description": "captions, one in each line"}, "example": "a brown dog runs on grass\n"},
+    EVENTS: {"schema": {"type": "string", "description": "events start, word, caption, error"}},
+    PNG: {"schema": {"type": "string", "format": "binary", "description": "a contact sheet"}},
+    HTML: {"schema": {"type": "string", "description": "a self-contained page"}},
+}
 _EVERYWHERE = ("method", "internal")
 _KEYS = ("missing_key", "wrong_key", "rate_limited")
 _IMAGE_ERRORS = (
     "empty_body", "broken_image", "broken_base64", "broken_multipart", "broken_json", "host_not_allowed",
     "unknown_model", "not_acceptable", "slow_body", "body_too_large", "too_many_pixels", "unsupported_media_type",
-    "unsupported_image_format", "invalid_option", "overloaded", "not_ready", "deadline_exceeded", *_KEYS, *_EVERYWHERE,
+    "broken_encoding", "unsupported_encoding", "unsupported_image_format",
+    "invalid_option", "overloaded", "not_ready", "deadline_exceeded", *_KEYS, *_EVERYWHERE,
 )  # fmt: skip
 
 
 def captions_operation() -> dict[str, Any]:
     """Return FastAPI's arguments for POST /v1/captions."""
-    others = {
-        "text/plain": {"schema": {"type": "string"}, "example": "a brown dog runs on grass\n"},
-        "text/event-stream": {"schema": {"type": "string", "description": "events start, word, caption, error"}},
-        "image/png": {"schema": {"type": "string", "format": "binary", "description": "a contact sheet"}},
-        "text/html": {"schema": {"type": "string", "description": "a self-contained page"}},
-    }
-    return _operation("Caption an image", CaptionOptions, "The captions, best first", others)
+    return _operation("Caption an image", CaptionOptions, "The captions, best first", CAPTION_TYPES)
 
 
 def batch_operation() -> dict[str, Any]:
     """Return FastAPI's arguments for POST /v1/captions/batch."""
-    operation = _operation("Caption several images", CaptionOptions, "Captions or problems, in order", {}, BatchBody)
+    operation = _operation("Caption several images", CaptionOptions, "Captions or problems, in order", BATCH_TYPES, BatchBody)
     content = operation["openapi_extra"]["requestBody"]["content"]
     for name in [name for name in content if name not in ("multipart/form-data", "application/json")]:
         del content[name]
@@ -66,7 +78,8 @@ def batch_operation() -> dict[str, Any]:
 
 def explanations_operation() -> dict[str, Any]:
     """Return FastAPI's arguments for POST /v1/explanations."""
-    return _operation("Explain a caption that was written elsewhere", ExplanationOptions, "The caption with its maps", {})
+    summary = "Explain a caption that was written elsewhere"
+    return _operation(summary, ExplanationOptions, "The caption with its maps", EXPLANATION_TYPES)
 
 
 def load_operation() -> dict[str, Any]:
@@ -78,9 +91,13 @@ def load_operation() -> dict[str, Any]:
 
 
 def _operation(
-    summary: str, options: type[BaseModel], description: str, others: dict[str, Any], body: type[BaseModel] = CaptionsBody
+    summary: str,
+    options: type[BaseModel],
+    description: str,
+    media_types: Sequence[str],
+    body: type[BaseModel] = CaptionsBody,
 ) -> dict[str, Any]:
-    content = {"application/json": _schema(body), **others}
+    content = {name: _schema(body) if name == JSON else _FORMS[name] for name in media_types}
     return {
         "summary": summary,
         "responses": {200: {"description": description, "content": content}, **_problems(*_IMAGE_ERRORS)},

@@ -9,17 +9,20 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
-from model import CaptionResult, ImageView, Word
+from model import CaptionResult, ImageView, PatchGrid, Word
 from report import contact_sheet, image_uri, overlay, page, word_summary
-from service.errors import option_error
+from service.errors import ServiceError, option_error
 from service.http.dialects.native.json_body import result_json
 from service.http.dialects.native.parse import ParsedRequest
+from service.http.dialects.native.problems import problem_json
 from service.http.dialects.native.schemas import MAX_MAP_VALUES
 from service.http.responses import json_response, timing_header
 from service.runtime import Engine, PreparedImage
 
 JSON, TEXT, EVENTS, PNG, HTML = "application/json", "text/plain", "text/event-stream", "image/png", "text/html"
 CAPTION_TYPES = (JSON, TEXT, EVENTS, PNG, HTML)
+EXPLANATION_TYPES = (JSON, TEXT, PNG, HTML)
+BATCH_TYPES = (JSON, TEXT)
 THUMBNAIL_EDGE = 800  # pixels, of the image in a contact sheet or page
 
 
@@ -29,7 +32,7 @@ async def caption_response(
     """Return a result in the requested form. Raises ServiceError if its maps are too large."""
     timing = timing_header(result.timing)
     if media_type == TEXT:
-        return PlainTextResponse(result.captions[0].text + "\n", headers=timing)
+        return PlainTextResponse(caption_lines(result), headers=timing)
     if media_type == PNG:
         png = await engine.in_writer(lambda: _contact_sheet_png(prepared, result))
         return Response(png, media_type=PNG, headers=timing)
@@ -40,18 +43,30 @@ async def caption_response(
     return await json_response(engine, request, num_values, lambda: body_json(parsed, prepared.view, result), timing)
 
 
+def caption_lines(result: CaptionResult) -> str:
+    """Return the captions as text, one a line."""
+    return "".join(" ".join(caption.text.splitlines()) + "\n" for caption in result.captions)
+
+
 def body_json(parsed: ParsedRequest, view: ImageView, result: CaptionResult, result_id: str = "") -> dict[str, Any]:
     """Return the body of a result."""
     kind = "explanation" if parsed.generation is None else "caption"
-    return result_json(kind, parsed.model, parsed.language, view, result, parsed.options.target_grid(), result_id)
+    return result_json(kind, parsed.model, parsed.language, view, result, parsed.options.target(), result_id)
+
+
+def problem_of(engine: Engine, parsed: ParsedRequest, error: ServiceError) -> dict[str, Any]:
+    """Return an error that is not the whole response: of an image of a batch, or after the first event."""
+    return problem_json(error, parsed.id, is_json=parsed.is_json, root_path=engine.settings.root_path)
 
 
 def check_map_values(parsed: ParsedRequest, result: CaptionResult, *, num_images: int = 1) -> int:
     """Return the number of map values in a response with so many such images. Raises ServiceError if there are too many."""
     words = [word for caption in result.captions for word in caption.words if word.map is not None]
-    target = parsed.options.target_grid()
-    num_values = len(words) * num_images * (target or result.grid).num_patches
-    if target is not None and num_values > MAX_MAP_VALUES:
+    target = parsed.options.target()
+    if target == "none":
+        return 0
+    num_values = len(words) * num_images * (target if isinstance(target, PatchGrid) else result.grid).num_patches
+    if isinstance(target, PatchGrid) and num_values > MAX_MAP_VALUES:
         detail = (
             f"map_size is {parsed.options.map_size!r}: {len(words) * num_images} words of {target.num_patches} cells are more "
             f"than {MAX_MAP_VALUES} values; use smaller maps, fewer captions or fewer images"

@@ -33,6 +33,7 @@ class ParsedRequest:
     generation: GenerationOptions | None  # None: an explanation
     text: str
     is_json: bool  # whether the options are in a JSON body
+    has_line_breaks: bool  # see RequestBody
 
     def caption_request(self, view: ImageView, *, text_only: bool = False) -> CaptionRequest:
         """Return the request of one image for the model; a response of text alone needs no maps."""
@@ -80,4 +81,6 @@ def _parsed(
     except ConfigError as error:
         raise option_error("language", str(error)) from error
     request_id = request.scope["state"]["request_id"]
-    return ParsedRequest(request_id, body.images, model, captioner, language, options, generation, text, body.is_json)
+    return ParsedRequest(
+        request_id, body.images, model, captioner, language, options, generation, text, body.is_json, body.has_line_breaks
+    )

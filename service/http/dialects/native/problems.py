@@ -10,16 +10,20 @@ from starlette.responses import JSONResponse
 from service.errors import ERRORS, OptionError, ServiceError
 
 MEDIA_TYPE = "application/problem+json"
+_MAX_NAME, _MAX_DETAIL = 80, 4000  # characters
 
 
-def problem_json(error: ServiceError, request_id: str, *, is_json: bool) -> dict[str, Any]:
-    """Return an error as RFC 9457 has it; `is_json` says whether the request's options are in a JSON body."""
+def problem_json(error: ServiceError, request_id: str, *, is_json: bool, root_path: str = "") -> dict[str, Any]:
+    """Return an error as RFC 9457 has it.
+
+    `is_json` says whether the request's options are in a JSON body; `root_path` is the path that the service is under.
+    """
     kind = ERRORS[error.code]
     body: dict[str, Any] = {
-        "type": f"/problems/{error.code}",
+        "type": f"{root_path}/problems/{error.code}",
         "title": kind.title,
         "status": kind.status,
-        "detail": error.detail,
+        "detail": _printable(error.detail, _MAX_DETAIL),
         "code": error.code,
         "request_id": request_id,
     }
@@ -31,7 +35,8 @@ def problem_json(error: ServiceError, request_id: str, *, is_json: bool) -> dict
 def problem_response(request: Request, error: ServiceError) -> JSONResponse:
     """Return the response to a request that failed."""
     state = request.scope.get("state", {})
-    body = problem_json(error, state.get("request_id", ""), is_json=_is_json(request))
+    root_path = state.get("root_path", "")
+    body = problem_json(error, state.get("request_id", ""), is_json=_is_json(request), root_path=root_path)
     return JSONResponse(body, error.status, headers=error.headers, media_type=MEDIA_TYPE)
 
 
@@ -42,7 +47,14 @@ def _is_json(request: Request) -> bool:
 
 
 def _option_json(option: OptionError, is_json: bool) -> dict[str, str]:
+    name, detail = _printable(option.name, _MAX_NAME), _printable(option.detail, _MAX_DETAIL)
     if option.in_query or not is_json:
-        return {"parameter": option.name, "detail": option.detail}
-    escaped = option.name.replace("~", "~0").replace("/", "~1")  # RFC 6901
-    return {"pointer": f"/{escaped}", "detail": option.detail}
+        return {"parameter": name, "detail": detail}
+    escaped = name.replace("~", "~0").replace("/", "~1")  # RFC 6901
+    return {"pointer": f"/{escaped}", "detail": detail}
+
+
+def _printable(text: str, limit: int) -> str:
+    """Return text that can be encoded, and is not as long as a client likes."""
+    shortened = text if len(text) <= limit else text[:limit] + "…"
+    return shortened.encode("utf-8", "backslashreplace").decode()

@@ -14,30 +14,32 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from model import TextError
 from service.errors import ERRORS, ServiceError, internal_error, option_error, retry_error
-from service.http.body import read_image, read_images, read_json
+from service.http.body import lost_line_breaks, read_image, read_images, read_json
 from service.http.dialects.native import openapi
 from service.http.dialects.native.events import events_response
 from service.http.dialects.native.json_body import model_json
 from service.http.dialects.native.outputs import (
+    BATCH_TYPES,
     CAPTION_TYPES,
     EVENTS,
+    EXPLANATION_TYPES,
     HTML,
-    JSON,
     PNG,
     TEXT,
     THUMBNAIL_EDGE,
     body_json,
+    caption_lines,
     caption_response,
     check_map_values,
+    problem_of,
 )
 from service.http.dialects.native.parse import ParsedRequest, parse_captions, parse_explanation
-from service.http.dialects.native.problems import problem_json
 from service.http.dialects.native.schemas import MAX_MAP_VALUES, LoadOptions, parse_options
 from service.http.negotiation import negotiate
 from service.http.responses import hold_until_sent, json_response
 from service.http.security import client_address
 from service.metrics import MEDIA_TYPE as METRICS_TYPE
-from service.runtime import Engine, Ticket
+from service.runtime import Engine, PreparedImage, Ticket
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -55,7 +57,7 @@ def build_router(engine: Engine) -> APIRouter:
             parsed = parse_captions(engine, request, await read_image(request, engine.settings, ticket))
             deadline = engine.deadline()
             if media_type == EVENTS:
-                prepare = engine.prepare(parsed.captioner, _image(parsed), ticket)
+                prepare = _prepare(engine, parsed, ticket)
                 prepared = await engine.within(deadline, _disconnected(request), prepare)
                 return hold_until_sent(events_response(engine, parsed, prepared, deadline), stack)
             work = _caption(engine, request, parsed, ticket, media_type)
@@ -63,20 +65,20 @@ def build_router(engine: Engine) -> APIRouter:
 
     @router.post("/v1/captions/batch", **openapi.batch_operation())
     async def captions_batch(request: Request) -> Response:
-        negotiate(_accept(request), (JSON,))
+        media_type = negotiate(_accept(request), BATCH_TYPES)
         with ExitStack() as stack:
             ticket = stack.enter_context(engine.admit(client_address(request.scope)))
             parsed = parse_captions(engine, request, await read_images(request, engine.settings, ticket))
-            work = _caption_batch(engine, request, parsed)
+            work = _caption_batch(engine, request, parsed, media_type)
             return hold_until_sent(await engine.within(engine.deadline(), _disconnected(request), work), stack)
 
     @router.post("/v1/explanations", **openapi.explanations_operation())
     async def explanations(request: Request) -> Response:
-        negotiate(_accept(request), (JSON,))
+        media_type = negotiate(_accept(request), EXPLANATION_TYPES)
         with ExitStack() as stack:
             ticket = stack.enter_context(engine.admit(client_address(request.scope)))
             parsed = parse_explanation(engine, request, await read_image(request, engine.settings, ticket))
-            work = _caption(engine, request, parsed, ticket, JSON)
+            work = _caption(engine, request, parsed, ticket, media_type)
             return hold_until_sent(await engine.within(engine.deadline(), _disconnected(request), work), stack)
 
     if engine.settings.admin_keys_file:
@@ -127,7 +129,7 @@ def build_router(engine: Engine) -> APIRouter:
 async def _caption(engine: Engine, request: Request, parsed: ParsedRequest, ticket: Ticket, media_type: str) -> Response:
     """Decode an image, caption or explain it, and return the response. Raises ServiceError."""
     edge = THUMBNAIL_EDGE if media_type in (PNG, HTML) else 0
-    prepared = await engine.prepare(parsed.captioner, _image(parsed), ticket, thumbnail_edge=edge)
+    prepared = await _prepare(engine, parsed, ticket, edge)
     caption_request = parsed.caption_request(prepared.view, text_only=media_type == TEXT)
     try:
         result = await engine.caption(parsed.captioner, prepared, caption_request, parsed.id)
@@ -136,30 +138,47 @@ async def _caption(engine: Engine, request: Request, parsed: ParsedRequest, tick
     return await caption_response(engine, request, parsed, prepared, result, media_type)
 
 
-async def _caption_batch(engine: Engine, request: Request, parsed: ParsedRequest) -> Response:
+async def _prepare(engine: Engine, parsed: ParsedRequest, ticket: Ticket, thumbnail_edge: int = 0) -> PreparedImage:
+    """Decode the image of a request. Raises ServiceError, which says what `curl -d` does if that may have damaged it."""
+    try:
+        return await engine.prepare(parsed.captioner, _image(parsed), ticket, thumbnail_edge=thumbnail_edge)
+    except ServiceError as error:
+        if error.code == "broken_image" and not parsed.has_line_breaks:
+            raise lost_line_breaks() from error
+        raise
+
+
+async def _caption_batch(engine: Engine, request: Request, parsed: ParsedRequest, media_type: str) -> Response:
     """Caption every image of a batch; the error of one is its own entry, the others are captioned."""
 
-    async def one(image: bytes | str | ServiceError) -> dict[str, Any]:
+    async def one(image: bytes | str | ServiceError) -> dict[str, Any] | str:
         ticket = Ticket(engine.admission, "")  # of this image's pixels
         try:
             if isinstance(image, ServiceError):
                 raise image
             prepared = await engine.prepare(parsed.captioner, image, ticket)
-            caption_request = parsed.caption_request(prepared.view)
+            caption_request = parsed.caption_request(prepared.view, text_only=media_type == TEXT)
             result = await engine.caption(parsed.captioner, prepared, caption_request, parsed.id)
+            if media_type == TEXT:
+                return caption_lines(result)
             check_map_values(parsed, result, num_images=len(parsed.images))
             return await engine.in_writer(lambda: body_json(parsed, prepared.view, result))
         except TextError as error:  # the prompt is that of all images
             raise option_error("prompt", str(error)) from error
         except ServiceError as error:
-            return problem_json(error, parsed.id, is_json=parsed.is_json)
+            return failed(error)
         except Exception as error:
             _LOG.error("bug id=%s", parsed.id, exc_info=error)
-            return problem_json(internal_error(), parsed.id, is_json=parsed.is_json)
+            return failed(internal_error())
         finally:
             ticket.close()
 
+    def failed(error: ServiceError) -> dict[str, Any] | str:
+        return f"error: {error.detail}\n" if media_type == TEXT else problem_of(engine, parsed, error)
+
     data = await _gather([one(image) for image in parsed.images])
+    if media_type == TEXT:
+        return PlainTextResponse("".join(map(str, data)))
     return await json_response(engine, request, MAX_MAP_VALUES, lambda: {"object": "list", "data": data})
 
 

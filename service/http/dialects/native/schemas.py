@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import reprlib
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
+from annotated_types import MaxLen, MinLen
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
 
 from model import MAP_METHODS, ConfigError, GenerationOptions, PatchGrid, fields_of
 from service.errors import OptionError, ServiceError, option_error
@@ -15,12 +16,13 @@ from service.errors import OptionError, ServiceError, option_error
 MAX_CAPTION_WORDS = 60
 MAX_MAP_VALUES = 4_000_000  # of a response's maps together: some 50 MB of JSON, a few seconds of one thread
 
-_MAP_SIZE = re.compile(r"^(\d{1,3})x(\d{1,3})$")
+_MAP_SIZE = r"^(grid|none|\d{1,3}x\d{1,3})$"
 _MAX_MAP_EDGE = 512
 _MAX_TEXT = 1000  # characters of a text option
-_CHOICES = {info.name: info.range_text for info in fields_of(GenerationOptions) if info.choices}
+_RANGES = {info.name: f"{info.range_text} {info.unit}".strip() for info in fields_of(GenerationOptions)}
 _MAP_HELP = "; ".join(["none", *(f"{name}: {method.help}" for name, method in MAP_METHODS.items())])
 MapName = Literal["none", *MAP_METHODS]  # type: ignore[valid-type]  # the registry's names
+MapTarget = PatchGrid | Literal["grid", "none"]
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
@@ -30,16 +32,26 @@ class MapOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
-    model: str | None = Field(None, description="a name from /v1/models; default: the first checkpoint")
-    language: str | None = Field(None, description="one of the checkpoint's languages, BCP 47; default: its first")
+    model: str | None = Field(None, max_length=_MAX_TEXT, description="a name from /v1/models; default: the first checkpoint")
+    language: str | None = Field(
+        None,
+        max_length=_MAX_TEXT,
+        description="one of the checkpoint's languages, BCP 47; en-US is en where that has no own; default: its first",
+    )
     maps: MapName | None = Field(None, description=f"map of each word; default: the checkpoint's method. {_MAP_HELP}")
-    map_size: str = Field("grid", description="`grid` or WxH up to 512x512", pattern=r"^(grid|\d{1,3}x\d{1,3})$")
+    map_size: str = Field(
+        "grid",
+        description="`grid`, WxH up to 512x512, or `none`: box, focus and image_mass without the maps' values",
+        pattern=_MAP_SIZE,
+    )
     reliance: bool = Field(True, description="image_reliance of each word; false: it is null")
 
-    def target_grid(self) -> PatchGrid | None:
-        """Return the grid that maps are resampled to, None for the patch grid itself."""
-        match = _MAP_SIZE.match(self.map_size)
-        return PatchGrid(int(match[2]), int(match[1])) if match else None
+    def target(self) -> MapTarget:
+        """Return what maps become: "grid": as they are, "none": no values, or the grid that they are resampled to."""
+        if self.map_size in ("grid", "none"):
+            return "grid" if self.map_size == "grid" else "none"
+        columns, rows = map(int, self.map_size.split("x"))
+        return PatchGrid(rows, columns)
 
 
 def _caption_options() -> type[MapOptions]:
@@ -96,9 +108,9 @@ def parse_options(kind: type[OptionsT], values: dict[str, Any], *, is_json: bool
         # A field that is a union reports an error per arm: one per option is enough.
         errors = list({str(entry["loc"][:1]): _option_error(kind, entry) for entry in reversed(error.errors())}.values())[::-1]
         raise ServiceError("invalid_option", "; ".join(entry.detail for entry in errors), errors) from error
-    target = options.target_grid() if isinstance(options, MapOptions) else None
-    if target is not None and not (1 <= target.rows <= _MAX_MAP_EDGE and 1 <= target.columns <= _MAX_MAP_EDGE):
-        detail = f"map_size is {values['map_size']!r}; it must be `grid` or between 1x1 and 512x512"
+    target = options.target() if isinstance(options, MapOptions) else "grid"
+    if isinstance(target, PatchGrid) and not (1 <= target.rows <= _MAX_MAP_EDGE and 1 <= target.columns <= _MAX_MAP_EDGE):
+        detail = f"map_size is {values['map_size']!r}; it must be `grid`, `none`, or between 1x1 and 512x512"
         raise option_error("map_size", detail)
     return options
 
@@ -111,9 +123,27 @@ def _option_error(kind: type[BaseModel], entry: Any) -> OptionError:
     if entry["type"] == "missing":
         return OptionError(name, f"{name} is missing; {kind.model_fields[name].description}")
     received = reprlib.repr(entry["input"])
-    if choices := _CHOICES.get(name):
-        return OptionError(name, f"{name} is {received[:80]}; it must be one of {choices}")
-    return OptionError(name, f"{name} is {received[:80]}; {entry['msg'][0].lower()}{entry['msg'][1:]}")
+    return OptionError(name, f"{name} is {received[:80]}; it must be {_allowed(kind.model_fields[name], name)}")
+
+
+def _allowed(field: FieldInfo, name: str) -> str:
+    """Return the allowed values of an option, for people: pydantic's own words are for developers."""
+    if name in _RANGES and _RANGES[name] != "text":
+        allowed = _RANGES[name]
+        return f"one of {allowed}" if "," in allowed else f"an integer, {allowed}" if _is_integer(field) else allowed
+    if name == "maps":
+        return f"one of none, {', '.join(MAP_METHODS)}"
+    if name == "map_size":
+        return "`grid`, `none`, or WxH such as 32x24"
+    if field.annotation is bool:
+        return "true or false"
+    limits = {type(limit): limit for limit in field.metadata}
+    shortest = limits[MinLen].min_length if MinLen in limits else 0
+    return f"text of {shortest} to {limits[MaxLen].max_length} characters"
+
+
+def _is_integer(field: FieldInfo) -> bool:
+    return int in get_args(field.annotation)
 
 
 class ImageInfo(BaseModel):
