@@ -19,6 +19,7 @@ from corpus.findings import Report
 from corpus.formats import FORMATS, Format, convert, read_data, stream_data
 from corpus.scene_captions import SceneCaption, SceneWord, Verdict, captions_of, judge
 from corpus.scenes import COLORS, SHAPES, UNSEEN_PAIRS, Scene, SceneObject, draw_scene
+from corpus.usable import Problem, usable_entries
 
 __all__ = [
     "COLORS",
@@ -34,6 +35,7 @@ __all__ = [
     "Example",
     "Format",
     "NamedBox",
+    "Problem",
     "Report",
     "Scene",
     "SceneCaption",
@@ -55,4 +57,5 @@ __all__ = [
     "open_dataset",
     "read_data",
     "stream_data",
+    "usable_entries",
 ]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from corpus.errors import DataError
-from corpus.example import ShardMember, matches_language
+from corpus.errors import DataError, ErrorLog
+from corpus.example import Example, ShardMember, matches_language
 from corpus.formats import read_data
 from corpus.scene_captions import captions_of
 from corpus.scenes import draw_scene
-from model import ALL_FORMATS, ImageLimits, decode_image
+from model import ALL_FORMATS, ImageError, ImageLimits, decode_image
 
 SCENE_SPLITS = {"train": 1, "val": 2, "test": 3}  # the series of each split: a scene is in one split only
 LOCAL_IMAGE_LIMITS = ImageLimits(pixels=200_000_000, edge=65_536, formats=ALL_FORMATS)  # looser than for clients
@@ -25,13 +25,14 @@ _SCENE_COUNTS = {"train": 12_000, "val": 200}  # evaluation/ renders the scenes 
 
 @dataclass(frozen=True, slots=True)
 class CaptionedImage:
-    """One image with its captions; `load` decodes or renders the image."""
+    """One image with its captions; `load` decodes or renders the image, and raises DataError if that is not possible."""
 
     image_id: str
     captions: tuple[str, ...]
     load: Callable[[], Image.Image]
     can_mirror: bool  # whether the captions are true of the mirror image once the words left and right are swapped
     fingerprint: str  # changes when the image changes
+    origin: str = ""  # the file and the line, record or sample; "" for rendered scenes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +47,31 @@ class CaptionDataset:
         return self.splits.get(name, [])
 
 
-def open_dataset(data: str, *, language: str = "en", seed: int = 0) -> CaptionDataset:
+def open_dataset(
+    data: str, *, language: str = "en", seed: int = 0, errors: ErrorLog | None = None, need_images: bool = True
+) -> CaptionDataset:
     """Open synthetic scenes, or data in any format of corpus.formats.
 
     `scenes` and `scenes:COUNT` are synthetic scenes, rendered when they are loaded. `positions` and `positions:COUNT` are the
     same scenes with additional captions that state the positions of objects. `seed` selects the scenes; `language` selects
-    the captions of other data. Raises DataError if the train split has no image with a caption.
+    the captions of other data. If `errors` keeps messages, records that cannot be read are left out; without `need_images`,
+    images may be missing: `usable_entries` separates them. Raises DataError if the train split has no image with a caption.
     """
     if is_synthetic(data):
         kind, _, count = data.partition(":")
         return _synthetic_dataset(kind, count, seed)
     splits: dict[str, list[CaptionedImage]] = {}
-    for example in read_data(data, language=language):
+    for example in read_data(data, language=language, errors=errors, need_images=need_images):
         captions = tuple(filter(None, map(normalize_caption, example.references)))
         if captions:
             # augment.py can swap left and right in English only.
             entry = CaptionedImage(
                 example.image_id,
                 captions,
-                _FileLoader(example.read),
+                FileLoader(example),
                 matches_language(language, "en"),
                 _fingerprint(example.image),
+                example.origin,
             )
             splits.setdefault(example.split, []).append(entry)
     if not splits.get("train"):
@@ -88,13 +93,31 @@ def normalize_caption(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _FileLoader:
+class FileLoader:
     """Decodes an image as the service does: upright, alpha over white, 16 bits scaled to 8."""
 
-    read: Callable[[], bytes]
+    example: Example
 
     def __call__(self) -> Image.Image:
-        return decode_image(self.read(), LOCAL_IMAGE_LIMITS).upright()
+        return self.decode()
+
+    def decode(self, min_size: tuple[int, int] | None = None) -> Image.Image:
+        """Return the upright image; a JPEG may be decoded smaller, but not below twice `min_size`. Raises DataError."""
+        try:
+            return decode_image(self.example.read(), LOCAL_IMAGE_LIMITS, min_size=min_size).upright()
+        except (OSError, ValueError) as error:  # a missing file, or a name that no file can have
+            reason = getattr(error, "strerror", None) or "its name is not that of a file"
+            raise DataError(f"{self._name} cannot be read ({reason}); copy it there, or remove its record") from error
+        except ImageError as error:
+            raise DataError(f"{self._name} cannot be used: {error}") from error
+        except Exception as error:  # the conversion of a frame can fail with any error of a Pillow plugin
+            raise DataError(f"{self._name} cannot be converted to RGB; save it again, or remove its record") from error
+
+    @property
+    def _name(self) -> str:
+        """The record and its image, for messages."""
+        origin, location = self.example.origin, self.example.location
+        return location if location.startswith(origin) else f"{origin}: {location}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,5 +162,8 @@ def _fingerprint(image: Path | ShardMember | bytes) -> str:
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
     file, position = (image, "") if isinstance(image, Path) else (image.shard, f" {image.offset} {image.size}")
-    stat = file.stat()
+    try:
+        stat = file.stat()
+    except (OSError, ValueError):
+        return f"missing {file}"
     return f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}{position}"

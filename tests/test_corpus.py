@@ -10,7 +10,17 @@ import tarfile
 import pytest
 from PIL import Image, ImageDraw
 
-from corpus import DataError, augmented, is_mirrored, mirrored_caption, normalize_caption, open_dataset, read_data
+from corpus import (
+    DataError,
+    ErrorLog,
+    augmented,
+    is_mirrored,
+    mirrored_caption,
+    normalize_caption,
+    open_dataset,
+    read_data,
+    usable_entries,
+)
 from model import ImageConfig, prepare, resize_and_normalize
 
 
@@ -182,3 +192,43 @@ def test_views_mirror_or_crop_the_image():
         width, height = augmented(image, 2, random.Random(seed)).size
         assert 74 <= width <= 100
         assert 37 <= height <= 50
+
+
+@pytest.fixture
+def images_of_which_some_are_unusable(tmp_path, photo):
+    """Write a CSV of seven images; some are missing or damaged, and one record has too many cells."""
+    jpeg = photo(format="JPEG")
+    files = {"a.jpg": jpeg, "cut.jpg": jpeg[:-200], "text.png": b"hello", "empty.png": b"", "z.jpg": jpeg}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    lines = ["file,caption", *(f"{name},a dog" for name in (*files, "gone.jpg", "x" * 300 + ".jpg")), "a.jpg,a,b"]
+    (tmp_path / "captions.csv").write_text("\n".join(lines))
+    return tmp_path / "captions.csv"
+
+
+def test_usable_entries_are_separated_from_missing_and_damaged_images(images_of_which_some_are_unusable):
+    data = images_of_which_some_are_unusable
+    with pytest.raises(DataError, match=r"line 7: the image 'gone\.jpg' is not in"):
+        open_dataset(str(data))
+    errors = ErrorLog(keep=True)
+    entries = open_dataset(str(data), errors=errors, need_images=False).split("train")
+    assert [message for message in errors.messages if "line 9 has 3 cells" in message] == errors.messages
+
+    usable, problems = usable_entries(entries)
+
+    assert [entry.image_id for entry in usable] == ["a", "z"]
+    assert [problem.origin for problem in problems] == [f"{data}, line {number}" for number in (3, 4, 5, 7, 8)]
+    for problem, name in zip(problems, ("cut.jpg", "text.png", "empty.png", "gone.jpg", "xxx.jpg"), strict=True):
+        assert problem.message.startswith(problem.origin)
+        assert name in problem.message
+        assert "; " in problem.message, "the message says what to do"
+    assert usable_entries(open_dataset("scenes:2").split("train"))[1] == []
+
+
+def test_an_image_that_cannot_be_loaded_is_an_error_that_names_file_and_record(images_of_which_some_are_unusable):
+    data = images_of_which_some_are_unusable
+    entries = open_dataset(str(data), errors=ErrorLog(keep=True), need_images=False).split("train")
+    by_id = {entry.image_id: entry for entry in entries}
+    for image_id, file, line in (("cut", "cut.jpg", 3), ("text", "text.png", 4), ("gone", "gone.jpg", 7)):
+        with pytest.raises(DataError, match=rf"captions\.csv, line {line}: .*{file} cannot be (used|read)"):
+            by_id[image_id].load()

@@ -39,12 +39,20 @@ def unique_examples(examples: Iterable[Example], data: str | Path, errors: Error
             yield example
 
 
-def read_data(data: str | Path, *, language: str = "en", need_captions: bool = True, need_images: bool = True) -> list[Example]:
+def read_data(
+    data: str | Path,
+    *,
+    language: str = "en",
+    need_captions: bool = True,
+    need_images: bool = True,
+    errors: ErrorLog | None = None,
+) -> list[Example]:
     """Return all examples with their captions in `language` and those without a language.
 
-    With `need_captions`, examples without such captions are left out. Raises DataError at the first error.
+    With `need_captions`, examples without such captions are left out. Raises DataError at the first error; if `errors` keeps
+    messages, only if no example is left.
     """
-    examples = list(unique_examples(stream_data(data, need_images=need_images), data))
+    examples = list(unique_examples(stream_data(data, errors=errors, need_images=need_images), data, errors))
     if not examples:
         raise DataError(f"{data} has no image; name data with images, or its format: FORMAT:PATH")
     selected = [example.in_language(language) for example in examples]
