@@ -17,6 +17,7 @@ from corpus.errors import DataError, ErrorLog
 from corpus.example import Example, NamedBox, ShardMember, matches_language
 from corpus.findings import Report
 from corpus.formats import FORMATS, Format, convert, read_data, stream_data
+from corpus.identical import identical_groups
 from corpus.scene_captions import SceneCaption, SceneWord, Verdict, captions_of, judge
 from corpus.scenes import COLORS, SHAPES, UNSEEN_PAIRS, Scene, SceneObject, draw_scene
 from corpus.usable import Problem, usable_entries
@@ -48,6 +49,7 @@ __all__ = [
     "check_data",
     "convert",
     "draw_scene",
+    "identical_groups",
     "is_mirrored",
     "is_synthetic",
     "judge",
