@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import random
 import shlex
@@ -13,16 +14,18 @@ import torch
 from PIL import Image
 
 import train
-from corpus import CaptionedImage, identical_groups, open_dataset
+from corpus import CaptionDataset, CaptionedImage, identical_groups, open_dataset
 from evaluation.__main__ import main as evaluate
 from model import CaptionNetwork, CaptionTokenizer, GenerationOptions, MapConfig, load_checkpoint, save_checkpoint
 from tests.conftest import redraw, tiny_config
 from training import (
     Batch,
+    FrozenPart,
     Judgement,
     Progress,
     Source,
     TrainConfig,
+    average_of,
     closing_text,
     count_steps,
     load_state,
@@ -32,6 +35,7 @@ from training import (
     read_log,
     resolve_length,
 )
+from training.resume import CHANGEABLE, resumed_config
 from training.split import hold_out
 
 QUICK = ["--batch-size", "4", "--dtype", "float32", "--threads", "1", "--num-views", "1", "--ema-decay", "0.5"]
@@ -95,6 +99,13 @@ def lines_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+def source_of(count: int) -> Source:
+    """Return a source of so many images without a val split."""
+    load = functools.partial(Image.new, "RGB", (4, 4))
+    entries = [CaptionedImage(str(number), ("a dog",), load, False, str(number)) for number in range(count)]
+    return Source(CaptionDataset("a.csv", {"train": entries}))
+
+
 def steps_of(folder: Path) -> list[int]:
     return [row["step"] for row in lines_of(folder) if "loss" in row]
 
@@ -112,10 +123,10 @@ def run_until(arguments: list[str], step: int) -> None:
                 raise StoppedError
             return super().step(batch)
 
-    begin = new_run(parse_arguments(arguments), {})
-    assert not isinstance(begin, int)
-    Path(begin.config.run).mkdir()
-    trainer = StoppingTrainer(begin)
+    beginning = new_run(parse_arguments(arguments), {})
+    assert not isinstance(beginning, int)
+    Path(beginning.config.run).mkdir()
+    trainer = StoppingTrainer(beginning)
     trainer.prepare()
     with pytest.raises(StoppedError):
         trainer.train()
@@ -178,8 +189,7 @@ def test_what_will_probably_go_wrong_is_printed_before_the_run_starts(tmp_path, 
     ],
 )
 def test_small_data_has_more_epochs_unless_the_command_line_says_how_many(images, flags, epochs, steps, lr):
-    entry = open_dataset("scenes:1").split("train")[0]
-    source = Source(dataclasses.replace(open_dataset("scenes:1"), splits={"train": [entry] * images}))
+    source = source_of(images)
     config = resolve_length(parse_arguments(["--run", "y", "--data", "scenes", "--batch-size", "4", *flags]), [source])
     assert (config.epochs, count_steps(config, [source]), config.lr) == (epochs, steps, lr)
     assert config.eval_epochs == max(1, epochs // 10)
@@ -201,10 +211,6 @@ def test_what_init_keeps_and_what_not_is_printed_and_written_on_the_card(run, tm
 # Validation images
 
 
-def entries_of(count: int, tmp_path: Path) -> list[CaptionedImage]:
-    return open_dataset(str(write_images(tmp_path / "split", count))).split("train")
-
-
 @pytest.mark.parametrize(
     ("count", "share", "maximum", "expected"),
     [
@@ -220,10 +226,8 @@ def entries_of(count: int, tmp_path: Path) -> list[CaptionedImage]:
         (1, 0.99, 400, 0),
     ],
 )
-def test_a_share_of_the_images_is_held_out_by_id_and_seed(tmp_path, count, share, maximum, expected):
-    entries = [
-        CaptionedImage(str(number), ("a dog",), lambda: Image.new("RGB", (4, 4)), False, str(number)) for number in range(count)
-    ]
+def test_a_share_of_the_images_is_held_out_by_id_and_seed(count, share, maximum, expected):
+    entries = source_of(count).train
     kept, held_out = hold_out(entries, share, 0, maximum)
     assert len(held_out) == expected
     assert sorted([*kept, *held_out], key=lambda entry: int(entry.image_id)) == entries
@@ -308,7 +312,7 @@ def test_records_that_cannot_be_used_stop_a_checked_run_and_are_left_out_without
 
     assert train.main([*shlex.split(again)[2:], "--max-steps", "2"]) == 0, "the advice works"
     output = capsys.readouterr().out
-    assert "1 records cannot be used and are left out" in output
+    assert "1 record cannot be used, left out:" in output
     assert left_out in output
     state = load_state(tmp_path / "run").sources[0]
     assert state["left_out"] == ([] if damage == "record" else ["3"])
@@ -328,10 +332,10 @@ def test_data_without_any_usable_image_is_an_error(run, data, tmp_path, capsys):
 
 def test_an_image_that_disappears_during_a_run_is_named(run, data, tmp_path, capsys):
     arguments = [*run, "--freeze", "none", "--val-share", "0"]
-    begin = new_run(parse_arguments(arguments), {})
+    beginning = new_run(parse_arguments(arguments), {})
     (data.parent / "7.png").unlink()
     (tmp_path / "run").mkdir()
-    trainer = train.Trainer(begin)
+    trainer = train.Trainer(beginning)
     trainer.prepare()
     with pytest.raises(Exception, match=r"line 9.*7\.png"):
         trainer.train()
@@ -389,6 +393,13 @@ def test_frozen_weights_are_not_in_the_state(run, start, tmp_path):
         assert set(parts[part]) == {name for name in names if not name.startswith("encoder.")}
 
 
+def test_the_average_shares_the_frozen_module_and_nothing_else(tiny_network):
+    average = average_of(tiny_network, FrozenPart("encoder"))
+    assert average.encoder is tiny_network.encoder
+    assert average.decoder is not tiny_network.decoder
+    assert average_of(tiny_network, FrozenPart("none")).encoder is not tiny_network.encoder
+
+
 def test_random_frozen_weights_are_kept_in_the_state(data, tmp_path):
     network = ["--stem", "", "--patch-size", "56", "--hidden-size", "24", "--num-heads", "2", "--encoder-layers", "1"]
     network += ["--decoder-layers", "1", "--vocab-size", "300", "--freeze", "encoder", "--from-scratch"]
@@ -433,6 +444,15 @@ def test_a_flag_that_resume_cannot_obey_is_refused_by_name(finished, capsys, fla
     assert train.main(["--run", str(finished), "--resume", *flags]) == 2
     assert message in capsys.readouterr().err
     assert before == ((finished / "state.pt").read_bytes(), (finished / "log.jsonl").read_bytes())
+
+
+def test_every_setting_that_resume_may_change_is_a_flag_and_is_obeyed():
+    settings = dataclasses.asdict(TrainConfig(data=("scenes",), run="x", epochs=3))
+    values = {"run": "y", "resume": True, "dry_run": True, "feature_cache": "z", "epochs": 4, "max_steps": 5, "eval_epochs": 6}
+    values |= {"save_steps": 7, "device": "cpu", "dtype": "float32", "threads": 2, "from_scratch": True}
+    assert values.keys() == CHANGEABLE
+    resumed = dataclasses.asdict(resumed_config(settings, values))
+    assert resumed == settings | values
 
 
 def test_the_command_line_of_a_run_with_resume_added_is_accepted(run, capsys):
@@ -528,8 +548,8 @@ def test_a_model_that_cannot_be_used_is_called_so(captions, cider, constant, ref
         cider,
         constant,
     )
-    (source,) = open_sources(TrainConfig(data=("scenes:2",), run="x"))
-    text = closing_text(TrainConfig(data=("scenes:2",), run="x", epochs=3), Progress(step=9), source, judgement)
+    config = TrainConfig(data=("a.csv",), run="x", epochs=3)
+    text = closing_text(config, Progress(step=9), source_of(4), judgement)
     assert ("NOT USABLE" in text) == bool(message)
     assert message in text
     assert ("What would help" in text) == bool(message)

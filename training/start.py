@@ -92,7 +92,8 @@ def _report_sources(config: TrainConfig, sources: list[Source]) -> None:
     """Print which images are left out, and which are held out."""
     for source in sources:
         if source.problems:
-            print(f"{source.name}: {len(source.problems):,} records cannot be used and are left out:")
+            count = len(source.problems)
+            print(f"{source.name}: {count:,} {'record' if count == 1 else 'records'} cannot be used, left out:")
             print("\n".join(f"    {problem}" for problem in source.problems[:_MAX_PROBLEMS]))
             if len(source.problems) > _MAX_PROBLEMS:
                 print(f"    and {len(source.problems) - _MAX_PROBLEMS:,} more")
