@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import model  # isort: skip  # noqa: F401  before torch is imported
 
-import copy
 import dataclasses
-import math
 import random
 import sys
 import time
@@ -26,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from corpus import CaptionDataset, CaptionedImage, open_dataset
+from corpus import CaptionDataset, CaptionedImage
 from evaluation import score_captions
 from model import (
     SHARD_BYTES,
@@ -36,72 +34,90 @@ from model import (
     ImageFeatures,
     autocast,
     choose_policy,
-    pin_revision,
     save_checkpoint,
 )
 from training import (
     Batch,
     FeatureCache,
     Progress,
-    TrainConfig,
+    RunLog,
+    RunStart,
+    RunState,
+    StateWeights,
     TrainingData,
+    as_state,
+    average_of,
     build_network,
     build_optimizer,
     cached_features,
     card_text,
-    check_sources,
     choose_frozen_part,
+    closing_text,
+    cost_text,
+    count_steps,
     greedy_captions,
-    load_state,
+    images_per_epoch,
+    inherited_text,
+    judge,
+    lr_factor,
+    new_run,
     parse_arguments,
-    restored_config,
+    resumed_run,
     save_state,
-    unusable_folder,
     update_average,
+    used_flags,
     validation_report,
+    write_validation_captions,
+    write_validation_ids,
 )
-
-MIN_LR = 0.02  # share of the peak learning rate that the cosine ends at
 
 
 class Trainer:
     """One run: its data, its network, and its progress."""
 
-    def __init__(self, config: TrainConfig, tokenizer: CaptionTokenizer | None = None) -> None:
-        """Open the data and build the network; a resumed run passes its own tokenizer."""
-        self.config = config
+    def __init__(self, start: RunStart) -> None:
+        """Build the network; a resumed run continues with the weights, the tokenizer and the progress of its state."""
+        self.config = config = start.config
+        self.sources = start.sources
         self.run = Path(config.run)
         self.policy = choose_policy(config.device, config.dtype, config.threads)
         self.policy.apply()
         print(f"device {self.policy.device}, {self.policy.num_threads} threads, {self.policy.reason}")
         torch.manual_seed(config.seed)
-        self.sources = [open_dataset(data, language=config.language, seed=config.seed) for data in config.data]
-        self.network, self.tokenizer = build_network(config, self.sources, tokenizer)
+        tokenizer = CaptionTokenizer.from_json(start.state.parts["tokenizer"]) if start.state else None
+        self.network, self.tokenizer = build_network(config, [source.dataset for source in self.sources], tokenizer)
+        self.inherited = inherited_text(config, self.network)
+        if config.init:
+            print(f"from {config.init}: {self.inherited}")
         self.network.to(self.policy.device)
         self.frozen = choose_frozen_part(self.network, config)
         if (module := self.frozen.module(self.network.encoder)) is not None:
             module.requires_grad_(False)
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)  # validated, saved and served
+        self.average = average_of(self.network, self.frozen)  # validated, saved and served
         self.optimizer = build_optimizer(self.network, config)
         self.scaler = torch.amp.GradScaler(self.policy.device.type, enabled=self.policy.dtype == torch.float16)
+        self.num_steps = count_steps(config, self.sources)
+        self.images_per_epoch = sum(images_per_epoch(config, source) for source in self.sources)
+        self.state_weights = StateWeights(config, self.network, self.frozen)
         self.progress = Progress()
-        self.images_per_epoch = 0  # over all sources
+        if start.state:
+            self.restore(start.state)
 
     def prepare(self, max_images: int | None = None) -> None:
         """Cache the frozen features and tokenize the captions, of at most `max_images` per source."""
         config = self.config
         self.train_data: list[TrainingData] = []
+        self.train_caches: list[FeatureCache | None] = []
         self.validation: list[tuple[str, list[CaptionedImage], FeatureCache | None]] = []
         for source in self.sources:
-            entries = source.split("train")
-            self.images_per_epoch += min(len(entries), config.max_images_per_epoch or len(entries))
-            entries = entries[:max_images]
+            entries = source.train[:max_images]
             num_views = config.num_views if entries[0].can_mirror else 1
+            self.train_caches.append(self._cache(source.dataset, entries, num_views))
             data = TrainingData(
                 entries,
                 self.tokenizer,
                 self.network.config,
-                self._cache(source, entries, num_views),
+                self.train_caches[-1],
                 num_views=num_views,
                 captions_per_image=config.captions_per_image,
                 max_caption_tokens=config.max_caption_tokens,
@@ -110,33 +126,42 @@ class Trainer:
                 shuffle_images=config.shuffle_images,
             )
             self.train_data.append(data)
-            held_out = source.split("val")[: config.eval_images]
-            if held_out and max_images is None:
-                self.validation.append((source.name, held_out, self._cache(source, held_out, 1)))
+            entries = source.validation[: config.eval_images]
+            if entries and max_images is None:
+                self.validation.append((source.name, entries, self._cache(source.dataset, entries, 1)))
 
     def train(self) -> None:
         """Run the epochs that are left."""
-        config, progress = self.config, self.progress
-        while not progress.is_finished:
-            plan = self.plan(progress.epoch)
-            with tqdm(plan[progress.batch :], desc=f"epoch {progress.epoch + 1}", unit="step", mininterval=5) as bar:
-                mean = None
-                for source, indices in bar:
-                    rng = random.Random(f"batch {config.seed} {progress.step}")
-                    loss = self.step(self.train_data[source].batch(indices, rng))
-                    mean = loss if mean is None else 0.98 * mean + 0.02 * loss
-                    bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
-                    progress.batch += 1
-                    progress.step += 1
-                    if progress.step >= self.num_steps:
-                        break
-                    if progress.step % config.save_steps == 0:
-                        self.save_state()
-            if progress.step >= self.num_steps or progress.batch >= len(plan):
-                progress.epoch, progress.batch = progress.epoch + 1, 0
-            progress.is_finished = progress.step >= self.num_steps
-            if progress.is_finished or progress.epoch % config.eval_epochs == 0:
+        write_validation_ids(self.run, self.sources)
+        with RunLog(self.run, self.progress.step) as self.log:
+            if not self.progress.step and self.config.init:
                 self.validate()
+            while not self.progress.is_finished:
+                self.train_epoch()
+
+    def train_epoch(self) -> None:
+        """Run the steps that are left of an epoch, and log each; validate and save if it is time."""
+        config, progress = self.config, self.progress
+        plan = self.plan(progress.epoch)
+        with tqdm(plan[progress.batch :], desc=f"epoch {progress.epoch + 1}", unit="step", mininterval=5) as bar:
+            mean = None
+            for source, indices in bar:
+                started = time.perf_counter()
+                rng = random.Random(f"batch {config.seed} {progress.step}")
+                loss = self.step(self.train_data[source].batch(indices, rng))
+                mean = loss if mean is None else 0.98 * mean + 0.02 * loss
+                bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
+                progress.count_step(time.perf_counter() - started)
+                self.log.write_step(progress, loss=loss, lr=self.optimizer.param_groups[0]["lr"], num_images=len(indices))
+                if progress.step >= self.num_steps:
+                    break
+                if progress.step % config.save_steps == 0:
+                    self.save_state()
+        if progress.batch >= len(plan):
+            progress.epoch, progress.batch = progress.epoch + 1, 0
+        progress.is_finished = progress.step >= self.num_steps
+        if progress.is_finished or progress.epoch % config.eval_epochs == 0:
+            self.validate()
             self.save_checkpoint("last")
             self.save_state()
 
@@ -168,19 +193,33 @@ class Trainer:
 
     def validate(self) -> None:
         """Caption the validation images with the averaged weights; keep the best by the first source's CIDEr."""
-        config = self.config
+        config, progress = self.config, self.progress
         for number, (name, entries, cache) in enumerate(self.validation):
-            captions = greedy_captions(
-                self.average, self.tokenizer, entries, cache, self.frozen, self.policy.dtype, config.language
-            )
+            captions = self.captions(entries, cache)
             references = {entry.image_id: list(entry.captions) for entry in entries}
             scores = score_captions(captions, references, language=config.language, resamples=0)
-            print(validation_report(name, self.progress.step, scores, captions))
-            if number == 0 and scores.cider > self.progress.best:
-                self.progress.best = scores.cider
+            print(validation_report(name, progress.step, scores, captions))
+            self.log.write_validation(progress, name, scores.as_json())
+            if number == 0 and not progress.step:
+                progress.before = scores.cider
+            if number == 0 and scores.cider > progress.best:
+                progress.best, progress.best_step = scores.cider, progress.step
+                write_validation_captions(self.run, captions)
                 self.save_checkpoint("best")
         if not self.validation:
             self.save_checkpoint("best")
+
+    def captions(self, entries: list[CaptionedImage], cache: FeatureCache | None) -> dict[str, str]:
+        """Return the captions that the averaged weights write, by image id."""
+        parts = (self.frozen, self.policy.dtype, self.config.language)
+        return greedy_captions(self.average, self.tokenizer, entries, cache, *parts)
+
+    def closing(self) -> str:
+        """Return the last lines of a run, after judging its captions; without validation images, those of training images."""
+        entries, cache = self.validation[0][1:] if self.validation else (self.sources[0].train[:16], self.train_caches[0])
+        captions = None if self.validation else self.captions(entries, cache)
+        judgement = judge(self.config, self.progress, self.sources[0], entries, captions)
+        return closing_text(self.config, self.progress, self.sources[0], judgement)
 
     def plan(self, epoch: int) -> list[tuple[int, list[int]]]:
         """Return (source, images) of every batch of an epoch, sources mixed."""
@@ -193,14 +232,8 @@ class Trainer:
         random.Random(f"epoch {config.seed} {epoch}").shuffle(plan)
         return plan
 
-    @property
-    def num_steps(self) -> int:
-        """Steps of the whole run."""
-        batches = sum(-(-len(data) // self.config.batch_size) for data in self.train_data)
-        return min(self.config.max_steps or sys.maxsize, self.config.epochs * batches)
-
     def save_checkpoint(self, name: str) -> None:
-        card = card_text(self.config, self.progress.step, self.network.config.license)
+        card = card_text(self.config, self.progress.step, self.network.config.license, self.inherited)
         save_checkpoint(
             self.run / name, self.network.config, self.average.state_dict(), self.tokenizer, card,
             dtype=torch.float16, shard_bytes=SHARD_BYTES,
@@ -209,8 +242,8 @@ class Trainer:
     def save_state(self) -> None:
         parts = {
             "tokenizer": self.tokenizer.to_json(),
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
+            "network": self.state_weights.select(self.network),
+            "average": self.state_weights.select(self.average),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
@@ -219,14 +252,17 @@ class Trainer:
             "dtype": str(self.policy.dtype).removeprefix("torch."),
             "threads": self.policy.num_threads,
         }
-        save_state(self.run, self.progress, parts, settings, self.policy.device)
+        state = RunState(self.progress, parts, settings, as_state(self.sources), self.state_weights.digest)
+        save_state(self.run, state, self.policy.device)
 
-    def restore(self) -> None:
-        self.progress, parts, _ = load_state(self.run)
-        self.network.load_state_dict(parts["network"])
-        self.average.load_state_dict(parts["average"])
-        self.optimizer.load_state_dict(parts["optimizer"])
-        self.scaler.load_state_dict(parts["scaler"])
+    def restore(self, state: RunState) -> None:
+        self.progress = state.progress
+        self.state_weights.check(state.frozen)
+        self.state_weights.load(self.network, state.parts["network"])
+        self.state_weights.load(self.average, state.parts["average"])
+        self.optimizer.load_state_dict(state.parts["optimizer"])
+        self.scaler.load_state_dict(state.parts["scaler"])
+        state.restore_random_states()
 
     def _cache(self, source: CaptionDataset, entries: list[CaptionedImage], num_views: int) -> FeatureCache | None:
         if self.frozen.kind == "none":
@@ -253,63 +289,25 @@ def caption_loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> Ten
     return functional.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
 
 
-def lr_factor(step: int, num_steps: int, warmup_steps: int) -> float:
-    """Return the share of the peak learning rate: linear warmup, then a cosine (Loshchilov and Hutter 2017, section 3)."""
-    warmup_steps = max(1, warmup_steps)
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    done = (step - warmup_steps) / max(1, num_steps - warmup_steps)
-    return MIN_LR + (1 - MIN_LR) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-
-def report_cost(trainer: Trainer) -> None:
-    """Time a few steps on a few images; the frozen features, computed once for every view, come on top."""
-    config = trainer.config
-    data = trainer.train_data[0]
-    batch = data.batch(list(range(min(config.batch_size, len(data)))), random.Random(0))
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        trainer.step(batch)
-        seconds.append(time.perf_counter() - started)
-    steps = min(config.max_steps or sys.maxsize, config.epochs * -(-trainer.images_per_epoch // config.batch_size))
-    hours = min(seconds) * steps / 3600
-    print(f"a step takes {min(seconds):.2f} s here: {steps} steps, about {hours:.1f} hours")
-    print("the frozen features, once, and the validations come on top")
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Train as the command line says; returns the exit status."""
-    config = parse_arguments(arguments)
-    tokenizer: CaptionTokenizer | None = None
+    """Train as the command line says; returns the exit status: 0 all done, 1 bad data or files, 2 wrong use."""
+    config, flags = parse_arguments(arguments), used_flags(arguments)
     try:
-        if config.resume:
-            progress, parts, settings = load_state(Path(config.run))
-            if progress.is_finished:
-                print(f"{config.run} is finished after {progress.step} steps; nothing to do")
-                return 0
-            tokenizer = CaptionTokenizer.from_json(parts["tokenizer"])
-            device = settings["device"] if config.device == "auto" else config.device
-            config = restored_config(settings | {"run": config.run, "resume": True, "dry_run": config.dry_run, "device": device})
-        elif message := unusable_folder(Path(config.run)):
-            print(f"train.py: {message}", file=sys.stderr)
-            return 2
-        if not config.resume:
-            if config.check and not check_sources(config):
-                print("train.py: fix the data, or train on it as it is with --no-check", file=sys.stderr)
-                return 1
-            config = dataclasses.replace(config, init=pin_revision(config.init))  # a hub may change before --resume
+        start = resumed_run(flags) if config.resume else new_run(config, flags)
+        if isinstance(start, int):
+            return start
         Path(config.run).mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(config, tokenizer)
-        if config.resume:
-            trainer.restore()
+        trainer = Trainer(start)
         trainer.prepare(config.batch_size if config.dry_run else None)
         trained = sum(value.numel() for value in trainer.network.parameters() if value.requires_grad)
         print(f"{trainer.images_per_epoch} images per epoch, {trained / 1e6:.1f} million trained parameters")
         if config.dry_run:
-            report_cost(trainer)
+            data = trainer.train_data[0]
+            batch = data.batch(list(range(min(start.config.batch_size, len(data)))), random.Random(0))
+            print(cost_text(lambda: trainer.step(batch), trainer.num_steps))
             return 0
         trainer.train()
+        print(trainer.closing())
     except (CaptionerError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1

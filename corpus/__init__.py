@@ -16,6 +16,7 @@ from corpus.errors import DataError, ErrorLog
 from corpus.example import LOCAL_IMAGE_LIMITS, Example, NamedBox, ShardMember, matches_language
 from corpus.findings import Report
 from corpus.formats import FORMATS, Format, convert, json_document, read_data, read_text, stream_data
+from corpus.identical import identical_groups
 from corpus.scene_captions import SceneCaption, SceneWord, Verdict, captions_of, judge
 from corpus.scenes import COLORS, SHAPES, UNSEEN_PAIRS, Scene, SceneObject, draw_scene
 from corpus.usable import Problem, usable_entries
@@ -47,6 +48,7 @@ __all__ = [
     "check_data",
     "convert",
     "draw_scene",
+    "identical_groups",
     "is_mirrored",
     "is_synthetic",
     "json_document",

@@ -60,6 +60,12 @@ def _add_captions_command(subparsers: Any) -> None:
         "--results", type=Path, action="append", default=[], metavar="FILE.json", help="COCO results to score, may be repeated"
     )
     captions.add_argument("--split", help="split of --data (default: test, or with only --results every image in the results)")
+    captions.add_argument(
+        "--validation-ids",
+        type=Path,
+        metavar="FILE",
+        help="score the images with these ids, one per line: RUN/validation_ids.txt has those that train.py held out",
+    )
     captions.add_argument("--language", default="en", help="language of the references, BCP 47 (default: en)")
     captions.add_argument(
         "--baselines",

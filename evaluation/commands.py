@@ -46,6 +46,9 @@ def captions(options: argparse.Namespace) -> dict[str, Any]:
         _make_output_dir(options.output_dir)  # first, so that a wrong path does not fail after an hour of captions
     folders = options.checkpoint or ([] if options.results else [DEFAULT_CHECKPOINT])
     data = read_data(options.data, language=options.language, need_images=bool(folders))
+    if options.validation_ids:
+        data = _with_validation_ids(data, options.validation_ids, options.data)
+        options.split = options.split or "val"
     training = data if options.training is None else read_data(options.training, language=options.language)
     training = [example for example in training if example.split == "train"]
     results = [read_results(path) for path in options.results]
@@ -135,6 +138,17 @@ def load_captioner(folder: Path, device: str, dtype: str) -> Captioner:
     captioner.policy.apply()
     print(f"device {captioner.policy.device}, {captioner.policy.reason}", file=sys.stderr)
     return captioner
+
+
+def _with_validation_ids(data: Sequence[Example], path: Path, name: str) -> list[Example]:
+    """Return the examples, those whose ids are in a file with the split val. Raises DataError."""
+    try:
+        ids = set(path.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--validation-ids {path} cannot be read; name a text file with one image id per line") from error
+    if missing := sorted(ids - {example.image_id for example in data}):
+        raise DataError(f"{name!r} lacks {len(missing)} images of {path}, among them {missing[0]!r}; name the data of the run")
+    return [dataclasses.replace(example, split="val") if example.image_id in ids else example for example in data]
 
 
 def _select_examples(

@@ -66,6 +66,8 @@ class FieldInfo:
 
     def check(self, value: Any) -> None:
         """Raises ConfigError, which begins with the field's name, for a value out of range."""
+        if value is None and type(None) in typing.get_args(self.hint):
+            return
         if self.choices and value not in self.choices:
             raise ConfigError(f"{self.name} is {value!r}; it must be one of {', '.join(map(repr, self.choices))}")
         if (self.minimum is not None or self.maximum is not None) and not isinstance(value, int | float):
@@ -160,7 +162,8 @@ def _add_flag(parser: Any, info: FieldInfo, default: str) -> None:
         many: dict[str, Any] = {"action": "append"} if element is str else {"nargs": "+"}
         parser.add_argument(info.flag, type=element, metavar=info.name.upper(), **many, **shared)
     else:
-        parser.add_argument(info.flag, type=info.hint, metavar=info.name.upper(), **shared)
+        kind = next((arm for arm in typing.get_args(info.hint) if arm is not type(None)), info.hint)  # float of float | None
+        parser.add_argument(info.flag, type=kind, metavar=info.name.upper(), **shared)
 
 
 def _chooser(texts: dict[str, Any]) -> Any:

@@ -33,7 +33,7 @@ RUN_ELSEWHERE = {
     "docker build --build-arg TORCH_INDEX= -t sightline:gpu .": "needs an engine",
     "docker run --rm --gpus all -p 8000:8000 sightline:gpu": "needs a GPU",
     "curl --data-binary @docs/images/scene.png localhost:8000/v1/captions": "test_the_readmes_curl_command_works",
-    "python train.py --data captions_train.json --run runs/mine": "test_training.py, smaller",
+    "python train.py --data captions_train.json --run runs/mine --init model/default": "test_training.py, smaller",
     "python -m corpus check captions_train.json --html check.html": "test_check.py",
     "python -m evaluation captions --data captions_val.json --split val --checkpoint runs/mine/best --output-dir runs/figures": (
         "test_compare.py"

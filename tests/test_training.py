@@ -36,6 +36,7 @@ from training import (
     build_network,
     cached_features,
     choose_frozen_part,
+    new_run,
     parse_arguments,
     update_average,
     view_pixels,
@@ -216,7 +217,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, c
             return super().step(batch)
 
     (tmp_path / "stopped").mkdir()
-    trainer = StoppingTrainer(parse_arguments(stopped))
+    trainer = StoppingTrainer(new_run(parse_arguments(stopped), {}))
     trainer.prepare()
     with pytest.raises(StoppedError):
         trainer.train()
@@ -241,7 +242,7 @@ def test_a_resumed_run_may_use_another_device(tmp_path):
 
 
 def test_without_max_grad_norm_gradients_are_not_clipped(tmp_path):
-    trainer = train.Trainer(parse_arguments([*TINY, "--run", str(tmp_path), "--max-grad-norm", "0"]))
+    trainer = train.Trainer(new_run(parse_arguments([*TINY, "--run", str(tmp_path), "--max-grad-norm", "0"]), {}))
     trainer.prepare()
     trainer.step(trainer.train_data[0].batch([0, 1], random.Random(0)))
     assert any(value.grad.abs().max() > 0 for value in trainer.network.parameters() if value.grad is not None)

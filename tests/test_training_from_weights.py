@@ -113,7 +113,7 @@ def test_a_run_pins_the_commit_that_it_starts_from(hub, tmp_path):  # noqa: F811
     commit = hub.put("organization/tiny", tmp_path / "source")
     run = [*SHORT, "--run", str(tmp_path / "run"), "--init", "hub:organization/tiny", "--license", "MIT", "--max-steps", "1"]
     assert train.main(run) == 0
-    assert load_state(tmp_path / "run")[2]["init"] == f"hub:organization/tiny@{commit}"
+    assert load_state(tmp_path / "run").settings["init"] == f"hub:organization/tiny@{commit}"
     assert load_checkpoint(tmp_path / "run/last").config.license == "MIT"
 
 

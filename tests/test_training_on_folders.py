@@ -22,8 +22,19 @@ def test_a_captioner_trained_on_a_folder_captions_new_images_correctly(tmp_path)
         images.append({"id": number, "file_name": f"{number}.png", "split": "val" if number >= 30 else "train"})
         annotations.append({"id": number, "image_id": number, "caption": f"A {name} wall ."})
     (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
-    arguments = [*TINY[2:], "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--epochs", "30", "--lr", "4e-3"]
-    assert train.main([*arguments, "--eval-epochs", "30", "--num-views", "1"]) == 0
+    arguments = [
+        *TINY[2:],
+        "--data",
+        str(tmp_path),
+        "--run",
+        str(tmp_path / "run"),
+        "--from-scratch",
+        "--epochs",
+        "30",
+        "--lr",
+        "4e-3",
+    ]
+    assert train.main([*arguments, "--from-scratch", "--eval-epochs", "30", "--num-views", "1"]) == 0
 
     captioner = Captioner.load(tmp_path / "run/best", dtype="float32")
     for name, (red, green, blue) in colors.items():
@@ -40,8 +51,8 @@ def test_validation_compares_the_tokens_of_the_language_of_the_run(tmp_path, cap
         Image.new("RGB", (20, 20), "red").save(tmp_path / "images" / f"{number}.png")
     annotations = [{"id": n, "image_id": n, "caption": "一面红墙"} for n in range(10)]
     (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
-    arguments = [*TINY[2:], "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--language", "zh", "--epochs", "150"]
-    arguments += ["--lr", "4e-3", "--eval-epochs", "150", "--num-views", "1"]
+    arguments = [*TINY[2:], "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--language", "zh", "--from-scratch"]
+    arguments += ["--epochs", "150", "--lr", "4e-3", "--eval-epochs", "150", "--num-views", "1"]
     assert train.main(arguments) == 1, "the same red image is in both splits"
     output = capsys.readouterr()
     assert "ERROR: identical images in several splits: 1" in output.out

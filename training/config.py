@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,14 +32,19 @@ class TrainConfig:
     )
     run: str = declared("", "folder for checkpoints and state")
     init: str = declared("", "checkpoint to start from: a folder or hub:ID; empty: a new network")
-    resume: bool = declared(False, "continue the run in --run, with its own settings; --device may name another device")
+    from_scratch: bool = declared(False, "train a new network although there are few images")
+    resume: bool = declared(False, "continue the run in --run with its own settings; --epochs or --max-steps make it longer")
     dry_run: bool = declared(False, "print what the run would cost, then stop")
-    check: bool = declared(True, "check all data first, and stop if it has errors (python -m corpus check)")
+    check: bool = declared(
+        True, "check all data first and stop if it has errors; --no-check leaves out what cannot be used, and reports it"
+    )
     feature_cache: str = declared("", "folder for the features of frozen parts; empty: RUN/features")
     language: str = declared("en", "language of the captions, BCP 47")
     license: str = declared("", "license of the checkpoints, such as CC-BY-4.0; empty: that of --init")
     seed: int = declared(0, "random seed")
-    epochs: int = declared(8, "passes over the data", unit="epochs", minimum=1)
+    epochs: int = declared(
+        0, "passes over the data; 0: 8, or more if the data is small, or as --max-steps needs", unit="epochs", minimum=0
+    )
     max_steps: int = declared(0, "stop after so many steps; 0: after the epochs", unit="steps", minimum=0)
     batch_size: int = declared(64, "images per step", unit="images", minimum=1)
     max_images_per_epoch: int = declared(
@@ -67,7 +73,7 @@ class TrainConfig:
     freeze: Literal["auto", "stem", "encoder", "none"] = declared(
         "auto", "what is not trained; auto: the stem, else a whole encoder that has weights"
     )
-    lr: float = declared(6e-4, "peak learning rate of AdamW", minimum=0)
+    lr: float | None = declared(None, "peak learning rate of AdamW; none: 6e-4, or 1e-4 with --init", minimum=0)
     encoder_lr_multiplier: float = declared(1.0, "the encoder's learning rate over the decoder's", minimum=0)
     weight_decay: float = declared(0.05, "weight decay of matrices", minimum=0)
     warmup_ratio: float = declared(0.06, "share of the steps with a rising learning rate", minimum=0, maximum=1)
@@ -77,17 +83,27 @@ class TrainConfig:
     drop_path: float = declared(0.05, "stochastic depth of the encoder", minimum=0, maximum=1)
     unconditional_ratio: float = declared(0.1, "share of images replaced by the no-image embedding", minimum=0, maximum=1)
     ema_decay: float = declared(0.999, "decay of the moving average of the weights", minimum=0, maximum=1)
+    val_share: float = declared(
+        0.05, "share of the images held out for validation, of a --data without a val split; 0: none", minimum=0, maximum=1
+    )
     eval_images: int = declared(400, "validation images of each --data that are captioned", unit="images", minimum=0)
-    eval_epochs: int = declared(1, "epochs between validations", unit="epochs", minimum=1)
+    eval_epochs: int = declared(
+        0, "epochs between validations and saves of RUN/last; 0: about ten in a run", unit="epochs", minimum=0
+    )
     save_steps: int = declared(200, "steps between saves of the run's state", unit="steps", minimum=1)
     device: str = declared("auto", "auto, cpu, cuda, cuda:N or mps; auto prefers a GPU")
     dtype: DtypeName = declared("auto", "numeric type of the products; auto depends on device and processor")
     threads: int = declared(0, "CPU threads; 0: the container's CPU quota", unit="threads", minimum=0)
     shuffle_images: bool = declared(False, "the control: every caption belongs to another image")
 
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate: a checkpoint of --init forgets what it can do at that of a new network."""
+        return self.lr if self.lr is not None else 1e-4 if self.init else 6e-4
+
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("warmup_ratio", "label_smoothing", "dropout", "drop_path", "unconditional_ratio"):
+        for name in ("warmup_ratio", "label_smoothing", "dropout", "drop_path", "unconditional_ratio", "val_share"):
             if getattr(self, name) >= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be below 1")
         changed = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
@@ -127,6 +143,32 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> TrainConfig:
     return config
 
 
+def used_flags(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return the values of the flags that a command line has, by field."""
+    return flag_values(TrainConfig, make_parser().parse_args(arguments))
+
+
+def command_line(values: dict[str, Any]) -> str:
+    """Return the command of a run with these values of fields."""
+    return shlex.join(["python", "train.py", *(word for name, value in values.items() for word in flag_words(name, value))])
+
+
+def flag_words(name: str, value: Any) -> list[str]:
+    """Return the words of a command line that give a field a value."""
+    flag = flag_of(name)
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    if isinstance(value, list | tuple):
+        is_repeated = all(isinstance(entry, str) for entry in value)
+        return [word for entry in value for word in (flag, entry)] if is_repeated else [flag, *map(str, value)]
+    return [flag, str(value)]
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a field."""
+    return "--" + name.replace("_", "-")
+
+
 def restored_config(values: dict[str, Any]) -> TrainConfig:
     """Return the TrainConfig of plain values, as a command line or a run's state holds them."""
     known = {info.name for info in fields_of(TrainConfig)}
@@ -137,4 +179,4 @@ def restored_config(values: dict[str, Any]) -> TrainConfig:
 
 
 def _flags(names: Sequence[str]) -> str:
-    return ", ".join("--" + name.replace("_", "-") for name in names)
+    return ", ".join(map(flag_of, names))

@@ -15,10 +15,13 @@ from model import (
     Checkpoint,
     DecoderConfig,
     EncoderConfig,
+    GenerationOptions,
     ImageConfig,
     ModelConfig,
     checkpoint_folder,
+    fields_of,
     load_checkpoint,
+    read_config,
     timm_configs,
 )
 from training.config import TrainConfig
@@ -32,12 +35,15 @@ _MAX_POSITIONS = 192  # room for an explained caption of 60 words
 def build_network(
     config: TrainConfig, sources: Sequence[CaptionDataset], tokenizer: CaptionTokenizer | None = None
 ) -> tuple[CaptionNetwork, CaptionTokenizer]:
-    """Return the network and tokenizer that training starts from; without a tokenizer one is learned from the captions."""
+    """Return the network and tokenizer that training starts from.
+
+    Without a tokenizer, which a resumed run has, it is that of --init, or one is learned from the captions.
+    """
     if config.init:
         start = load_checkpoint(checkpoint_folder(config.init))
         network = CaptionNetwork(_continued(start, config), dropout=config.dropout, drop_path=config.drop_path)
         network.load_state_dict(start.network.state_dict())
-        return network, start.tokenizer
+        return network, tokenizer or start.tokenizer
     if tokenizer is None:
         captions = (text for source in sources for entry in source.split("train") for text in entry.captions)
         tokenizer = CaptionTokenizer.train(captions, config.vocab_size)
@@ -50,6 +56,26 @@ def build_network(
     if not config.encoder and config.stem and config.stem_weights == "packaged":
         load_packaged_stem(network)
     return network, tokenizer
+
+
+def inherited_text(config: TrainConfig, network: CaptionNetwork) -> str:
+    """Return what a run that continues a checkpoint keeps of it and what it does not, "" for a new network."""
+    if not config.init:
+        return ""
+    old, new = read_config(checkpoint_folder(config.init)), network.config
+    heads = f"{len(new.maps.heads)} map heads ({new.maps.head_mean} mean)" if new.maps.heads else "all map heads"
+    defaults = GenerationOptions()
+    changed = [f"{info.name} {value}" for info in fields_of(GenerationOptions)
+               if (value := getattr(new.generation, info.name)) != getattr(defaults, info.name)]  # fmt: skip
+    kept = f"kept: network, preprocessing, tokenizer, {heads}, decoding defaults ({', '.join(changed) or 'the usual ones'})"
+    if new.languages == old.languages:
+        kept += f", languages {', '.join(old.languages)}"
+    not_kept = []
+    if old.maps.pointing is not None:
+        not_kept.append(f"pointing {old.maps.pointing}, measured with other weights (`python -m evaluation maps` measures it)")
+    if new.languages != old.languages:
+        not_kept.append(f"languages {', '.join(old.languages)}, replaced by {', '.join(new.languages)}")
+    return f"{kept}; not kept: {'; '.join(not_kept) or 'no setting'}"
 
 
 def choose_frozen_part(network: CaptionNetwork, config: TrainConfig) -> FrozenPart:
@@ -75,11 +101,11 @@ def build_optimizer(network: CaptionNetwork, config: TrainConfig) -> torch.optim
         {
             "params": values,
             "weight_decay": config.weight_decay if is_matrix else 0.0,
-            "peak_lr": config.lr * (config.encoder_lr_multiplier if is_encoder else 1.0),
+            "peak_lr": config.peak_lr * (config.encoder_lr_multiplier if is_encoder else 1.0),
         }
         for (is_encoder, is_matrix), values in groups.items()
     ]
-    return torch.optim.AdamW(settings, lr=config.lr, betas=(0.9, 0.98))
+    return torch.optim.AdamW(settings, lr=config.peak_lr, betas=(0.9, 0.98))
 
 
 @torch.no_grad()
@@ -87,7 +113,8 @@ def update_average(average: CaptionNetwork, network: CaptionNetwork, decay: floa
     """Update the exponential moving average of the weights (Polyak and Juditsky 1992); early steps move it further."""
     decay = min(decay, (1 + step) / (10 + step))
     for mean, now in zip(average.buffers(), network.buffers(), strict=True):
-        mean.copy_(now)  # the statistics of a trained stem's batch norms are averages already
+        if mean is not now:  # those of a frozen part are shared
+            mean.copy_(now)  # the statistics of a trained stem's batch norms are averages already
     pairs = [pair for pair in zip(average.parameters(), network.parameters(), strict=True) if pair[1].requires_grad]
     torch._foreach_lerp_([mean for mean, _ in pairs], [now.detach() for _, now in pairs], 1 - decay)
 

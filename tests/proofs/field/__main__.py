@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.proofs.field import checkpoints, command, data, http, images, maps
+from tests.proofs.field import checkpoints, command, data, http, images, maps, training
 from tests.proofs.field.row import Row
 
 _FAILED = "NOT as specified"
@@ -16,6 +16,7 @@ AREAS: dict[str, list[Row]] = {
     "command line": command.ROWS,
     "data": data.ROWS,
     "checkpoints": checkpoints.ROWS,
+    "training": training.ROWS,
     "HTTP": http.ROWS,
     "weights": maps.ROWS,
 }
