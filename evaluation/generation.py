@@ -56,5 +56,8 @@ def _prepared(captioner: Captioner, image: bytes | Example) -> ImageView:
         return prepare(image, captioner.image_config, LOCAL_IMAGE_LIMITS)
     try:
         return prepare(image.read(), captioner.image_config, image.image_limits)
-    except (OSError, ValueError, ImageError) as error:
-        raise DataError(f"{image.origin}: {image.location} cannot be used ({error}); fix it, or remove it") from error
+    except ImageError as error:
+        raise DataError(f"{image.origin}: {image.location}: {error}, or remove it") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "its name is not that of a file"
+        raise DataError(f"{image.origin}: {image.location} cannot be read ({reason}); copy it there, or remove it") from error

@@ -26,7 +26,7 @@ def meteor(candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Se
     try:
         score, per_image = scorer.compute_score(reference_texts, candidate_texts)
     except (OSError, ValueError) as error:
-        raise DataError(f"METEOR's Java program failed ({error}); try `java -version`") from error
+        raise DataError("METEOR's Java program failed; try `java -version`") from error
     finally:
         process = scorer.meteor_p
         process.kill()

@@ -60,7 +60,7 @@ class ConvolutionalStem(nn.Module):
             with torch.device("meta"):  # only to read its strides: no weights are allocated
                 available = timm.create_model(name, features_only=True).feature_info.reduction()
         except RuntimeError as error:
-            raise ConfigError(f"stem is {name!r}; it must be a convolutional backbone that timm knows ({error})") from error
+            raise ConfigError(f"stem is {name!r}; it must be a convolutional backbone of timm.list_models()") from error
         if missing := [stride for stride in strides if stride not in available]:
             raise ConfigError(f"stem {name!r} has no feature map at strides {missing}; it has {available}")
         indices = tuple(available.index(stride) for stride in strides)
@@ -197,10 +197,9 @@ def timm_transformer(name: str, image: ImageConfig, *, drop_path: float = 0.0, p
     try:
         vit = timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:  # the library and its HTTP client raise many kinds
-        message = " ".join(str(error).split())[:300]
         raise ConfigError(
-            f"encoder {name!r} cannot be created ({type(error).__name__}: {message}); use a name of timm.list_models('vit_*'), "
-            "and for pretrained weights a hub that can be reached or its cache"
+            f"encoder {name!r} cannot be created with images of {image.height} x {image.width}; use a name of "
+            "timm.list_models('vit_*'), and for pretrained weights a hub that can be reached or its cache"
         ) from error
     return _plain(name, vit)
 
@@ -240,9 +239,7 @@ def timm_configs(name: str, size: int = 0) -> tuple[EncoderConfig, ImageConfig]:
         try:
             vit = timm.create_model(name)
         except Exception as error:
-            raise ConfigError(
-                f"encoder {name!r} is not known to timm ({error}); see timm.list_models('vit_*', pretrained=True)"
-            ) from error
+            raise ConfigError(f"encoder {name!r} is not known to timm; see timm.list_models('vit_*', pretrained=True)") from error
         data = timm.data.resolve_data_config(model=_plain(name, vit))
         height, width = (size, size) if size else data["input_size"][1:]
         image = ImageConfig(

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import Literal, get_args, get_origin
 
+from pydantic import ValidationError
+
 from service.logs import start_logging
 from service.memory import freeze_gc, limit_arenas
 from service.settings import Settings
@@ -25,7 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     limit_arenas()
     try:
         settings = Settings(**vars(options))
-    except ValueError as error:  # ConfigError and pydantic's ValidationError are ones
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, entry['loc']))} is {entry['input']!r:.80}" for entry in error.errors()]
+        print(f"service: {'; '.join(wrong)}; --help says what is expected", file=sys.stderr)
+        return 1
+    except ValueError as error:  # ConfigError
         print(f"service: {error}", file=sys.stderr)
         return 1
     start_logging(settings.log_format)

@@ -113,7 +113,7 @@ def _read_file(path: str, known: set[str]) -> dict[str, Any]:
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"config is {path!r}, which cannot be read ({error}); use a TOML file of settings") from error
+        raise ConfigError(f"config is {path!r}, which cannot be read as TOML; write for example port = 8000") from error
     if unknown := sorted(values.keys() - known):
         raise ConfigError(f"config {path!r} has unknown settings {', '.join(unknown)}; known are {', '.join(sorted(known))}")
     return values

@@ -138,7 +138,7 @@ def run_python(code: str) -> None:
     assert process.returncode == 0, process.stderr
 
 
-@pytest.mark.parametrize("entry", ["model", "corpus", "evaluation", "benchmarks", "report", "service", "training", "train"])
+@pytest.mark.parametrize("entry", ["model", "corpus", "evaluation", "benchmarks", "report", "service.app", "training", "train"])
 def test_openmp_threads_are_set_to_sleep_before_torch_is_loaded(entry):
     """OpenMP reads OMP_WAIT_POLICY when torch is loaded; later it has no effect."""
     run_python(

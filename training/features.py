@@ -25,6 +25,7 @@ from corpus import CaptionedImage, augmented
 from model import CaptionNetwork, ConfigError, ImageConfig, ImageFeatures, PatchEncoder, resize_and_normalize, to_device
 
 _BATCH = 32  # images per call of the frozen part
+_PREPROCESSING = 2  # another number when images are decoded to other pixels; 2: color profiles are applied
 _SPARE_BYTES = 2**30  # left free on the disk
 
 
@@ -159,7 +160,7 @@ def _check_free_space(folder: Path, size: int) -> None:
 def _fingerprint(network: CaptionNetwork, part: FrozenPart, entries: list[CaptionedImage], views: int) -> str:
     """Return a key for exactly these weights, images and views; features of another dtype have the same key."""
     images = [[entry.image_id, entry.fingerprint] for entry in entries]
-    digest = hashlib.sha256(json.dumps([views, images]).encode())
+    digest = hashlib.sha256(json.dumps([_PREPROCESSING, views, images]).encode())
     digest.update(repr((network.config.image, network.config.encoder.stem_strides)).encode())
     module = part.module(network.encoder)
     assert module is not None, "nothing is frozen"

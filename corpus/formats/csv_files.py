@@ -108,7 +108,7 @@ def _parse_header(lines: Iterator[str], path: Path, chosen: dict[str, str]) -> t
             failures.append((header.count(delimiter), error))
             continue
         except (csv.Error, StopIteration) as error:
-            raise DataError(f"{path}, line {number} cannot be parsed ({error!r}); it must name the columns") from error
+            raise DataError(f"{path}, line {number} cannot be parsed; it must name the columns") from error
         named = list(filter(None, names))
         if len(set(named)) < len(named):
             raise DataError(f"{path}, line {number} names a column twice; it has {', '.join(map(repr, named))}: rename one")
@@ -131,7 +131,7 @@ def _quoted_rows(
         except csv.Error as error:
             with options.errors:
                 raise DataError(
-                    f"{path}, line {line}: {error}; quote cells that have quotes or line breaks, and double their quotes"
+                    f"{path}, line {line} cannot be parsed; quote cells that have quotes or line breaks, and double their quotes"
                 ) from error
             return  # after an open quote, rows cannot be separated
         yield line, cells

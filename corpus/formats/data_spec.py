@@ -100,4 +100,4 @@ def _expand_braces(text: str) -> list[str]:
     try:
         return list(braceexpand(text))
     except ValueError as error:
-        raise DataError(f"{text!r} has unbalanced braces ({error}); write train-{{0000..0003}}.tar") from error
+        raise DataError(f"{text!r} has unbalanced braces; write train-{{0000..0003}}.tar") from error

@@ -15,7 +15,7 @@ from corpus.errors import DataError
 from corpus.example import Example
 from corpus.formats.read_options import ReadOptions
 from corpus.formats.records import CaptionRecord, id_prefix, join_records, split_source
-from corpus.formats.text_files import json_document, text_lines
+from corpus.formats.text_files import json_document, json_position, text_lines
 from corpus.formats.writer import NewFolder, enumerate_valid, example_record
 
 
@@ -67,4 +67,4 @@ def _parse_line(line: str, origin: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{origin} is not JSON ({error}); every line must be one object") from error
+        raise DataError(f"{origin} is not JSON{json_position(error)}; every line must be one object") from error

@@ -45,7 +45,7 @@ def iter_members(path: Path, options: ReadOptions, suffixes: tuple[str, ...] = (
                 archive.members = []  # type: ignore[attr-defined]  # TarFile keeps all members otherwise
             _check_end(path, archive.offset)
         except (OSError, tarfile.TarError, UnicodeEncodeError) as error:
-            raise DataError(f"{path} is broken near byte {archive.offset} ({error}); copy the shard again") from error
+            raise DataError(f"{path} is broken near byte {archive.offset}; copy the shard again") from error
 
 
 class ShardWriters:
@@ -84,9 +84,7 @@ def _open_shard(path: Path) -> tarfile.TarFile:
     try:
         return tarfile.open(path, "r:")
     except (OSError, tarfile.TarError) as error:
-        raise DataError(
-            f"{path} cannot be read as a tar shard ({error}); decompress it if it is compressed, or copy it again"
-        ) from error
+        raise DataError(f"{path} cannot be read as a tar shard; decompress it if it is compressed, or copy it again") from error
 
 
 def _check_end(path: Path, end: int) -> None:

@@ -71,7 +71,12 @@ def json_document(path: Path) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON ({error}); it may be truncated: copy it again") from error
+        raise DataError(f"{path} is not JSON{json_position(error)}; it may be truncated: copy it again") from error
+
+
+def json_position(error: Exception) -> str:
+    """Return where JSON is wrong as a part of a message, "" if that is not known."""
+    return f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
 
 
 def _encoding(data: bytes) -> tuple[bytes, str]:

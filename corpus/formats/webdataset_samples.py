@@ -24,7 +24,7 @@ from corpus.formats.read_options import ReadOptions
 from corpus.formats.records import split_source
 from corpus.formats.splits import normalize_split, split_from_name
 from corpus.formats.tar_shards import ShardWriters, iter_members
-from corpus.formats.text_files import decode_text
+from corpus.formats.text_files import decode_text, json_position
 from corpus.formats.writer import NewFolder, enumerate_valid, example_record, image_suffix, read_image
 from model import IMAGE_SUFFIXES
 
@@ -118,7 +118,7 @@ def _json_record(sample: dict[str, Any], origin: str) -> dict[str, Any]:
     try:
         record = json.loads(decode_text(sample["json"], f"{origin}, its .json"))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{origin}: its .json is not JSON ({error}); write the sample again") from error
+        raise DataError(f"{origin}: its .json is not JSON{json_position(error)}; write the sample again") from error
     if not isinstance(record, dict):
         raise DataError(f"{origin}: its .json is {str(record)[:60]!r}; it must be an object")
     return record

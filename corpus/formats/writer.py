@@ -125,7 +125,8 @@ def read_image(example: Example) -> bytes:
     try:
         return example.read()
     except (OSError, ValueError) as error:
-        raise DataError(f"{example.location} cannot be read ({error}); nothing was written") from error
+        reason = getattr(error, "strerror", None) or "its name is not that of a file"
+        raise DataError(f"{example.location} cannot be read ({reason}); nothing was written") from error
 
 
 def image_suffix(example: Example, data: bytes) -> str:

@@ -23,7 +23,7 @@ def proxy_networks(text: str) -> tuple[Network, ...]:
         return tuple(ipaddress.ip_network(entry.strip()) for entry in text.split(",") if entry.strip())
     except ValueError as error:
         detail = "write addresses or networks, such as 10.0.0.5 or 10.0.0.0/8, comma-separated"
-        raise ConfigError(f"trusted_proxies is {text!r} ({error}); {detail}") from error
+        raise ConfigError(f"trusted_proxies is {text!r}; {detail}") from error
 
 
 def plain_address(text: str) -> str:

@@ -47,7 +47,7 @@ def read_keys(path: str, setting: str = "keys_file") -> frozenset[bytes]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{setting} is {path!r}, which cannot be read ({error}); it needs one key per line") from error
+        raise ConfigError(f"{setting} is {path!r}, which cannot be read as text; it needs one key per line") from error
     keys = [line.partition("#")[0].strip() for line in lines]
     if not any(keys):
         raise ConfigError(f"{setting} {path!r} contains no key; write one per line, or remove the setting")

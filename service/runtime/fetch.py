@@ -41,7 +41,7 @@ class Fetcher:
             texts = [text.strip() for text in settings.url_networks.split(",") if text.strip()]
             self._networks = [ipaddress.ip_network(text) for text in texts]
         except ValueError as error:
-            raise ConfigError(f"url_networks is {settings.url_networks!r} ({error}); write for example 10.0.0.0/8") from error
+            raise ConfigError(f"url_networks is {settings.url_networks!r}; write networks such as 10.0.0.0/8") from error
 
     async def fetch(self, url: str, ticket: Ticket) -> bytes:
         """Return the bytes at a URL, counted in `ticket`. Raises ServiceError: 403, 413, and 422 if they cannot be fetched."""

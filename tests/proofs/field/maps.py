@@ -10,14 +10,14 @@ from evaluation import held_out_scenes, png_bytes
 from model import Caption, Captioner, prepare
 from tests.proofs.field.row import Row
 
-_PHOTOGRAPHS = 107
+_NUM_IMAGES = 107
 _BATCH_SIZE = 8
 _ENTRY = "Rows of the field report that belong to the weights"
 
 
 def _captions(folder: Path) -> list[Caption]:
     """Caption COCO photographs with the embedded checkpoint; their folder is beside the report's."""
-    examples: list[Example] = read_data(f"shards:{folder.parent / 'data/coco/photographs.jsonl'}")[:_PHOTOGRAPHS]
+    examples: list[Example] = read_data(f"shards:{folder.parent / 'data/coco/photographs.jsonl'}")[:_NUM_IMAGES]
     captioner = Captioner.load(dtype="float32")
     captions: list[Caption] = []
     for first in range(0, len(examples), _BATCH_SIZE):
@@ -27,7 +27,7 @@ def _captions(folder: Path) -> list[Caption]:
     return captions
 
 
-def _photographs(folder: Path, scratch: Path) -> tuple[bool, str]:
+def _domains(folder: Path, scratch: Path) -> tuple[bool, str]:
     captions = _captions(folder)
     scenes = [caption.text for caption in captions if set(caption.text.split()) & set(SHAPES)]
     return not scenes, f"{len(scenes)} of {len(captions)} COCO photographs are captioned as drawn scenes"
@@ -62,6 +62,6 @@ def _color_words(folder: Path, scratch: Path) -> tuple[bool, str]:
 
 ROWS = [
     Row("maps of color words on drawn scenes", "peak on the own object", _color_words, _ENTRY),
-    Row("photographs", "never captioned as drawn scenes", _photographs, _ENTRY),
+    Row("photographs", "never captioned as drawn scenes", _domains, _ENTRY),
     Row("box of a word", "covers what the map covers, or is called peak", _boxes),
 ]
