@@ -32,7 +32,9 @@ def check_data(data: str, *, language: str = "", lists: Mapping[str, Path] | Non
     report = Report(data)
     examples, inspections = [], []
     stream = unique_examples(stream_data(data, errors=errors, need_images=False), data, errors)
-    for example, inspection in tqdm(inspect_images(stream), desc="images", unit="image", mininterval=1, leave=False):
+    for example, inspection in tqdm(
+        inspect_images(stream), desc="images", unit="image", mininterval=1, leave=False, disable=None
+    ):
         examples.append(example)
         inspections.append(inspection)
     records = [Case("", message) for message in errors.messages]

@@ -24,10 +24,10 @@ def check_files(data: str, examples: Sequence[Example], errors: ErrorLog) -> lis
     used = {example.image for example in examples if isinstance(example.image, Path)}
     roots = [path for path in parse_spec(data).paths if path.is_dir()]
     files = {file for root in roots for file in _files(root, recursive=True)}
-    for folder in {path.parent for path in used}:
+    for folder in {path.parent for path in used if path.exists()}:
         if not any(folder.is_relative_to(root) for root in roots) and folder.is_dir():
             files |= set(_files(folder, recursive=False))
-    origins = {example.origin.rpartition(", line")[0] for example in examples}
+    origins = {origin.rpartition(", line")[0] for example in examples for origin in (example.origin, *example.origins)}
     unread = [Case(str(file), "") for file in sorted(files) if file.suffix.lower() in UNREAD_SUFFIXES]
     unused = [Case(str(file), "") for file in sorted(files - used) if file.suffix.lower() in IMAGE_SUFFIXES]
     tables = [
@@ -38,7 +38,7 @@ def check_files(data: str, examples: Sequence[Example], errors: ErrorLog) -> lis
         *findings_of("warning", "captions that are left out", "Check that they are meant to be empty.", skipped),
         *findings_of("warning", "files that look like images and are not read", "Save them as JPEG or PNG.", unread),
         *findings_of("warning", "image files that no record names", advice, unused),
-        *findings_of("warning", "tables that are not read", "They have no columns for images and captions; rename them.", tables),
+        *findings_of("warning", "tables that are not read", "If they have captions, name them as data too.", tables),
     ]
 
 

@@ -69,8 +69,13 @@ def check_images(examples: Sequence[Example], inspections: Sequence[ImageInspect
     truncated = [_case(example, _size_text(image)) for example, image in decoded if image.is_truncated]
     blank = [_case(example, _size_text(image)) for example, image in decoded if _is_blank(image)]
     return [
-        *findings_of("error", "missing images", "Copy them to the path in the message, or remove their records.", missing),
-        *findings_of("error", "broken images", "Download them again, or remove their records.", broken),
+        *findings_of("error", "missing images", "Copy them to the other images, or remove their records.", missing),
+        *findings_of(
+            "error",
+            "broken images",
+            "Download them again, or remove their records; truncated=accept uses what can be decoded.",
+            broken,
+        ),
         *findings_of("warning", "truncated images", "What can be decoded of them is used (truncated=accept).", truncated),
         *_duplicates([example for example, _ in decoded], [image for _, image in decoded]),
         *findings_of("warning", "blank images", "They have a single color: often a server's answer for a deleted image.", blank),
@@ -95,7 +100,7 @@ def _inspect(example: Example) -> ImageInspection:
         reason = getattr(error, "strerror", None) or error
         message = f"{example.location} cannot be read ({reason})"
         if isinstance(error, FileNotFoundError):
-            message = f"{example.location} does not exist; images/ and the folder named like the split next to it lack it too"
+            message = f"{example.location} does not exist, nor is it in a folder of images beside the captions; copy it there"
         return ImageInspection(state="missing", error=message)
     try:
         image = decode_image(data, example.image_limits, min_size=(64, 64))  # a JPEG is decoded at a reduced size

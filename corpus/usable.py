@@ -31,7 +31,9 @@ def usable_entries(entries: Sequence[CaptionedImage]) -> tuple[list[CaptionedIma
     usable, problems = [], []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = zip(entries, pool.map(_problem, entries), strict=True)
-        for entry, problem in tqdm(results, total=len(entries), desc="images", unit="image", mininterval=1, leave=False):
+        for entry, problem in tqdm(
+            results, total=len(entries), desc="images", unit="image", mininterval=1, leave=False, disable=None
+        ):
             if problem is None:
                 usable.append(entry)
             else:

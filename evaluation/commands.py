@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from corpus import DataError, Example, draw_scene, matches_language, read_data
+from corpus import DataError, ErrorLog, Example, draw_scene, matches_language, read_data
 from evaluation.compare import Comparison, compare
 from evaluation.generation import caption_images, png_bytes
 from evaluation.hallucination import count_scene_hallucinations, read_synonyms
@@ -45,7 +45,10 @@ def captions(options: argparse.Namespace) -> dict[str, Any]:
     if options.output_dir:
         _make_output_dir(options.output_dir)  # first, so that a wrong path does not fail after an hour of captions
     folders = options.checkpoint or ([] if options.results else [DEFAULT_CHECKPOINT])
-    data = read_data(options.data, language=options.language, need_images=bool(folders))
+    # Of a run that left out what cannot be used, the rest of the data may have errors.
+    errors = ErrorLog(keep=True) if options.validation_ids else None
+    need_images = bool(folders) and not options.validation_ids
+    data = read_data(options.data, language=options.language, need_images=need_images, errors=errors)
     if options.validation_ids:
         data = _with_validation_ids(data, options.validation_ids, options.data)
         options.split = options.split or "val"
@@ -170,7 +173,10 @@ def _select_examples(
         )
     if not examples:
         splits = ", ".join(sorted({example.split for example in data}))
-        raise DataError(f"{name!r} has no split {split!r}; it has {splits}")
+        raise DataError(
+            f"{name!r} has no split {split!r}; it has {splits}: choose one with --split, or the images that a run held out with "
+            "--validation-ids RUN/validation_ids.txt"
+        )
     expected = {example.image_id for example in examples}
     for system in results:
         if missing := sorted(expected - set(system.captions)):

@@ -47,7 +47,7 @@ def png_bytes(image: Image.Image) -> bytes:
 
 def prepared_batches(captioner: Captioner, images: Sequence[bytes | Example], description: str) -> Iterator[list[ImageView]]:
     """Yield the prepared images, one batch at a time; `description` labels the progress bar."""
-    for first in tqdm(range(0, len(images), BATCH_SIZE), desc=description, unit="batch", leave=False):
+    for first in tqdm(range(0, len(images), BATCH_SIZE), desc=description, unit="batch", leave=False, disable=None):
         yield [_prepared(captioner, image) for image in images[first : first + BATCH_SIZE]]
 
 

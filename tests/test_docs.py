@@ -33,11 +33,11 @@ RUN_ELSEWHERE = {
     "docker build --build-arg TORCH_INDEX= -t sightline:gpu .": "needs an engine",
     "docker run --rm --gpus all -p 8000:8000 sightline:gpu": "needs a GPU",
     "curl --data-binary @docs/images/scene.png localhost:8000/v1/captions": "test_the_readmes_curl_command_works",
-    "python train.py --data captions_train.json --run runs/mine --init model/default": "test_training.py, smaller",
-    "python -m corpus check captions_train.json --html check.html": "test_check.py",
-    "python -m evaluation captions --data captions_val.json --split val --checkpoint runs/mine/best --output-dir runs/figures": (
-        "test_compare.py"
-    ),
+    "python train.py --data captions.csv --run runs/mine --init model/default": "test_odd_runs.py, smaller",
+    "python -m corpus check captions.csv --html runs/check.html": "test_check.py",
+    "python -m evaluation captions --data captions.csv --validation-ids runs/mine/validation_ids.txt --checkpoint "
+    "runs/mine/best": "test_odd_runs.py, smaller",
+    ". .venv/bin/activate": "a shell",
     "python -m service --checkpoint runs/mine/best": "test_end_to_end.py, another checkpoint",
     ".venv/bin/python -m model convert Salesforce/blip-image-captioning-base runs/blip": "test_hub.py, a hub on 127.0.0.1",
     ".venv/bin/python -m service --checkpoint runs/blip": "test_convert.py, tiny folders",

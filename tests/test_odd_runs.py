@@ -524,7 +524,8 @@ def test_the_last_lines_name_the_weights_and_the_next_commands(run, tmp_path, ca
     best = tmp_path / "run/best"
     assert f"python -m model caption IMAGE --checkpoint {best}" in closing
     assert f"python -m service --checkpoint {best}" in closing
-    assert f"python train.py --run {tmp_path / 'run'} --resume --epochs 4" in closing
+    is_late = "the weights of step 5" in closing or "the weights of step 6" in closing  # then a longer run may be better
+    assert (f"python train.py --run {tmp_path / 'run'} --resume --epochs 4" in closing) == is_late
     assert "before training" in closing
     assert "one caption for all images reaches" in closing
 

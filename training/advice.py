@@ -17,7 +17,7 @@ from training.sources import Source
 
 MIN_IMAGES = 1_000  # for a new network: with fewer it writes one caption for all images
 FEW_IMAGES = 4_000  # for a new network: with fewer its captions are poor
-_FEW_VALIDATION_IMAGES = 50
+FEW_VALIDATION_IMAGES = 50
 _COMMON_SHARE = 0.5  # of the images: a caption that so many share is suspicious
 _FILE_NAME = re.compile(r"[^\s]+\.(jpe?g|png|webp|gif|bmp|tiff?)|[\d_-]+", re.IGNORECASE)
 
@@ -77,7 +77,7 @@ def _about_validation(config: TrainConfig, sources: Sequence[Source]) -> list[st
                 "add images, or give some the split val"
             )  # fmt: skip
             texts.append(f"{source.name} has no validation images: RUN/best will be the last weights; {remedy}")
-        elif count < _FEW_VALIDATION_IMAGES:
+        elif count < FEW_VALIDATION_IMAGES:
             texts.append(f"{source.name} has only {count} validation images: their scores are rough; read the captions, too")
     return texts
 

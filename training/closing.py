@@ -11,11 +11,13 @@ from pathlib import Path
 
 from corpus import CaptionedImage, is_synthetic
 from evaluation import best_constant_caption
+from training.advice import FEW_VALIDATION_IMAGES
 from training.config import TrainConfig
 from training.progress import Progress
 from training.sources import Source, validation_ids_name
 
 _CAPTIONS_NAME = "validation_captions.json"
+_LATE = 0.8  # of the steps: a score that still rose then may rise further
 _MAX_CANDIDATES = 5_000  # training captions that may be the best constant caption
 
 
@@ -72,9 +74,14 @@ def closing_text(config: TrainConfig, progress: Progress, source: Source, judgem
         before = f", {100 * judgement.before:.1f} before training" if judgement.before is not None else ""
         lines += [
             f"{best} has the weights of step {progress.best_step}, the best in validation; {run}/last has the last ones",
-            f"CIDEr {100 * judgement.cider:.1f} on {count} validation {'image' if count == 1 else 'images'}{before}: agreement "
-            f"with people's captions; one caption for all images reaches {100 * judgement.constant:.1f}",
+            f"greedy CIDEr {100 * judgement.cider:.1f} on {count} validation {'image' if count == 1 else 'images'}{before}: "
+            f"agreement with people's captions; one caption for all images reaches {100 * judgement.constant:.1f}",
         ]
+        if count < FEW_VALIDATION_IMAGES:
+            lines.append(
+                f"{count} validation images are too few to say whether that is an improvement: compare both checkpoints on other "
+                "images, and read the captions"
+            )
         if judgement.before is not None and progress.best_step == 0:
             lines.append(f"No step was better than {config.init}: {best} is a copy of it. Lower --lr, or add images.")
     if judgement.problem:
@@ -86,7 +93,8 @@ def closing_text(config: TrainConfig, progress: Progress, source: Source, judgem
         language = "" if config.language == "en" else f" --language {config.language}"
         commands.append(("scores", f"python -m evaluation captions --data {data} {split}{language} --checkpoint {checkpoint}"))
     commands.append(("serve", f"python -m service --checkpoint {checkpoint}"))
-    commands.append(("train longer", f"python train.py --run {shlex.quote(run)} --resume --epochs {2 * config.epochs}"))
+    if progress.best_step > _LATE * progress.step:
+        commands.append(("train longer", f"python train.py --run {shlex.quote(run)} --resume --epochs {2 * config.epochs}"))
     lines += ["", "Next:", *(f"    {what:<17} {command}" for what, command in commands)]
     return "\n".join(lines)
 

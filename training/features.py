@@ -135,7 +135,7 @@ def _batches(network: CaptionNetwork, entries: list[CaptionedImage], plan: list[
     with ThreadPoolExecutor(2) as pool:
         chunks = [plan[at : at + _BATCH] for at in range(0, len(plan), _BATCH)]
         pending = [pool.map(prepare, chunk) for chunk in chunks[:2]]
-        for number in tqdm(range(len(chunks)), desc="features", unit="batch", leave=False):
+        for number in tqdm(range(len(chunks)), desc="features", unit="batch", leave=False, disable=None):
             if number + 2 < len(chunks):
                 pending.append(pool.map(prepare, chunks[number + 2]))
             yield torch.stack(list(pending.pop(0)))

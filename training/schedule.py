@@ -61,8 +61,9 @@ def cost_text(run_step: Callable[[], object], num_steps: int) -> str:
         started = time.perf_counter()
         run_step()
         seconds.append(time.perf_counter() - started)
-    hours = min(seconds) * num_steps / 3600
+    minutes = min(seconds) * num_steps / 60
+    duration = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{max(1, round(minutes))} minutes"
     return (
-        f"a step takes {min(seconds):.2f} s here: {num_steps} steps, about {hours:.1f} hours\n"
+        f"a step takes {min(seconds):.2f} s here: {num_steps} steps, about {duration}\n"
         "the frozen features, once, and the validations come on top"
     )

@@ -20,6 +20,8 @@ from model.errors import CaptionerError
 from model.files.listing import ImageFile
 from model.files.xmp import new_xmp, with_description
 
+_BOM = "\ufeff"
+
 
 @dataclass(frozen=True, slots=True)
 class Captioned:
@@ -228,11 +230,11 @@ def _csv_files(path: Path, text: str, columns: list[str]) -> set[str]:
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         if (header := next(rows)) != columns:
-            raise _foreign(path, f"its columns are {','.join(header)}, and not {','.join(columns)}")
+            raise _foreign(path, f"its columns are {','.join(header).lstrip(_BOM)}, and not {','.join(columns)}")
         return {row[0] for row in rows if row}
     except csv.Error as error:
         raise _foreign(path, "it is not a complete CSV file") from error
 
 
 def _foreign(path: Path, reason: str) -> CaptionerError:
-    return CaptionerError(f"{path} exists and cannot be continued: {reason}; name another file, or use --overwrite")
+    return CaptionerError(f"{path} exists and cannot be continued: {reason}; name another file (--overwrite would replace it)")

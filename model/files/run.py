@@ -186,6 +186,8 @@ def _report(listing: Listing, num_captioned: int, num_existing: int) -> None:
         if files:
             lines.append(f"{len(files)} {title}:")
             lines += [f"  {path}: {files[path]}" if isinstance(files, dict) else f"  {path}" for path in files]
+    if any("truncated or damaged" in reason for reason in listing.failed.values()):
+        lines.append("--accept-truncated captions what can be decoded of damaged images")
     if not listing.images and not listing.failed:
         lines = ["there are no images in what was named", *lines[1:]]
     print("\n".join(lines), file=sys.stderr)

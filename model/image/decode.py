@@ -160,7 +160,7 @@ def _as_image_error(name: str) -> Iterator[str]:
     except MemoryError as error:
         raise ImageError(f"the {name} image needs more memory than is allowed; send a smaller one") from error
     except Exception as error:  # decoders raise many types on hostile bytes
-        raise ImageError(f"the {name} image cannot be decoded: it is truncated or damaged; send a complete file") from error
+        raise ImageError(f"the {name} image cannot be decoded: it is truncated or damaged; use a complete file") from error
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:

@@ -2,7 +2,7 @@
 
     python -m tests.proofs.field.many_files --images 5000
 
-Prints the command's images per second next to those of the Captioner, measured before, between and after in this process.
+With --pairs it measures the command's images per second next to those of the Captioner.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import io
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from tests.helpers import wait_until
 from tests.test_process import ROOT
 
 _BATCH_SIZE = 8
+_PAIR_IMAGES = 160
 
 
 def main() -> int:
@@ -29,22 +31,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.proofs.field.many_files", description=__doc__)
     parser.add_argument("--images", type=int, default=5000, help="files in the folder (default: 5000)")
     parser.add_argument("--dtype", default="float32", help="numeric type (default: float32)")
+    parser.add_argument("--pairs", type=int, default=0, help="measure only the rates, so many times in turns")
     options = parser.parse_args()
+    if options.pairs:
+        _paired_rates(options.pairs, options.dtype)
+        return 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         good, by_hand, broken, others = _fill(folder, options.images)
-        own = [_captioner_rate(folder, good, options.dtype)]
-        command = [sys.executable, "-m", "model", "caption", "--dtype", options.dtype, "--sidecar", str(folder)]
-        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "model", "caption", "--dtype", options.dtype, "--sidecar"]
+        process = subprocess.Popen([*command, str(folder)], cwd=ROOT, stderr=subprocess.DEVNULL)
         wait_until(lambda: _num_texts(folder) > options.images / 2, seconds=3600)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        rates = [_rate(folder, after=0.0)]
-        own.append(_captioner_rate(folder, good, options.dtype))
-        killed_at = time.time()
-        again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        rates.append(_rate(folder, after=killed_at))
-        own.append(_captioner_rate(folder, good, options.dtype))
+        again = subprocess.run([*command, str(folder)], cwd=ROOT, capture_output=True, text=True, check=False)
         missing = [name for name in good if not (folder / name).with_suffix(".txt").read_text().endswith("\n")]
         changed = [name for name in by_hand if (folder / name).with_suffix(".txt").read_text() != f"by hand: {name}"]
         extra = {path.stem for path in folder.glob("*.txt")} - {Path(name).stem for name in [*good, *by_hand]}
@@ -52,9 +52,6 @@ def main() -> int:
     print(f"{len(good)} images, {len(by_hand)} with texts, {len(broken)} broken, {len(others)} of other types")
     print(f"exit status {again.returncode}; texts missing: {len(missing)}, changed: {len(changed)}, unknown: {len(extra)}")
     print(f"files that are not captioned and not listed with a reason: {len(listed)}")
-    shown = ", ".join(f"{rate:.1f}" for rate in own)
-    print(f"images per second: the command {rates[0]:.1f} and {rates[1]:.1f}, the Captioner {shown}")
-    print(f"ratios: {rates[0] / ((own[0] + own[1]) / 2):.3f} and {rates[1] / ((own[1] + own[2]) / 2):.3f}")
     return 1 if missing or changed or extra or listed or again.returncode != 1 else 0
 
 
@@ -88,23 +85,36 @@ def _num_texts(folder: Path) -> int:
     return sum(path.suffix == ".txt" for path in folder.iterdir())
 
 
-def _rate(folder: Path, after: float) -> float:
-    """Return images per second by the times of the texts written after a time, without the first and last twentieth."""
-    times = sorted(path.stat().st_mtime for path in folder.glob("*.txt"))
-    times = [time for time in times if time > after]
-    by_command = times if after else times[len(times) // 50 :]  # the texts of a person were written first
-    edge = len(by_command) // 20
-    inner = by_command[edge:-edge]
-    return (len(inner) - 1) / (inner[-1] - inner[0])
-
-
-def _captioner_rate(folder: Path, names: list[str], dtype: str) -> float:
-    """Return images per second of the Captioner on decoded images, with the command's options and batches."""
+def _paired_rates(pairs: int, dtype: str) -> None:
+    """Print images per second of the command and of the Captioner in turns, as the speed of machines varies within minutes."""
     choose_policy("auto", dtype).apply()
-    captioner = Captioner.load(dtype=dtype)
-    views = [prepare((folder / name).read_bytes(), captioner.image_config) for name in names[: 25 * _BATCH_SIZE]]
+    captioner, ratios = Captioner.load(dtype=dtype), []
+    for _ in range(pairs):
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            good = _fill(folder, _PAIR_IMAGES)[0]
+            own = _captioner_rate(captioner, folder, good)
+            command = [sys.executable, "-m", "model", "caption", "--dtype", dtype, "--sidecar", str(folder)]
+            subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL, check=False)
+            rate = _command_rate(folder, good)
+            ratios.append(2 * rate / (own + _captioner_rate(captioner, folder, good)))
+            print(
+                f"images per second: the command {rate:.2f}, the Captioner {own:.2f} before; ratio {ratios[-1]:.3f}", flush=True
+            )
+    print(f"ratio: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")
+
+
+def _command_rate(folder: Path, names: list[str]) -> float:
+    """Return images per second by the times of the texts, from the end of the first batch to that of the last full one."""
+    times = sorted((folder / name).with_suffix(".txt").stat().st_mtime for name in names)
+    last = (len(times) // _BATCH_SIZE) * _BATCH_SIZE - 1
+    return (last - _BATCH_SIZE + 1) / (times[last] - times[_BATCH_SIZE - 1])
+
+
+def _captioner_rate(captioner: Captioner, folder: Path, names: list[str]) -> float:
+    """Return images per second of the Captioner on decoded images, with the command's options and batches."""
+    views = [prepare((folder / name).read_bytes(), captioner.image_config) for name in names]
     batches = [views[first : first + _BATCH_SIZE] for first in range(0, len(views), _BATCH_SIZE)]
-    captioner.caption(batches[0], maps="none", reliance=False)
     started = time.monotonic()
     for batch in batches:
         captioner.caption(batch, maps="none", reliance=False)
