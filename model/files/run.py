@@ -1,4 +1,4 @@
-"""The command: images are decoded in threads while the network captions the batch before, and are written in order."""
+"""The command: images are decoded in parallel, captioned in batches, and written in order."""
 
 from __future__ import annotations
 
@@ -121,7 +121,10 @@ def _captioned(
     limits = dataclasses.replace(_LIMITS, accept_truncated=options.accept_truncated)
     has_words = needs_words(options)
     maps = options.maps if has_words else "none"
-    decoded = _decoded(images, captioner, limits, 2 * options.batch_size, listing)
+    # On a CPU the network uses every core: decoding beside it makes both slower (docs/decisions.md).
+    on_cpu = captioner.runtime.device.type == "cpu"
+    num_ahead = options.batch_size if on_cpu else 2 * options.batch_size
+    decoded = _decoded(images, captioner, limits, num_ahead, listing, in_turns=on_cpu)
     while batch := list(itertools.islice(decoded, options.batch_size)):
         results = captioner.caption(
             [view for _, view in batch], generation, maps=maps, reliance=has_words, language=options.language
@@ -134,9 +137,12 @@ def _captioned(
 
 
 def _decoded(
-    images: Sequence[ImageFile], captioner: Captioner, limits: ImageLimits, num_ahead: int, listing: Listing
+    images: Sequence[ImageFile], captioner: Captioner, limits: ImageLimits, num_ahead: int, listing: Listing, *, in_turns: bool
 ) -> Iterator[tuple[ImageFile, ImageView]]:
-    """Yield the images that can be decoded, in order; `num_ahead` are decoded in advance, so memory does not grow."""
+    """Yield the images that can be decoded, in order; at most `num_ahead` are in memory.
+
+    They are decoded in parallel; `in_turns`, only while the consumer waits for the next ones.
+    """
 
     def decode(file: ImageFile) -> ImageView:
         return prepare(file.path.read_bytes(), captioner.image_config, limits)
@@ -146,8 +152,9 @@ def _decoded(
     rest = iter(images)
     try:
         while True:
-            for file in itertools.islice(rest, num_ahead - len(waiting)):
-                waiting.append((file, pool.submit(decode, file)))
+            if not (in_turns and waiting):
+                for file in itertools.islice(rest, num_ahead - len(waiting)):
+                    waiting.append((file, pool.submit(decode, file)))
             if not waiting:
                 return
             file, future = waiting.popleft()
