@@ -24,7 +24,7 @@ def check_files(data: str, examples: Sequence[Example], errors: ErrorLog) -> lis
     used = {example.image for example in examples if isinstance(example.image, Path)}
     roots = [path for path in parse_spec(data).paths if path.is_dir()]
     files = {file for root in roots for file in _files(root, recursive=True)}
-    for folder in {path.parent for path in used if path.exists()}:
+    for folder in {path.parent for path in used if _exists(path)}:
         if not any(folder.is_relative_to(root) for root in roots) and folder.is_dir():
             files |= set(_files(folder, recursive=False))
     origins = {origin.rpartition(", line")[0] for example in examples for origin in (example.origin, *example.origins)}
@@ -40,6 +40,13 @@ def check_files(data: str, examples: Sequence[Example], errors: ErrorLog) -> lis
         *findings_of("warning", "image files that no record names", advice, unused),
         *findings_of("warning", "tables that are not read", "If they have captions, name them as data too.", tables),
     ]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _files(folder: Path, *, recursive: bool) -> Iterator[Path]:

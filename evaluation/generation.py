@@ -57,7 +57,7 @@ def _prepared(captioner: Captioner, image: bytes | Example) -> ImageView:
     try:
         return prepare(image.read(), captioner.image_config, image.image_limits)
     except ImageError as error:
-        raise DataError(f"{image.origin}: {image.location}: {error}, or remove it") from error
+        raise DataError(f"{image.origin}: {image.location} cannot be used: {error}, or remove it") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "its name is not that of a file"
         raise DataError(f"{image.origin}: {image.location} cannot be read ({reason}); copy it there, or remove it") from error

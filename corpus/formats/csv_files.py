@@ -130,8 +130,11 @@ def _quoted_rows(
             return
         except csv.Error as error:
             with options.errors:
+                reason = "has an unclosed or single quote"
+                if "limit" in str(error):
+                    reason = f"has a cell of more than {_MAX_CELL:,} characters, probably after an unclosed quote"
                 raise DataError(
-                    f"{path}, line {line} cannot be parsed; quote cells that have quotes or line breaks, and double their quotes"
+                    f"{path}, line {line} {reason}; quote cells that have quotes or line breaks, and double their quotes"
                 ) from error
             return  # after an open quote, rows cannot be separated
         yield line, cells
