@@ -135,6 +135,31 @@ def image_bytes(photo) -> bytes:
     return photo(120, 90, "JPEG")
 
 
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory):
+    """One folder of each family, which tests copy."""
+    from tests.test_convert import saved  # transformers is imported only where sources are used
+
+    root = tmp_path_factory.mktemp("sources")
+    for family in ("vit_gpt2", "blip", "trocr"):
+        saved(family, root / family)
+    return root
+
+
+@pytest.fixture
+def copy_of(sources, tmp_path):
+    """Return a function that copies the source of a family, and returns the copy's folder."""
+
+    def copy(family):
+        folder = tmp_path / "source"
+        folder.mkdir()
+        for path in (sources / family).iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+        return folder
+
+    return copy
+
+
 def problem(response, code: str) -> dict:
     """Check that a response is the complete problem `code`, and return its body."""
     body = response.json()

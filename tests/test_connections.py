@@ -5,38 +5,11 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
-import threading
-from collections.abc import Iterator
 
 import pytest
 
-from model import Captioner
-from service import Settings, create_app
-from service.server import DrainingServer
-from tests.helpers import wait_until, watched
-
-SECONDS = 60.0  # after which a test has failed
-EMPTY = {"images": 0, "body_bytes": 0, "pixels": 0}
-MEGABYTE = 1_000_000
-
-
-@contextlib.contextmanager
-def listening(captioner: Captioner, **settings) -> Iterator[DrainingServer]:
-    """Serve a captioner by the real server, on a free port of 127.0.0.1."""
-    values = Settings(port=0, **settings)
-    server = DrainingServer(create_app({"tiny": captioner}, values), values)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started, SECONDS)
-        yield server
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-def port_of(server: DrainingServer) -> int:
-    return server.servers[0].sockets[0].getsockname()[1]
+from tests.connections import EMPTY, MEGABYTE, SECONDS, connect, head, listening, port_of, response_on, status, talk
+from tests.helpers import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -49,65 +22,6 @@ def server(tiny_captioner):
 @pytest.fixture(scope="module")
 def port(server):
     return port_of(server)
-
-
-def connect(port: int, address: str = "127.0.0.1") -> socket.socket:
-    """Return a connection from an address of this machine."""
-    return socket.create_connection(("127.0.0.1", port), timeout=SECONDS, source_address=(address, 0))
-
-
-def talk(port: int, *parts: bytes, drip: bytes = b"") -> bytes:
-    """Send parts, then `drip` again and again; stop at the first response. Returns all that arrives until the server closes."""
-    received, closed = bytearray(), threading.Event()
-
-    def receive(connection: socket.socket) -> None:
-        with contextlib.suppress(ConnectionError, TimeoutError):
-            while block := connection.recv(65536):
-                received.extend(block)
-        closed.set()
-
-    with connect(port) as connection:
-        reader = threading.Thread(target=receive, args=(connection,))
-        reader.start()
-
-        def is_answered_after(data: bytes) -> bool:
-            try:
-                connection.sendall(data)
-            except ConnectionError:
-                return True
-            return bool(received) or closed.is_set()
-
-        if not any(is_answered_after(part) for part in parts) and drip:
-            wait_until(lambda: is_answered_after(drip), SECONDS)
-        assert closed.wait(SECONDS), "the server did not close the connection"
-        reader.join()
-    return bytes(received)
-
-
-def head(path: str = "/v1/captions", **headers: str) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: x", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n"
-
-
-def status(port: int, body: bytes | None = None, address: str = "127.0.0.1") -> int:
-    """Return the status of a new connection's request, of a probe or with a body for captions; 0 if it is cut off."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS, source_address=(address, 0))
-    try:
-        connection.request("GET" if body is None else "POST", "/livez" if body is None else "/v1/captions", body)
-        response = connection.getresponse()
-        response.read()
-        return response.status
-    except (ConnectionError, http.client.HTTPException):
-        return 0
-    finally:
-        connection.close()
-
-
-def response_on(connection: socket.socket) -> http.client.HTTPResponse:
-    """Return the next response on a connection, of which the headers have been read."""
-    response = http.client.HTTPResponse(connection, method="POST")
-    response.begin()
-    return response
 
 
 def test_a_silent_connection_is_closed_with_408(port):
@@ -273,82 +187,6 @@ def test_an_image_counts_until_its_large_response_has_been_read(server, port, ph
         assert admission.used["images"] == 1
         response.read()
         wait_until(lambda: admission.used == EMPTY)
-
-
-def received_until_closed(connection: socket.socket) -> bytes:
-    """Return all that arrives on a connection until the server closes it."""
-    blocks = []
-    while block := connection.recv(65536):
-        blocks.append(block)
-    return b"".join(blocks)
-
-
-@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
-@pytest.mark.parametrize("version", ["1.1", "1.0"])
-def test_a_client_that_ends_its_side_after_the_request_gets_the_response(port, photo, accept, version):
-    data = photo()
-    request = head(content_length=str(len(data)), accept=accept).replace(b"HTTP/1.1", f"HTTP/{version}".encode()) + data
-    with connect(port) as connection:
-        connection.sendall(request)
-        connection.shutdown(socket.SHUT_WR)
-        answer = received_until_closed(connection)
-    final = answer[answer.rindex(b"HTTP/1.1 ") :]  # a slow machine may have sent interim responses first
-    assert final.startswith(b"HTTP/1.1 200")
-    assert (b"event: caption" if "event" in accept else b'"captions"') in final
-
-
-def test_all_pipelined_requests_of_a_client_that_ends_its_side_are_answered(port):
-    with connect(port) as connection:
-        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
-        connection.shutdown(socket.SHUT_WR)
-        assert received_until_closed(connection).count(b'"alive"') == 3
-
-
-@pytest.mark.parametrize("request_start", [b"", b"POST /v1/captions HTTP/1.1\r\n", head(content_length="10") + b"12345"])
-def test_a_connection_that_ends_inside_a_request_is_closed(server, port, request_start):
-    with connect(port) as connection:
-        connection.sendall(request_start)
-        connection.shutdown(socket.SHUT_WR)
-        assert not received_until_closed(connection)
-    wait_until(lambda: server.config.app.state.engine.admission.used == EMPTY)
-
-
-def test_a_client_that_has_ended_its_side_is_answered_by_the_deadline(tiny_captioner, photo):
-    captioner, runtime = watched(tiny_captioner)
-    go_on = threading.Event()
-    runtime.before_encode = lambda pixels: go_on.wait(SECONDS) and None
-    data = photo()
-    with listening(captioner, deadline_seconds=1.0) as server:
-        try:
-            with connect(port_of(server)) as connection:
-                connection.sendall(head(content_length=str(len(data))) + data)
-                connection.shutdown(socket.SHUT_WR)
-                assert b"HTTP/1.1 504" in received_until_closed(connection)
-            wait_until(lambda: not server.server_state.connections)
-        finally:
-            go_on.set()
-
-
-def test_a_client_that_closes_its_connection_is_distinguished_from_one_that_ends_its_side(tiny_captioner, photo):
-    captioner, runtime = watched(tiny_captioner)
-    go_on = threading.Event()
-    runtime.before_encode = lambda pixels: go_on.wait(SECONDS) and None
-    data = photo()
-    with listening(captioner, deadline_seconds=SECONDS) as server:
-        admission = server.config.app.state.engine.admission
-        try:
-            with connect(port_of(server)) as patient:
-                patient.sendall(head(content_length=str(len(data))) + data)
-                patient.shutdown(socket.SHUT_WR)
-                with connect(port_of(server)) as leaving:
-                    leaving.sendall(head(content_length=str(len(data))) + data)
-                    wait_until(lambda: admission.used["images"] == 2)
-                wait_until(lambda: admission.used["images"] == 1)  # cancelled while the other waits
-                go_on.set()
-                response = response_on(patient)  # the interim responses are skipped, as every client does
-                assert response.status == 200
-        finally:
-            go_on.set()
 
 
 def test_connections_of_a_trusted_proxy_are_not_limited(tiny_captioner):

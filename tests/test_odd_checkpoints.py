@@ -1,10 +1,6 @@
-"""Sources as users have them: other tasks, older tokenizer files, shards, broken files. Each is converted or refused by name."""
+"""Sources as users have them: other tasks, older tokenizer files, broken files. Each is converted or refused by name."""
 
 from __future__ import annotations
-
-import json
-import pickle
-import re
 
 import pytest
 import torch
@@ -13,46 +9,10 @@ from safetensors.torch import load_file, save_file
 from model import CheckpointError, load_checkpoint
 from model.pretrained import convert_source
 from model.pretrained.weights import read_weights
-from tests.test_convert import edit, saved
+from tests.odd_sources import configure, expect_refused, write
+from tests.test_convert import edit
 from tests.test_foreign_tokenizers import KINDS
 from tests.test_sources import save_authors_blip, write_vocab_txt
-
-# Words of other libraries' messages, and addresses of memory.
-FOREIGN_TEXT = re.compile(
-    r"0x[0-9a-f]{6,}|Weights only|weights_only|pickle|Unpickl|HeaderTooLarge|MetadataIncomplete|InvalidHeader|Expecting|"
-    r"Extra data|delimiter|Traceback|Error\(|Errno|codec can't|safetensors_rust|set_int_max|invalid literal|data did not match"
-)
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory):
-    """One folder of each family, which tests copy."""
-    root = tmp_path_factory.mktemp("sources")
-    for family in ("vit_gpt2", "blip", "trocr"):
-        saved(family, root / family)
-    return root
-
-
-@pytest.fixture
-def copy_of(sources, tmp_path):
-    def copy(family):
-        folder = tmp_path / "source"
-        folder.mkdir()
-        for path in (sources / family).iterdir():
-            (folder / path.name).write_bytes(path.read_bytes())
-        return folder
-
-    return copy
-
-
-def write(folder, name, content):
-    text = content if isinstance(content, str) else json.dumps(content)
-    (folder / name).write_text(text)
-
-
-def configure(folder, **fields):
-    edit(folder, "config.json", lambda config: config.update(fields))
-
 
 # --- tasks ---------------------------------------------------------------------------------------------------------------------
 
@@ -187,83 +147,6 @@ def test_tokens_added_to_a_vocab_txt_are_read(copy_of, tmp_path):
     tokenizer = load_checkpoint(tmp_path / "ours").tokenizer
     assert {name: tokenizer.id_of(name) for name in ids} == ids
     assert set(ids.values()) <= tokenizer.special_ids
-
-
-# --- weights -------------------------------------------------------------------------------------------------------------------
-
-INDEX = "pytorch_model.bin.index.json"
-FIRST, SECOND = "pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"
-
-
-def shard(folder, ending=".bin"):
-    """Split model.safetensors into two shards with an index."""
-    tensors = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    names = sorted(tensors)
-    parts = {FIRST: names[: len(names) // 2], SECOND: names[len(names) // 2 :]}
-    for file, part in parts.items():
-        torch.save({name: tensors[name] for name in part}, folder / file)
-    write(folder, INDEX, {"metadata": {}, "weight_map": {name: file for file, part in parts.items() for name in part}})
-
-
-def test_shards_of_pickles_give_the_same_checkpoint(copy_of, tmp_path):
-    folder = copy_of("trocr")
-    convert_source(folder, tmp_path / "whole")
-    shard(folder)
-    convert_source(folder, tmp_path / "sharded")
-    one, other = (load_checkpoint(tmp_path / name).network.state_dict() for name in ("whole", "sharded"))
-    assert all(torch.equal(value, other[name]) for name, value in one.items())
-
-
-class Harmful:
-    """What a hostile pickle would execute."""
-
-    def __reduce__(self):
-        return (exec, ("raise SystemExit('executed')",))
-
-
-def change_map(change):
-    return lambda f: edit(f, INDEX, lambda index: change(index["weight_map"]))
-
-
-BROKEN_SHARDS = [
-    (lambda f: (f / SECOND).unlink(), f"{SECOND} is missing"),
-    (lambda f: (f / FIRST).write_bytes((f / FIRST).read_bytes()[:-300]), f"{FIRST} cannot be read as weights"),
-    (lambda f: (f / FIRST).write_bytes(b""), f"{FIRST} cannot be read as weights"),
-    (lambda f: torch.save([1], f / FIRST), f"{FIRST} does not contain named tensors"),
-    (lambda f: (f / FIRST).write_bytes(pickle.dumps({"x": Harmful()})), f"{FIRST} cannot be read as weights"),
-    (lambda f: torch.save({"x": Harmful()}, f / FIRST), f"{FIRST} cannot be read as weights"),
-    (lambda f: torch.save({7: torch.ones(1)}, f / FIRST), f"{FIRST} does not contain named tensors"),
-    (lambda f: write(f, INDEX, "{"), rf"{INDEX} is not JSON \(line 1, column 2\)"),
-    (lambda f: write(f, INDEX, "[" * 100_000), f"{INDEX} is not JSON"),
-    (lambda f: write(f, INDEX, f'{{"a": {"9" * 5000}}}'), f"{INDEX} is not JSON"),
-    (lambda f: write(f, INDEX, []), f"{INDEX} is not a JSON object"),
-    (lambda f: write(f, INDEX, {"weight_map": [1]}), f"{INDEX} is not an index of shards"),
-    (lambda f: write(f, INDEX, {"weight_map": {"a": 1}}), f"{INDEX} is not an index of shards"),
-    (lambda f: (f / INDEX).write_bytes(b"\xff\xfe"), f"{INDEX} cannot be read"),
-    (change_map(lambda m: m.update(x="../a.bin")), "names '../a.bin'; shards must be in the same folder"),
-    (change_map(lambda m: m.update(x="")), "shards must be in the same folder"),
-    (change_map(lambda m: m.update(missing=SECOND)), f"its shard {SECOND} differ in missing"),
-    (change_map(lambda m: m.pop(sorted(m)[-1])), f"its shard {SECOND} differ in encoder"),
-    (change_map(lambda m: m.update({sorted(m)[0]: SECOND})), f"its shard {FIRST} differ in decoder"),
-]
-
-
-@pytest.mark.parametrize(("change", "message"), BROKEN_SHARDS)
-def test_broken_shards_are_an_error_that_names_the_file(change, message, copy_of, tmp_path):
-    folder = copy_of("trocr")
-    shard(folder)
-    change(folder)
-    expect_refused(folder, tmp_path, message)
-
-
-def expect_refused(folder, tmp_path, message):
-    """Convert, with an error that has only our own words, and write no folder."""
-    with pytest.raises(CheckpointError, match=message) as caught:
-        convert_source(folder, tmp_path / "ours")
-    assert not FOREIGN_TEXT.search(str(caught.value)), caught.value
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "ours").exists()
 
 
 BROKEN = [

@@ -1,74 +1,33 @@
-"""Runs of beginners and interrupted runs: few images, files that cannot be used, changed flags, changed data, damaged states."""
+"""Runs of beginners: few images, no validation images, files that cannot be used, and what the last lines say."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import random
 import shlex
 from pathlib import Path
 
 import pytest
-import torch
-from PIL import Image
 
 import train
-from corpus import CaptionDataset, CaptionedImage, identical_groups, open_dataset
+from corpus import identical_groups, open_dataset
 from evaluation.__main__ import main as evaluate
-from model import CaptionNetwork, CaptionTokenizer, GenerationOptions, MapConfig, load_checkpoint, save_checkpoint
-from tests.conftest import redraw, tiny_config
+from model import load_checkpoint
+from tests.runs import QUICK, command, source_of, write_images, write_start
 from training import (
-    Batch,
-    FrozenPart,
     Judgement,
     Progress,
-    Source,
     TrainConfig,
-    average_of,
     closing_text,
     count_steps,
     load_state,
     new_run,
     open_sources,
     parse_arguments,
-    read_log,
     resolve_length,
 )
-from training.resume import CHANGEABLE, resumed_config
 from training.split import hold_out
-
-QUICK = ["--batch-size", "4", "--dtype", "float32", "--threads", "1", "--num-views", "1", "--ema-decay", "0.5"]
-
-
-def write_images(folder: Path, count: int, captions: str = "a dog number {} on the grass") -> Path:
-    """Write PNG files of random colors and a CSV of their captions; returns the CSV."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(5)
-    lines = ["image,caption"]
-    for number in range(count):
-        color = tuple(rng.randrange(256) for _ in range(3))
-        Image.new("RGB", (20, 16), color).save(folder / f"{number}.png")
-        lines.append(f"{number}.png,{captions.format(number)}")
-    (folder / "captions.csv").write_text("\n".join(lines) + "\n")
-    return folder / "captions.csv"
-
-
-def write_start(folder: Path, tokenizer: CaptionTokenizer) -> Path:
-    """Write a checkpoint to start from, with random weights; returns its folder."""
-    maps = MapConfig(heads=((0, 1), (1, 0)), head_mean="geometric", pointing=0.75)
-    options = GenerationOptions(num_beams=5, length_penalty=0.5)
-    config = dataclasses.replace(tiny_config(tokenizer.size), maps=maps, generation=options)
-    torch.manual_seed(0)
-    network = CaptionNetwork(config)
-    redraw(network, 3)
-    save_checkpoint(folder, config, network.state_dict(), tokenizer, "# Card")
-    return folder
-
-
-def command(data: Path, start: Path, folder: Path) -> list[str]:
-    """Return the command line of a quick run of two epochs from a checkpoint."""
-    return [*QUICK, "--data", str(data), "--run", str(folder), "--init", str(start), "--epochs", "2"]
 
 
 @pytest.fixture
@@ -84,52 +43,6 @@ def start(tmp_path, tokenizer) -> Path:
 @pytest.fixture
 def run(data, start, tmp_path) -> list[str]:
     return command(data, start, tmp_path / "run")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, tokenizer) -> Path:
-    """The folder of a finished run, which tests do not change."""
-    folder = tmp_path_factory.mktemp("finished")
-    arguments = command(write_images(folder / "data", 12), write_start(folder / "start", tokenizer), folder / "run")
-    assert train.main(arguments) == 0
-    return folder / "run"
-
-
-def lines_of(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
-def source_of(count: int) -> Source:
-    """Return a source of so many images without a val split."""
-    load = functools.partial(Image.new, "RGB", (4, 4))
-    entries = [CaptionedImage(str(number), ("a dog",), load, False, str(number)) for number in range(count)]
-    return Source(CaptionDataset("a.csv", {"train": entries}))
-
-
-def steps_of(folder: Path) -> list[int]:
-    return [row["step"] for row in lines_of(folder) if "loss" in row]
-
-
-class StoppedError(Exception):
-    """A run that is killed."""
-
-
-def run_until(arguments: list[str], step: int) -> None:
-    """Run until a step begins, then stop as a killed process does: without any cleaning."""
-
-    class StoppingTrainer(train.Trainer):
-        def step(self, batch: Batch) -> float:
-            if self.progress.step == step:
-                raise StoppedError
-            return super().step(batch)
-
-    beginning = new_run(parse_arguments(arguments), {})
-    assert not isinstance(beginning, int)
-    Path(beginning.config.run).mkdir()
-    trainer = StoppingTrainer(beginning)
-    trainer.prepare()
-    with pytest.raises(StoppedError):
-        trainer.train()
 
 
 # Before the run starts
@@ -339,180 +252,6 @@ def test_an_image_that_disappears_during_a_run_is_named(run, data, tmp_path, cap
     trainer.prepare()
     with pytest.raises(Exception, match=r"line 9.*7\.png"):
         trainer.train()
-
-
-# Resuming
-
-
-@pytest.mark.parametrize("freeze", ["none", "encoder"])
-def test_a_killed_run_ends_with_the_weights_and_the_log_of_an_uninterrupted_one(run, tmp_path, freeze):
-    arguments = [*run, "--epochs", "3", "--save-steps", "2", "--freeze", freeze]
-    assert train.main([*arguments, "--run", str(tmp_path / "complete")]) == 0
-    run_until([*arguments, "--run", str(tmp_path / "stopped")], step=5)
-    with (tmp_path / "stopped/log.jsonl").open("a") as file:
-        file.write('{"step": 6, "lo')  # a line that was cut off
-    assert steps_of_raw(tmp_path / "stopped") == [1, 2, 3, 4, 5], "the fifth step is repeated"
-    assert train.main(["--run", str(tmp_path / "stopped"), "--resume"]) == 0
-    for name in ("best", "last"):
-        one, two = (load_checkpoint(tmp_path / folder / name).network.state_dict() for folder in ("complete", "stopped"))
-        assert all(torch.equal(value, two[key]) for key, value in one.items())
-    rows = [lines_of(tmp_path / folder) for folder in ("complete", "stopped")]
-    assert steps_of(tmp_path / "stopped") == list(range(1, 10)), "each step once"
-    for row in (*rows[0], *rows[1]):
-        row.pop("elapsed")
-        row.pop("images_per_second", None)
-    assert rows[0] == rows[1]
-
-
-def steps_of_raw(folder: Path) -> list[int]:
-    return [row["step"] for row in read_log(folder / "log.jsonl") if "loss" in row]
-
-
-def test_the_log_has_a_row_for_each_step_and_each_validation(run, tmp_path):
-    assert train.main(run) == 0
-    rows = lines_of(tmp_path / "run")
-    steps = [row for row in rows if "loss" in row]
-    scores = [row for row in rows if "validation" in row]
-    assert [row["step"] for row in steps] == [1, 2, 3, 4, 5, 6]
-    assert [row["epoch"] for row in steps] == [1, 1, 1, 2, 2, 2]
-    assert all(row.keys() == {"step", "epoch", "elapsed", "loss", "lr", "images_per_second"} for row in steps)
-    assert [row["elapsed"] for row in steps] == sorted(row["elapsed"] for row in steps)
-    assert [row["step"] for row in scores] == [0, 3, 6], "the checkpoint of --init is validated first"
-    assert all({"CIDEr", "BLEU-4", "ROUGE-L", "distinct", "images"} <= row.keys() for row in scores)
-    curves = b"".join(path.read_bytes() for path in (tmp_path / "run/curves").iterdir())
-    assert {tag for tag in (b"train/loss", b"train/lr", b"validation/captions.csv/CIDEr") if tag in curves} == {
-        b"train/loss", b"train/lr", b"validation/captions.csv/CIDEr",
-    }  # fmt: skip
-
-
-def test_frozen_weights_are_not_in_the_state(run, start, tmp_path):
-    assert train.main(run) == 0
-    parts = load_state(tmp_path / "run").parts
-    names = set(load_checkpoint(start).network.state_dict())
-    for part in ("network", "average"):
-        assert set(parts[part]) == {name for name in names if not name.startswith("encoder.")}
-
-
-def test_the_average_shares_the_frozen_module_and_nothing_else(tiny_network):
-    average = average_of(tiny_network, FrozenPart("encoder"))
-    assert average.encoder is tiny_network.encoder
-    assert average.decoder is not tiny_network.decoder
-    assert average_of(tiny_network, FrozenPart("none")).encoder is not tiny_network.encoder
-
-
-def test_random_frozen_weights_are_kept_in_the_state(data, tmp_path):
-    network = ["--stem", "", "--patch-size", "56", "--hidden-size", "24", "--num-heads", "2", "--encoder-layers", "1"]
-    network += ["--decoder-layers", "1", "--vocab-size", "300", "--freeze", "encoder", "--from-scratch"]
-    arguments = [*QUICK, "--data", str(data), "--run", str(tmp_path / "run"), *network, "--max-steps", "1"]
-    assert train.main(arguments) == 0
-    assert any(name.startswith("encoder.") for name in load_state(tmp_path / "run").parts["network"])
-    assert train.main(["--run", str(tmp_path / "run"), "--resume", "--max-steps", "2"]) == 0
-
-
-@pytest.mark.parametrize(
-    ("flags", "total", "epochs"),
-    [(["--epochs", "4"], 12, 4), (["--max-steps", "7"], 7, 3), (["--epochs", "5", "--max-steps", "8"], 8, 5)],
-)
-def test_a_finished_run_goes_on_to_the_number_that_resume_names(run, tmp_path, capsys, flags, total, epochs):
-    assert train.main([*run, "--max-steps", "4"]) == 0
-    assert train.main(["--run", str(tmp_path / "run"), "--resume", *flags]) == 0
-    output = capsys.readouterr().out
-    assert f"continues after 4 of {total} steps" in output
-    assert f"follows from here on the schedule of a run of {total} steps" in output
-    assert steps_of(tmp_path / "run") == list(range(1, total + 1))
-    state = load_state(tmp_path / "run")
-    assert state.progress.is_finished
-    assert (state.progress.step, state.settings["epochs"]) == (total, epochs)
-    last = lines_of(tmp_path / "run")[-1]
-    assert (last["step"], last["validation"]) == (total, str(tmp_path / "data/captions.csv"))
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--lr", "0.01"], "--lr 0.01 (it has --lr 0.0001)"),
-        (["--batch-size", "8", "--seed", "3"], "--seed 3 (it has --seed 0), --batch-size 8 (it has --batch-size 4)"),
-        (["--no-check"], "--no-check (it has --check)"),
-        (["--data", "other.csv"], "--data other.csv (it has --data "),
-        (["--val-share", "0.5"], "--val-share 0.5"),
-        (["--epochs", "1"], "end it after 3 steps, but it has done 6; name more"),
-        (["--max-steps", "2"], "end it after 2 steps, but it has done 6; name more"),
-    ],
-)
-def test_a_flag_that_resume_cannot_obey_is_refused_by_name(finished, capsys, flags, message):
-    before = (finished / "state.pt").read_bytes(), (finished / "log.jsonl").read_bytes()
-    assert train.main(["--run", str(finished), "--resume", *flags]) == 2
-    assert message in capsys.readouterr().err
-    assert before == ((finished / "state.pt").read_bytes(), (finished / "log.jsonl").read_bytes())
-
-
-def test_every_setting_that_resume_may_change_is_a_flag_and_is_obeyed():
-    settings = dataclasses.asdict(TrainConfig(data=("scenes",), run="x", epochs=3))
-    values = {"run": "y", "resume": True, "dry_run": True, "feature_cache": "z", "epochs": 4, "max_steps": 5, "eval_epochs": 6}
-    values |= {"save_steps": 7, "device": "cpu", "dtype": "float32", "threads": 2, "from_scratch": True}
-    assert values.keys() == CHANGEABLE
-    resumed = dataclasses.asdict(resumed_config(settings, values))
-    assert resumed == settings | values
-
-
-def test_the_command_line_of_a_run_with_resume_added_is_accepted(run, capsys):
-    assert train.main(run) == 0
-    assert train.main([*run, "--resume"]) == 0
-    assert "as many as these flags say; nothing to do" in capsys.readouterr().out
-
-
-def test_a_state_of_an_older_version_is_read(run, start, tmp_path):
-    arguments = [*run, "--val-share", "0"]
-    assert train.main(arguments) == 0
-    path = tmp_path / "run/state.pt"
-    document = torch.load(path, weights_only=True)
-    frozen = {name: value for name, value in load_checkpoint(start).network.state_dict().items() if name.startswith("encoder.")}
-    for part in ("network", "average"):
-        document["parts"][part] |= frozen
-    del document["sources"], document["frozen"], document["settings"]["val_share"]
-    document["progress"] = {name: document["progress"][name] for name in ("epoch", "batch", "step", "best", "is_finished")}
-    torch.save(document, path)
-    assert train.main(["--run", str(tmp_path / "run"), "--resume", "--epochs", "3"]) == 0
-    assert not load_state(tmp_path / "run").sources[0]["held_out"], "it did not hold out images"
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("state cut", "is damaged or is not a run's state"),
-        ("state of something else", "is damaged or is not a run's state"),
-        ("empty state", "is damaged or is not a run's state"),
-        ("image added", "has other images or captions than when"),
-        ("caption changed", "has other images or captions than when"),
-        ("encoder of --init changed", "are not those that"),
-        ("--init removed", "is not a folder"),
-    ],
-)
-def test_a_run_that_cannot_be_resumed_says_why(run, data, start, tmp_path, capsys, change, message):
-    assert train.main([*run, "--max-steps", "1"]) == 0
-    state = tmp_path / "run/state.pt"
-    if change == "state cut":
-        state.write_bytes(state.read_bytes()[:1000])
-    elif change == "state of something else":
-        torch.save({"weights": torch.zeros(2)}, state)
-    elif change == "empty state":
-        state.write_bytes(b"")
-    elif change == "image added":
-        Image.new("RGB", (20, 16)).save(data.parent / "new.png")
-        data.write_text(data.read_text() + "new.png,a cat\n")
-    elif change == "caption changed":
-        data.write_text(data.read_text().replace("dog number 4", "cat number 4"))
-    elif change == "encoder of --init changed":
-        checkpoint = load_checkpoint(start)
-        redraw(checkpoint.network.encoder, 4)
-        save_checkpoint(start, checkpoint.config, checkpoint.network.state_dict(), checkpoint.tokenizer, "# Card")
-    else:
-        start.rename(tmp_path / "moved")
-    before = state.read_bytes()
-    capsys.readouterr()
-    assert train.main(["--run", str(tmp_path / "run"), "--resume", "--epochs", "2"]) == 1
-    assert message in capsys.readouterr().err
-    assert state.read_bytes() == before
 
 
 # The last lines
