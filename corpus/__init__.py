@@ -13,7 +13,7 @@ from corpus.dataset import (
     open_dataset,
 )
 from corpus.errors import DataError, ErrorLog
-from corpus.example import LOCAL_IMAGE_LIMITS, Example, NamedBox, ShardMember, matches_language
+from corpus.example import Example, NamedBox, ShardMember, matches_language
 from corpus.findings import Report
 from corpus.formats import FORMATS, Format, convert, json_document, read_data, read_text, stream_data
 from corpus.identical import identical_groups
@@ -24,7 +24,6 @@ from corpus.usable import Problem, usable_entries
 __all__ = [
     "COLORS",
     "FORMATS",
-    "LOCAL_IMAGE_LIMITS",
     "SCENE_SPLITS",
     "SHAPES",
     "UNSEEN_PAIRS",

@@ -17,7 +17,7 @@ import numpy as np
 from corpus.duplicates import connected_groups, near_links
 from corpus.example import Example, ShardMember
 from corpus.findings import Case, Finding, findings_of
-from model import ImageError, decode_image
+from model import ImageError, decode_image, read_reason
 
 MIN_EDGE = 64  # pixels of the shorter edge
 MAX_PIXELS = 50_000_000
@@ -97,8 +97,7 @@ def _inspect(example: Example) -> ImageInspection:
     try:
         data = example.read()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        message = f"{example.location} cannot be read ({reason})"
+        message = f"{example.location} cannot be read ({read_reason(error)})"
         if isinstance(error, FileNotFoundError):
             message = f"{example.location} does not exist, nor is it in a folder of images beside the captions; copy it there"
         return ImageInspection(state="missing", error=message)

@@ -16,7 +16,7 @@ from corpus.example import Example, ShardMember, matches_language
 from corpus.formats import read_data
 from corpus.scene_captions import captions_of
 from corpus.scenes import draw_scene
-from model import ImageError, decode_image
+from model import ImageError, decode_image, read_reason
 
 SCENE_SPLITS = {"train": 1, "val": 2, "test": 3}  # the series of each split: a scene is in one split only
 _SCENE_COUNTS = {"train": 12_000, "val": 200}  # evaluation/ renders the scenes of the test series
@@ -105,7 +105,7 @@ class FileLoader:
         try:
             return decode_image(self.example.read(), self.example.image_limits, min_size=min_size).upright()
         except (OSError, ValueError) as error:  # a missing file, or a name that no file can have
-            reason = getattr(error, "strerror", None) or "its name is not that of a file"
+            reason = read_reason(error)
             raise DataError(f"{self._name} cannot be read ({reason}); copy it there, or remove its record") from error
         except ImageError as error:
             raise DataError(f"{self._name} cannot be used: {error}") from error

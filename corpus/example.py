@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from model import ALL_FORMATS, Box, ImageLimits
-
-LOCAL_IMAGE_LIMITS = ImageLimits(pixels=170_000_000, edge=65_536, formats=ALL_FORMATS)  # looser than for clients
+from model import LOCAL_IMAGE_LIMITS, Box, ImageLimits
 
 
 @dataclass(frozen=True, slots=True)

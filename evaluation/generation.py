@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from PIL import Image
 from tqdm import tqdm
 
-from corpus import LOCAL_IMAGE_LIMITS, DataError, Example
-from model import Captioner, CaptionResult, GenerationOptions, ImageError, ImageView, prepare
+from corpus import DataError, Example
+from model import LOCAL_IMAGE_LIMITS, Captioner, CaptionResult, GenerationOptions, ImageError, ImageView, prepare, read_reason
 
 BATCH_SIZE = 32  # images
 
@@ -59,5 +59,4 @@ def _prepared(captioner: Captioner, image: bytes | Example) -> ImageView:
     except ImageError as error:
         raise DataError(f"{image.origin}: {image.location} cannot be used: {error}, or remove it") from error
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "its name is not that of a file"
-        raise DataError(f"{image.origin}: {image.location} cannot be read ({reason}); copy it there, or remove it") from error
+        raise DataError(f"{image.origin}: {image.location} cannot be read ({read_reason(error)}); copy or remove it") from error

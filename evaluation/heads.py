@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from corpus import LOCAL_IMAGE_LIMITS, Example, Scene, captions_of
+from corpus import Example, Scene, captions_of
 from evaluation.generation import png_bytes
 from evaluation.pointing import class_masks
 from evaluation.synonyms import find_class_mention
-from model import Captioner, ImageLimits, MapConfig, decode_image, merge_heads, prefix_ids, prepare, word_map
+from model import LOCAL_IMAGE_LIMITS, Captioner, ImageLimits, MapConfig, decode_image, merge_heads, prefix_ids, prepare, word_map
 
 SELECTION_SERIES = 4  # scenes that are not used in training, validation or tests
 

@@ -42,3 +42,8 @@ class ImageTooLargeError(ImageError):
 
 class TextError(CaptionerError, ValueError):
     """A caption or prompt that the tokenizer or the decoder cannot accept."""
+
+
+def read_reason(error: OSError | ValueError) -> str:
+    """Return why the system cannot read a file, without its number and path; a ValueError is a name that no file can have."""
+    return getattr(error, "strerror", None) or "its name is not that of a file"

@@ -7,7 +7,12 @@ import struct
 import zlib
 
 import numpy as np
+import torch
 from PIL import Image, ImageCms
+
+from model import LOCAL_IMAGE_LIMITS, ImageConfig, ImageLimits, prepare
+
+CONFIG = ImageConfig(height=32, width=48)
 
 P3_COLORANTS = {"rXYZ": (0.51512, 0.2412, -0.00105), "gXYZ": (0.29198, 0.69225, 0.04189), "bXYZ": (0.1571, 0.06657, 0.78407)}
 """Display P3's primaries, adapted to D50 (SMPTE RP 431-2, ICC)."""
@@ -17,6 +22,11 @@ def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes
     file = io.BytesIO()
     image.save(file, format, **options)
     return file.getvalue()
+
+
+def levels(data: bytes, limits: ImageLimits = LOCAL_IMAGE_LIMITS) -> torch.Tensor:
+    """Return the pixels (3, 32, 48) that an encoder of `CONFIG` reads, in 0..255."""
+    return (prepare(data, CONFIG, limits).pixels * 0.5 + 0.5) * 255
 
 
 def photo_like(width: int = 96, height: int = 64) -> Image.Image:

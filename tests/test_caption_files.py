@@ -203,6 +203,22 @@ def test_a_pair_that_would_write_one_text_is_reported_and_the_rest_captioned(run
     assert (folder / "b.txt").read_bytes() == encoded(photo_like()), "an image is never written over"
 
 
+def test_file_names_of_any_bytes_and_length_are_captioned_or_reported(run, tmp_path):
+    folder = tmp_path / "images"
+    write(folder, "y" * 251 + ".jpg", "z" * 250 + ".png")
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.jpg")).write_bytes(encoded(photo_like(), "JPEG"))
+    table = tmp_path / "o.jsonl"
+    assert run("--sidecar", "--output", table, folder)[0] == 0
+    assert len(list(folder.glob("*.txt"))) == 3
+    assert not list(folder.glob(".*")), "no partial file is left"
+    assert names_of(table.read_text())[0] == "caf\\xe9.jpg"
+    assert run("--sidecar", "--output", table, folder)[2].startswith("0 captioned, 3 had")
+    assert run(folder)[1].count("\n") == 3
+    status, _, err = run("--xmp", folder)
+    assert status == 1
+    assert err.count("would be too long; rename it") == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

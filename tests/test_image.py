@@ -25,38 +25,23 @@ from model import (
     resize_and_normalize,
 )
 from model.image import sniff_format
+from tests.odd_images import CONFIG, encoded, levels, png_chunk
 
-CONFIG = ImageConfig(height=32, width=48)
 ALL_LIMITS = ImageLimits(formats=ALL_FORMATS)
-
-
-def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format, **options)
-    return file.getvalue()
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def lying_png(width: int, height: int) -> bytes:
     """Return a PNG of about a hundred bytes whose header announces width x height pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     body = zlib.compress(b"\0" * 64)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", body) + png_chunk(b"IEND", b"")
 
 
 def text_png(size: int) -> bytes:
     """Return a PNG with a zTXt chunk that decompresses to `size` bytes."""
     plain = encoded(Image.new("RGB", (8, 8), "red"))
-    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"a" * size))
+    text = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"a" * size))
     return plain[:33] + text + plain[33:]
-
-
-def levels(data: bytes, limits: ImageLimits = ALL_LIMITS) -> torch.Tensor:
-    """Return the pixels of an image in 0..255."""
-    return (prepare(data, CONFIG, limits).pixels * 0.5 + 0.5) * 255
 
 
 def test_no_bytes_are_an_empty_body():

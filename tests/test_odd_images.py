@@ -15,12 +15,14 @@ from PIL import AvifImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImag
 from model import ALL_FORMATS, ImageConfig, ImageError, ImageLimits, UnsupportedImageError, decode_image, num_pixels, prepare
 from model.image import color, formats, sniff_format
 from tests.odd_images import (
+    CONFIG,
     bigtiff,
     damaged,
     encoded,
     float_tiff,
     lab,
     lab_profile,
+    levels,
     photo_like,
     profile_with,
     ramp,
@@ -28,14 +30,8 @@ from tests.odd_images import (
     wide_gamut,
 )
 
-CONFIG = ImageConfig(height=32, width=48)
 LIMITS = ImageLimits(formats=ALL_FORMATS)
 RED = (230, 30, 20)
-
-
-def levels(data: bytes, limits: ImageLimits = LIMITS) -> torch.Tensor:
-    """Return the pixels that the encoder reads, in 0..255."""
-    return (prepare(data, CONFIG, limits).pixels * 0.5 + 0.5) * 255
 
 
 def is_ramp(pixels: torch.Tensor) -> bool:

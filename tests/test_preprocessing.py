@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 from transformers import BlipImageProcessorPil, DeiTImageProcessorPil, ViTImageProcessorPil
 
-from corpus import LOCAL_IMAGE_LIMITS
-from model import Box, ConfigError, ImageConfig, prepare
+from model import LOCAL_IMAGE_LIMITS, Box, ConfigError, ImageConfig, prepare
 
 CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 CONFIGS = {

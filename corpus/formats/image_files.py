@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from corpus.formats.splits import split_in_name
-from model import IMAGE_SUFFIXES
+from model import IMAGE_SUFFIXES, is_system_name
 
-_SYSTEM_NAMES = ("__macosx", "thumbs.db", "desktop.ini")
 _IMAGE_FOLDER = re.compile(
     r"images?\d*|imgs?|jpe?gs?|jpegimages|photos?|pics?|data|.*[ _-]images?|.*dataset.*|flick.*|coco.*|img_.*"
 )
@@ -25,9 +24,8 @@ def without_image_suffix(name: str) -> str:
 
 
 def is_system_file(name: str) -> bool:
-    """Return whether a name is that of a hidden file or folder, or of one that macOS or Windows adds, such as ._a.jpg."""
-    parts = name.split("/")
-    return any((part.startswith(".") and part not in (".", "..")) or part.lower() in _SYSTEM_NAMES for part in parts)
+    """Return whether a file, or a folder that it is in, is hidden or one that an operating system adds."""
+    return any(map(is_system_name, name.split("/")))
 
 
 def normalize_name(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import IO, Any
 from corpus.errors import DataError
 from corpus.example import Example
 from corpus.formats.fields import LANGUAGE_TAG
-from model import IMAGE_SUFFIXES, sniff_format
+from model import IMAGE_SUFFIXES, read_reason, sniff_format
 
 _FILE_NAME = re.compile(r"[^\x00-\x1f\x7f/\\:*?\"<>|.][^\x00-\x1f\x7f/\\:*?\"<>|]*")  # valid on every operating system
 _SPLIT_NAME = re.compile(r"[\w-]{1,60}")
@@ -125,8 +125,7 @@ def read_image(example: Example) -> bytes:
     try:
         return example.read()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "its name is not that of a file"
-        raise DataError(f"{example.location} cannot be read ({reason}); nothing was written") from error
+        raise DataError(f"{example.location} cannot be read ({read_reason(error)}); nothing was written") from error
 
 
 def image_suffix(example: Example, data: bytes) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from model.image import ALL_FORMATS, IMAGE_SUFFIXES, describe, is_image_name, sniff_format
+from model.errors import read_reason
+from model.image import ALL_FORMATS, IMAGE_SUFFIXES, describe, is_image_name, is_system_name, sniff_format
 
 _HEAD_BYTES = 4096  # enough for every signature
-_SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "@eadir", "__macosx"})  # what file managers leave behind
 _TEXT_SUFFIXES = frozenset({".txt", ".caption", ".xmp", ".json", ".npz", ".md", ".csv", ".jsonl"})  # of files beside an image
 
 
@@ -20,6 +20,11 @@ class ImageFile:
 
     path: Path
     name: Path
+
+    @property
+    def text(self) -> str:
+        """The path as text that can be written: bytes that are not UTF-8 are escaped."""
+        return os.fsencode(self.path).decode("utf-8", "backslashreplace")
 
 
 @dataclass(slots=True)
@@ -57,7 +62,7 @@ def read_error(error: OSError) -> str:
         return "the file has been removed"
     if isinstance(error, PermissionError):
         return "this user may not read it"
-    return f"it cannot be read ({os.strerror(error.errno).lower()})" if error.errno else "it cannot be read"
+    return f"it cannot be read ({read_reason(error)})"
 
 
 def _files_below(folder: Path, listing: Listing) -> Iterator[Path]:
@@ -67,16 +72,12 @@ def _files_below(folder: Path, listing: Listing) -> Iterator[Path]:
         listing.failed[Path(error.filename)] = "this user may not read the folder"
 
     for parent, folders, names in os.walk(folder, onerror=report):
-        for name in [name for name in folders if not _is_system(name) and (Path(parent) / name).is_symlink()]:
+        for name in [name for name in folders if not is_system_name(name) and (Path(parent) / name).is_symlink()]:
             listing.not_images[Path(parent) / name] = "a linked folder, which is not followed; name it to caption it"
-        folders[:] = sorted(name for name in folders if not _is_system(name))
+        folders[:] = sorted(name for name in folders if not is_system_name(name))
         for name in sorted(names):
-            if not _is_system(name):
+            if not is_system_name(name):
                 yield Path(parent) / name
-
-
-def _is_system(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
 def _add(listing: Listing, known: set[Path], file: ImageFile, stems: set[Path]) -> None:

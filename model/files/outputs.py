@@ -7,6 +7,7 @@ unless the user says so, and no file is left half-written.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -63,7 +64,7 @@ class StandardOutput:
             print(json.dumps(record(captioned), ensure_ascii=False), flush=True)
             return
         for caption in captioned.captions:
-            print(f"{captioned.file.path}: {caption.text}", flush=True)
+            print(f"{captioned.file.text}: {caption.text}", flush=True)
 
     def close(self) -> None:
         pass
@@ -88,19 +89,19 @@ class Table:
             self._write_row(dict(zip(columns, columns, strict=True)))
 
     def has(self, file: ImageFile) -> bool:
-        return str(file.path) in self._done
+        return file.text in self._done
 
     def write(self, captioned: Captioned) -> None:
         if self.has(captioned.file):
             return
-        self._done.add(str(captioned.file.path))
+        self._done.add(captioned.file.text)
         if self._columns is None:
             self._stream.write(json.dumps(record(captioned), ensure_ascii=False) + "\n")
             self._stream.flush()
             return
         texts = [caption.text for caption in captioned.captions]
         names = [name for name in self._columns if name.startswith("caption")]
-        row = dict(zip(names, [*texts, *[""] * len(names)], strict=False)) | {"file": str(captioned.file.path)}
+        row = dict(zip(names, [*texts, *[""] * len(names)], strict=False)) | {"file": captioned.file.text}
         if "words" in self._columns:
             row["words"] = json.dumps(_words(captioned.captions[0]), ensure_ascii=False)
         self._write_row(row)
@@ -170,7 +171,7 @@ def csv_columns(num_captions: int, *, has_words: bool) -> list[str]:
 def record(captioned: Captioned) -> dict[str, Any]:
     """Return the JSON record of an image: the best caption, and all of them if several were requested."""
     best = captioned.captions[0]
-    document = {"file": str(captioned.file.path), "text": best.text, "words": _words(best)}
+    document = {"file": captioned.file.text, "text": best.text, "words": _words(best)}
     if len(captioned.captions) > 1:
         document["captions"] = [caption.text for caption in captioned.captions]
     return document
@@ -192,7 +193,8 @@ def _words(caption: Caption) -> list[dict[str, Any]]:
 
 def _write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
     """Write a file that appears complete or not at all; without `overwrite`, one that appears in the meantime is left alone."""
-    partial = path.with_name(f".{path.name}.partial")
+    # Its name is short, as that of the file may have all 255 bytes, and the same in another run, which uses it again.
+    partial = path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:24]}.partial")
     partial.write_bytes(content)
     if overwrite:
         partial.replace(path)

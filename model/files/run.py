@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import io
 import itertools
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -26,10 +27,10 @@ from model.files.progress import ProgressLine
 from model.files.targets import decorated, needs_words, open_outputs
 from model.geometry import ImageView
 from model.hub import checkpoint_folder
-from model.image import ALL_FORMATS, ImageLimits, decode_image, prepare
+from model.image import LOCAL_IMAGE_LIMITS, ImageLimits, decode_image, prepare
 from model.options import GenerationOptions
 
-_LIMITS = ImageLimits(pixels=170_000_000, edge=65_536, formats=ALL_FORMATS)  # looser than for clients
+_MAX_NAME_BYTES = 255  # of usual file systems
 _DECODING_THREADS = 2
 _INTERRUPTED = 130  # exit status after SIGINT, as shells have it
 
@@ -94,19 +95,21 @@ def _load(folder: Path, options: argparse.Namespace) -> Captioner:
 
 
 def _leave_out_clashes(listing: Listing, outputs: Sequence[FilesBeside]) -> None:
-    """Fail the images that would write the same file, or write over an image; the others are captioned."""
+    """Fail the images whose files cannot be written: two of one name, an image's name, or too long a name."""
+    paths = {file.path for file in listing.images}
     for output in outputs:
         owners: dict[Path, list[ImageFile]] = collections.defaultdict(list)
         for file in listing.images:
             owners[output.target(file)].append(file)
-        paths = {file.path for file in listing.images}
         for target, files in owners.items():
             for file in files:
                 if len(files) > 1:
                     other = next(one for one in files if one is not file)
-                    listing.failed[file.path] = f"it and {other.path} would both write {target}; rename one, or use --output"
+                    listing.failed[file.path] = f"it and {other.text} would both write {target}; rename one, or use --output"
                 elif target in paths:
                     listing.failed[file.path] = f"its captions would be written over the image {target}; rename that"
+                elif len(os.fsencode(target.name)) > _MAX_NAME_BYTES:
+                    listing.failed[file.path] = "the name of the file for its captions would be too long; rename it"
     listing.images = [file for file in listing.images if file.path not in listing.failed]
 
 
@@ -118,7 +121,7 @@ def _captioned(
     listing: Listing,
 ) -> Iterator[Captioned]:
     """Yield the images with their captions, in order; those that cannot be decoded go to the listing's failures."""
-    limits = dataclasses.replace(_LIMITS, accept_truncated=options.accept_truncated)
+    limits = dataclasses.replace(LOCAL_IMAGE_LIMITS, accept_truncated=options.accept_truncated)
     has_words = needs_words(options)
     maps = options.maps if has_words else "none"
     # On a CPU the network uses every core: decoding beside it makes both slower (docs/decisions.md).

@@ -12,7 +12,7 @@ from PIL import Image
 
 from model.errors import EmptyImageError, ImageError, ImageTooLargeError, UnsupportedImageError
 from model.image.color import to_rgb
-from model.image.formats import DEFAULT_FORMATS, missing_support, sniff_format, unsupported_detail
+from model.image.formats import ALL_FORMATS, DEFAULT_FORMATS, missing_support, sniff_format, unsupported_detail
 
 _ORIENTATION = 0x0112  # EXIF tag
 _TRANSPOSE = {
@@ -35,6 +35,10 @@ class ImageLimits:
     edge: int = 16_384  # longer edge
     formats: tuple[str, ...] = DEFAULT_FORMATS
     accept_truncated: bool = False  # what can be decoded of a file whose end is missing or damaged
+
+
+LOCAL_IMAGE_LIMITS = ImageLimits(pixels=170_000_000, edge=65_536, formats=ALL_FORMATS)
+"""Limits of files on disk: looser than for clients."""
 
 
 @dataclass(frozen=True, slots=True)

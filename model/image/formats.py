@@ -1,31 +1,13 @@
-"""Image formats: by their first bytes and by the suffixes of files; which are read, and what to do about the others."""
+"""Image formats by their first bytes: which are read, and what to do about the others."""
 
 from __future__ import annotations
 
 import importlib.util
-from pathlib import PurePath
 
 from PIL import features
 
 DEFAULT_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF")
 ALL_FORMATS = (*DEFAULT_FORMATS, "GIF", "BMP", "TIFF", "HEIC")
-
-IMAGE_SUFFIXES = frozenset(
-    {
-        ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".heic",
-        ".heif", ".hif",
-    }
-)  # fmt: skip
-"""Suffixes of files in formats that can be read."""
-
-UNREAD_SUFFIXES = frozenset(
-    {
-        ".jxl", ".jp2", ".j2k", ".jpf", ".svg", ".psd", ".psb", ".xcf", ".ico", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".pcx",
-        ".exr", ".hdr", ".dds", ".qoi", ".dcm", ".eps", ".ai", ".wmf", ".emf", ".djvu", ".dng", ".cr2", ".cr3", ".nef", ".nrw",
-        ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw",
-    }
-)  # fmt: skip
-"""Suffixes of image files in other formats."""
 
 _PREFIXES = (  # the first that matches; Pillow's own rules for the formats that it reads (a test compares them)
     (b"\xff\xd8\xff", "JPEG"),
@@ -86,11 +68,6 @@ def sniff_format(data: bytes) -> str:
     if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in data[:4096].lower()):
         return "SVG"
     return ""
-
-
-def is_image_name(name: str | PurePath) -> bool:
-    """Return whether a file's name ends as an image's does, of a format that is read or not."""
-    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES | UNREAD_SUFFIXES
 
 
 def missing_support(name: str) -> str:

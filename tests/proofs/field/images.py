@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from corpus import LOCAL_IMAGE_LIMITS, check_data
-from model import ALL_FORMATS, ImageConfig, ImageError, ImageLimits, decode_image, prepare
+from corpus import check_data
+from model import ALL_FORMATS, LOCAL_IMAGE_LIMITS, ImageConfig, ImageError, ImageLimits, decode_image, prepare
 from tests.odd_images import damaged, encoded, float_tiff, photo_like, ramp, wide_gamut
 from tests.proofs.field.command import caption
 from tests.proofs.field.row import Row
