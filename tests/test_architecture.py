@@ -164,6 +164,7 @@ def test_every_source_file_has_a_test():
     tests = "\n".join(
         path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py") if path.name != Path(__file__).name
     )
+    words = set(re.findall(r"\w+", tests))
     through = {name for names in TESTED_THROUGH.values() for name in names}
     assert all((ROOT / name).exists() for name in through)
     assert all((ROOT / "tests" / name).exists() for name in TESTED_THROUGH)
@@ -179,9 +180,8 @@ def test_every_source_file_has_a_test():
             rf"\b{re.escape(module)}\b",
             rf"from {re.escape(package)} import [^\n]*\b{re.escape(last)}\b",
             rf'"-m", "{re.escape(package)}"' if last == "__main__" else r"(?!)",
-            *(rf"\b{re.escape(name)}\b" for name in names),
         ]
-        if not any(re.search(pattern, tests) for pattern in patterns):
+        if words.isdisjoint(names) and not any(re.search(pattern, tests) for pattern in patterns):
             untested.append(name_of(path))
     assert not untested
 

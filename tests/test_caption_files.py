@@ -248,9 +248,10 @@ def test_a_folder_without_images_is_reported(run, tmp_path):
 
 def test_truncated_images_are_captioned_if_that_is_accepted_and_listed(run, folder):
     (folder / "cut.jpg").write_bytes(encoded(photo_like(), "JPEG")[:-2])
-    status, out, _ = run(folder)
+    status, out, err = run(folder)
     assert status == 1
     assert "cut.jpg" not in out
+    assert "--accept-truncated captions what can be decoded" in err
     status, out, err = run("--accept-truncated", folder)
     assert status == 0
     assert "cut.jpg" in out

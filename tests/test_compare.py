@@ -267,6 +267,7 @@ def test_every_decoding_setting_captions_the_scenes(capsys):
 
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="METEOR is a Java program")
+@pytest.mark.slow
 def test_meteor_is_highest_for_a_copy_and_positive_for_a_paraphrase():
     candidates = [["a", "dog", "runs", "on", "grass"], ["a", "dog", "runs"], ["a", "zebra"]]
     references = [[["a", "dog", "runs", "on", "grass"]], [["a", "dog", "is", "running"]], [["two", "people", "swim"]]]

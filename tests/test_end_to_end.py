@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from evaluation import held_out_scenes, scene_pointing
 from model import DEFAULT_CHECKPOINT, Captioner, load_checkpoint
 from model.__main__ import main as model_main
 from service import Settings
+from service.__main__ import main as service_main
 from tests.helpers import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -107,7 +109,7 @@ def test_sigterm_ends_the_process(service):
     address, process = service
     assert urllib.request.urlopen(f"{address}/livez", timeout=5).status == 200
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=15) in (0, -signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
 
 
 def test_images_are_captioned_from_the_command_line(tmp_path, capsys):
@@ -152,17 +154,23 @@ def test_show_prints_the_config_and_the_card(capsys):
     assert "Limits" in out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--checkpoint", "missing"], "is not a folder"),
-        (["--port", "99999"], "port"),
-    ],
-)
-def test_a_service_that_cannot_start_reports_the_reason(arguments, message):
-    result = subprocess.run([sys.executable, "-m", "service", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 1
-    assert message in result.stderr
+@pytest.fixture
+def own_log(monkeypatch):
+    """Undo the configuration of the log that the service's command makes."""
+    level = logging.getLogger().level
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    yield
+    logging.getLogger().setLevel(level)
+
+
+@pytest.mark.usefixtures("own_log")
+def test_a_service_that_cannot_start_reports_the_reason(capsys):
+    assert service_main(["--checkpoint", "missing"]) == 1
+    assert "is not a folder" in capsys.readouterr().err
+    command = [sys.executable, "-m", "service", "--port", "99999"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "port is '99999'" in result.stderr
     assert "Traceback" not in result.stderr
 
 

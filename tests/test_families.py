@@ -20,20 +20,27 @@ FAMILIES = ("vit_gpt2", "deit_gpt2", "blip", "trocr")
 TEXT = "a dog runs on the grass with a ball"
 
 
-@pytest.fixture(params=FAMILIES)
-def family(request, tmp_path):
-    """A converted captioner and its peer, both in float32."""
-    peer, _, processor = saved(request.param, tmp_path / "source")
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, tmp_path_factory):
+    """A converted captioner and its peer, both in float32, the peer's processor, and the converted folder."""
+    folder = tmp_path_factory.mktemp(request.param)
+    peer, _, processor = saved(request.param, folder / "source")
     if request.param == "deit_gpt2":  # its processor resizes, then crops the center
         processor = DeiTImageProcessorPil(
             size={"height": 20, "width": 20}, crop_size={"height": 16, "width": 16}, do_center_crop=True
         )
-        processor.save_pretrained(tmp_path / "source")
-    convert_source(tmp_path / "source", tmp_path / "ours")
-    return Captioner.load(tmp_path / "ours", dtype="float32"), peer, processor, tmp_path / "ours"
+        processor.save_pretrained(folder / "source")
+    convert_source(folder / "source", folder / "ours")
+    return Captioner.load(folder / "ours", dtype="float32"), peer, processor, folder / "ours"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def client(family):
+    with TestClient(create_app({"converted": family[0]}, Settings())) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
 def views(family):
     return [prepare(png(image), family[0].image_config) for image in random_images()]
 
@@ -78,7 +85,7 @@ def test_a_batch_a_stream_and_a_single_image_agree(family, views):
 
 
 def test_reliance_is_zero_only_without_cross_attention(family, views):
-    captioner = family[0]
+    captioner = Captioner.load(family[3], dtype="float32")  # of its own: it will be changed
     (result,) = captioner.explain(views[:1], [[TEXT]])
     values = [word.image_reliance for word in result.captions[0].words]
     assert any(abs(value) > 1e-4 for value in values), "the image makes a difference"
@@ -114,29 +121,27 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_every_option_works_over_http(family, options):
-    captioner = family[0]
-    with TestClient(create_app({"converted": captioner}, Settings())) as client:
-        for image in random_images():
-            response = client.post("/v1/captions", content=png(image), params=options)
-            assert response.status_code == 200, response.text
-            body = response.json()
-            assert len(body["captions"]) == options.get("num_return_sequences", 1)
-            covers = body["grid"]["covers"]
-            for caption in body["captions"]:
-                assert caption["text"].startswith(options.get("prompt", ""))
-                for word in caption["words"]:
-                    assert caption["text"][word["start"] : word["end"]] == word["text"]
-                    assert math.exp(word["log_probability"]) == pytest.approx(word["probability"])
-                    if options.get("maps") == "none":
-                        assert word["map"] is None
-                        continue
-                    assert sum(word["map"]["values"]) == pytest.approx(1, abs=1e-3)
-                    x0, y0, x1, y1 = word["box"]
-                    assert covers[0] - 1 <= x0 < x1 <= covers[2] + 1
-                    assert covers[1] - 1 <= y0 < y1 <= covers[3] + 1
-            same = client.post("/v1/captions", content=png(image), params=options).json()
-            assert same["captions"] == body["captions"], "the same request gives the same captions"
+def test_every_option_works_over_http(client, options):
+    for image in random_images():
+        response = client.post("/v1/captions", content=png(image), params=options)
+        assert response.status_code == 200, response.text
+        body = response.json()
+        assert len(body["captions"]) == options.get("num_return_sequences", 1)
+        covers = body["grid"]["covers"]
+        for caption in body["captions"]:
+            assert caption["text"].startswith(options.get("prompt", ""))
+            for word in caption["words"]:
+                assert caption["text"][word["start"] : word["end"]] == word["text"]
+                assert math.exp(word["log_probability"]) == pytest.approx(word["probability"])
+                if options.get("maps") == "none":
+                    assert word["map"] is None
+                    continue
+                assert sum(word["map"]["values"]) == pytest.approx(1, abs=1e-3)
+                x0, y0, x1, y1 = word["box"]
+                assert covers[0] - 1 <= x0 < x1 <= covers[2] + 1
+                assert covers[1] - 1 <= y0 < y1 <= covers[3] + 1
+        same = client.post("/v1/captions", content=png(image), params=options).json()
+        assert same["captions"] == body["captions"], "the same request gives the same captions"
 
 
 def test_covers_is_what_the_crop_keeps(family, views):

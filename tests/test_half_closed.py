@@ -1,13 +1,15 @@
-"""Clients that end their side of a connection after the request: they are answered, and those that have left are not."""
+"""Clients that end their side of a connection are answered; those that close it are forgotten, at no cost to others."""
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 
 import pytest
+import torch
 
-from tests.connections import EMPTY, SECONDS, connect, head, listening, port_of, response_on
+from tests.connections import EMPTY, SECONDS, connect, head, listening, port_of, response_on, status
 from tests.helpers import wait_until, watched
 
 
@@ -95,5 +97,33 @@ def test_a_client_that_closes_its_connection_is_distinguished_from_one_that_ends
                 go_on.set()
                 response = response_on(patient)  # the interim responses are skipped, as every client does
                 assert response.status == 200
+        finally:
+            go_on.set()
+
+
+def test_clients_that_hang_up_cost_no_encoder_call_and_disturb_no_other_client(tiny_captioner, photo):
+    captioner, runtime = watched(tiny_captioner)
+    is_encoding, go_on = threading.Event(), threading.Event()
+
+    def pause(_: torch.Tensor) -> None:
+        is_encoding.set()
+        go_on.wait(SECONDS)
+
+    runtime.before_encode = pause
+    data = photo()
+    with listening(captioner, deadline_seconds=SECONDS, watchdog_seconds=SECONDS) as server:
+        value = server.config.app.state.engine.metrics.registry.get_sample_value
+        try:
+            with contextlib.ExitStack() as connections:
+                for number in range(12):
+                    connection = connections.enter_context(connect(port_of(server)))
+                    connection.sendall(head("/v1/captions?num_beams=8", content_length=str(len(data))) + data)
+                    assert number or is_encoding.wait(SECONDS), "the first is being encoded; the others have to wait"
+                wait_until(lambda: value("sightline_queue_images") == 11, SECONDS)
+            left = {"endpoint": "/v1/captions", "status": "499"}
+            wait_until(lambda: value("sightline_requests_total", left) == 12, SECONDS)
+            go_on.set()
+            assert status(port_of(server), data) == 200
+            assert value("sightline_encode_seconds_count") == 2, "of the 12 images only the first had been encoded"
         finally:
             go_on.set()

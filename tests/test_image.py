@@ -24,7 +24,7 @@ from model import (
     prepare_regions,
     resize_and_normalize,
 )
-from model.image import sniff_format
+from model.image import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_image_name, is_system_name, sniff_format
 from tests.odd_images import CONFIG, encoded, levels, png_chunk
 
 ALL_LIMITS = ImageLimits(formats=ALL_FORMATS)
@@ -216,6 +216,36 @@ def test_a_bad_exif_block_does_not_make_an_image_broken(photo):
 def test_the_format_follows_from_the_first_bytes(photo):
     for name in set(ALL_FORMATS) - {"HEIC"}:
         assert sniff_format(photo(format=name)) == name
+
+
+def test_the_suffixes_of_images_are_those_that_pillow_registers_for_the_formats_that_are_read():
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    Image.init()
+    formats = {"HEIF": "HEIC", "MPO": "JPEG", "DIB": "BMP"}  # Pillow's names, and the names of what the files are
+    registered = Image.registered_extensions().items()
+    assert {suffix for suffix, name in registered if formats.get(name, name) in ALL_FORMATS} == IMAGE_SUFFIXES
+    assert IMAGE_SUFFIXES.isdisjoint(UNREAD_SUFFIXES)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_image", "is_system"),
+    [
+        ("a/b.JPG", True, False),
+        ("b.heic", True, False),
+        ("b.CR2", True, False),
+        ("b.jpg.txt", False, False),
+        ("jpg", False, False),
+        ("._b.jpg", True, True),
+        (".DS_Store", False, True),
+        ("Thumbs.db", False, True),
+        ("__MACOSX", False, True),
+        (".", False, False),
+        ("..", False, False),
+    ],
+)
+def test_names_of_images_and_of_the_system(name, is_image, is_system):
+    assert (is_image_name(name), is_system_name(name)) == (is_image, is_system)
 
 
 REGIONS = [Box(0, 0, 90, 60), Box(10, 5, 58, 37), Box(31, 20, 90, 60), Box(89, 59, 90, 60)]  # of an image of 90 x 60 pixels

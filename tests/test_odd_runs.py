@@ -179,6 +179,11 @@ def test_held_out_images_are_reported_validated_on_and_scored_by_the_evaluation(
     assert evaluate([*shlex.split(evaluation), "--num-beams", "1", "--json", "--dtype", "float32"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert figures["systems"]["greedy"]["images"] == 2
+    unused = next(name for name in map(str, range(12)) if name not in ids)
+    (tmp_path / f"data/{unused}.png").unlink()  # as --no-check leaves out
+    data.write_text(data.read_text() + "1.png,too,many,cells\n")
+    assert evaluate([*shlex.split(evaluation), "--num-beams", "1", "--json", "--dtype", "float32"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == figures, "of the others nothing is read"
     (tmp_path / "ids.txt").write_text("0\nanother\n")
     words = shlex.split(evaluation)
     words[words.index("--validation-ids") + 1] = str(tmp_path / "ids.txt")
@@ -266,6 +271,7 @@ def test_the_last_lines_name_the_weights_and_the_next_commands(run, tmp_path, ca
     is_late = "the weights of step 5" in closing or "the weights of step 6" in closing  # then a longer run may be better
     assert (f"python train.py --run {tmp_path / 'run'} --resume --epochs 4" in closing) == is_late
     assert "before training" in closing
+    assert "2 validation images are too few to say whether that is an improvement" in closing
     assert "one caption for all images reaches" in closing
 
 

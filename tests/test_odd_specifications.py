@@ -131,6 +131,25 @@ def test_what_is_left_out_is_reported_by_the_check(tmp_path):
     assert findings["captions that are left out"] == ["c.csv, line 2"]
 
 
+def findings_of(data: str) -> dict[str, list[str]]:
+    return {entry.title: [case.text or case.origin for case in entry.cases] for entry in check_data(data).findings}
+
+
+def test_a_table_that_is_read_is_not_reported_as_unread(tmp_path):
+    write(tmp_path, {"c.csv": "file,caption\na.jpg,a dog\n", "d.csv": "file,caption\na.jpg,a brown dog\n", "a.jpg": None})
+    assert len(read_data(tmp_path)[0].references) == 2
+    assert "tables that are not read" not in findings_of(str(tmp_path))
+
+
+def test_the_folder_around_a_table_is_no_folder_of_images(tmp_path):
+    """A missing image is not looked for there, and other files of that folder are no part of the data."""
+    files = {"c.csv": "file,caption\na.jpg,a dog\nb.jpg,a cat\n", "other.csv": "a,b\n", "sheet.png": None, "photos/a.jpg": None}
+    write(tmp_path, files)
+    findings = findings_of(str(tmp_path / "c.csv"))
+    assert findings.keys().isdisjoint({"tables that are not read", "image files that no record names"})
+    assert "nor is it in a folder of images beside the captions" in findings["missing images"][0]
+
+
 def test_parts_of_a_specification(tmp_path):
     (tmp_path / "a?b").mkdir()
     assert parse_spec(f"jsonl:{tmp_path}?image=x").options == {"image": "x"}

@@ -97,9 +97,9 @@ def load_peer(peer_class, folder, dtype=torch.float32):
 
 def captions_of_both(folder, peer_class, dtype, *, greedy):
     """Return the tokens of six captions, ours and the peer's, and our default options."""
-    convert_source(folder, folder.with_name("ours"))
+    if not folder.with_name("ours").exists():
+        convert_source(folder, folder.with_name("ours"))
     checkpoint = load_checkpoint(folder.with_name("ours"))
-    shutil.rmtree(folder.with_name("ours"))
     network, decoder = checkpoint.network.to(dtype).requires_grad_(False), checkpoint.config.decoder
     options = checkpoint.config.generation
     pixels = torch.stack([prepare(png(image), checkpoint.config.image).pixels for image in images()]).to(dtype)

@@ -6,8 +6,8 @@ from pathlib import PurePath
 
 IMAGE_SUFFIXES = frozenset(
     {
-        ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".heic",
-        ".heif", ".hif",
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs", ".gif", ".bmp", ".dib", ".tif",
+        ".tiff", ".heic", ".heics", ".heif", ".heifs", ".hif",
     }
 )  # fmt: skip
 """Suffixes of files in formats that can be read."""

@@ -8,6 +8,7 @@ With --pairs it measures the command's images per second next to those of the Ca
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import signal
 import statistics
@@ -19,12 +20,12 @@ from pathlib import Path
 
 from evaluation import held_out_scenes
 from model import Captioner, choose_policy, prepare
+from model.__main__ import main as caption
 from tests.helpers import wait_until
 from tests.test_process import ROOT
 
 _BATCH_SIZE = 8
-_PAIR_IMAGES = 320
-_NUM_FIRST = 10  # batches that are not timed: kernels are prepared for each new shape
+_PAIR_IMAGES = 100
 
 
 def main() -> int:
@@ -87,40 +88,41 @@ def _num_texts(folder: Path) -> int:
 
 
 def _paired_rates(pairs: int, dtype: str) -> None:
-    """Print images per second of the command and of the Captioner in turns, as the speed of machines varies within minutes."""
+    """Print images per second of the command and of the Captioner in short turns: the speed of a machine varies within minutes.
+
+    The command runs in this process, with all that it does: it lists, loads, reads, decodes, captions and writes.
+    """
     choose_policy("auto", dtype).apply()
     captioner, ratios = Captioner.load(dtype=dtype), []
-    for _ in range(pairs):
+    for number in range(pairs + 1):
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             good = _fill(folder, _PAIR_IMAGES)[0]
-            own = _captioner_rate(captioner, folder, good)
-            command = [sys.executable, "-m", "model", "caption", "--dtype", dtype, "--sidecar", str(folder)]
-            subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL, check=False)
-            rate = _command_rate(folder, good)
-            ratios.append(2 * rate / (own + _captioner_rate(captioner, folder, good)))
-            print(
-                f"images per second: the command {rate:.2f}, the Captioner {own:.2f} before; ratio {ratios[-1]:.3f}", flush=True
-            )
+            before = _captioner_rate(captioner, folder, good)
+            with contextlib.redirect_stderr(io.StringIO()):
+                caption(["caption", "--dtype", dtype, "--sidecar", str(folder)])
+            rate, after = _command_rate(folder, good), _captioner_rate(captioner, folder, good)
+        if number:  # in the first turn kernels are prepared for each new shape
+            ratios.append(2 * rate / (before + after))
+            print(f"images per second: the Captioner {before:.2f}, the command {rate:.2f}, the Captioner {after:.2f}", flush=True)
     print(f"ratio: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")
 
 
 def _command_rate(folder: Path, names: list[str]) -> float:
-    """Return images per second by the times of the texts, from the end of the first batches to that of the last full one."""
+    """Return images per second by the times of the texts, from the end of the first batch to that of the last full one."""
     times = sorted((folder / name).with_suffix(".txt").stat().st_mtime for name in names)
-    first, last = _NUM_FIRST * _BATCH_SIZE - 1, (len(times) // _BATCH_SIZE) * _BATCH_SIZE - 1
-    return (last - first) / (times[last] - times[first])
+    last = (len(times) // _BATCH_SIZE) * _BATCH_SIZE - 1
+    return (last - _BATCH_SIZE + 1) / (times[last] - times[_BATCH_SIZE - 1])
 
 
 def _captioner_rate(captioner: Captioner, folder: Path, names: list[str]) -> float:
     """Return images per second of the Captioner on decoded images, with the command's options and batches."""
     views = [prepare((folder / name).read_bytes(), captioner.image_config) for name in names]
     batches = [views[first : first + _BATCH_SIZE] for first in range(0, len(views), _BATCH_SIZE)]
-    for number, batch in enumerate(batches):
-        if number == _NUM_FIRST:
-            started = time.monotonic()
+    started = time.monotonic()
+    for batch in batches:
         captioner.caption(batch, maps="none", reliance=False)
-    return (len(views) - _NUM_FIRST * _BATCH_SIZE) / (time.monotonic() - started)
+    return len(views) / (time.monotonic() - started)
 
 
 if __name__ == "__main__":
