@@ -146,7 +146,7 @@ def load_captioner(folder: Path, device: str, dtype: str) -> Captioner:
 def _with_validation_ids(data: Sequence[Example], path: Path, name: str) -> list[Example]:
     """Return the examples, those whose ids are in a file with the split val. Raises DataError."""
     try:
-        ids = set(path.read_text(encoding="utf-8").splitlines())
+        ids = {line for line in path.read_text(encoding="utf-8").split("\n") if line}
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"--validation-ids {path} cannot be read; name a text file with one image id per line") from error
     if missing := sorted(ids - {example.image_id for example in data}):

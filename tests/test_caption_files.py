@@ -113,9 +113,10 @@ def test_a_table_is_continued_and_has_every_image_once(name, run, folder, tmp_pa
         table.write_bytes(kept)
         assert run("--output", table, folder)[0] == 0
         assert table.read_bytes() == complete, "also if the last record was cut off"
-    write(folder, "d.png")
+    write(folder, "d\u2028\x85.png")  # a separator of lines for Python, and for neither format
     assert "1 captioned, 3 had" in run("--output", table, folder)[2]
     assert table.read_bytes().startswith(complete)
+    assert "0 captioned, 4 had" in run("--output", table, folder)[2]
 
 
 def test_a_file_of_something_else_is_never_written_over(run, folder, tmp_path):

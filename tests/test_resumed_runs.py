@@ -15,6 +15,8 @@ from tests.conftest import redraw
 from tests.runs import QUICK, command, lines_of, run_until, steps_of, write_images, write_start
 from training import (
     FrozenPart,
+    Progress,
+    RunLog,
     TrainConfig,
     average_of,
     load_state,
@@ -69,6 +71,15 @@ def test_a_killed_run_ends_with_the_weights_and_the_log_of_an_uninterrupted_one(
 
 def steps_of_raw(folder: Path) -> list[int]:
     return [row["step"] for row in read_log(folder / "log.jsonl") if "loss" in row]
+
+
+def test_a_name_with_other_line_separators_is_one_row_of_the_log(tmp_path):
+    with RunLog(tmp_path, 0) as log:
+        log.write_validation(Progress(step=3), "data\u2028of\x85us", {"loss": 1.0})
+    with RunLog(tmp_path, 3):
+        pass  # a resumed run reads it, and writes it again
+    (row,) = read_log(tmp_path / "log.jsonl")
+    assert (row["step"], row["validation"], row["loss"]) == (3, "data\u2028of\x85us", 1.0)
 
 
 def test_the_log_has_a_row_for_each_step_and_each_validation(run, tmp_path):

@@ -63,7 +63,7 @@ class RunLog:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a log; a line that a crash left incomplete is left out."""
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []:
         try:
             row = json.loads(line)
         except ValueError:

@@ -220,7 +220,7 @@ def _complete_lines(path: Path) -> str:
 
 def _json_files(path: Path, text: str) -> set[str]:
     files = set()
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n")[:-1], start=1):  # names may contain other line separators
         try:
             files.add(str(json.loads(line)["file"]))
         except (ValueError, KeyError, TypeError) as error:
