@@ -184,6 +184,8 @@ def test_the_openapi_document_has_every_error_option_and_schema(client):
         assert code in documented[str(ERRORS[code].status)]
     assert {entry["name"] for entry in operation["parameters"]} == set(CaptionOptions.model_fields)
     assert {"multipart/form-data", "application/json", "image/jpeg"} <= operation["requestBody"]["content"].keys()
+    operations = [entry for path in document["paths"].values() for entry in path.values()]
+    assert all({"200", "429", "431"} <= entry["responses"].keys() for entry in operations), "a connection may be refused"
 
     def references(node: object) -> Iterator[str]:
         if isinstance(node, dict):

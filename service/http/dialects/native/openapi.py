@@ -44,6 +44,10 @@ _FORMS: dict[str, dict[str, Any]] = {  # of responses, but for JSON
     PNG: {"schema": {"type": "string", "format": "binary", "description": "a contact sheet"}},
     HTML: {"schema": {"type": "string", "description": "a self-contained page"}},
 }
+_OF_CONNECTIONS: dict[int | str, dict[str, Any]] = {  # service/http/connections.py; they have no body
+    429: {"description": "the client has too many connections"},
+    431: {"description": "the request line and headers are too large, or there are too many headers"},
+}
 _EVERYWHERE = ("method", "internal")
 _KEYS = ("missing_key", "wrong_key", "rate_limited")
 _IMAGE_ERRORS = (
@@ -139,10 +143,11 @@ def _request_body(options: type[BaseModel]) -> dict[str, Any]:
 
 
 def _problems(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """Return the responses of errors, with those of any connection."""
     by_status: dict[int, list[str]] = {}
     for code in codes:
         by_status.setdefault(ERRORS[code].status, []).append(code)
-    return {
+    return _OF_CONNECTIONS | {
         status: {"description": " · ".join(names), "content": {MEDIA_TYPE: _schema(ProblemBody)}}
         for status, names in by_status.items()
     }
