@@ -52,7 +52,7 @@ class Timing:
     maps_ms: float = 0.0
 
     def as_dict(self) -> dict[str, float]:
-        return dataclasses.asdict(self)
+        return {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
 
 
 @dataclass(frozen=True, slots=True)

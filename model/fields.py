@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Iterable
@@ -31,22 +32,11 @@ class FieldInfo:
     unit: str
     minimum: float | None
     maximum: float | None
+    choices: tuple[Any, ...]  # the values that it can have, () where they are not listed
 
     @property
     def flag(self) -> str:
         return "--" + self.name.replace("_", "-")
-
-    @property
-    def choices(self) -> tuple[Any, ...]:
-        """The values that it can have, () where they are not listed."""
-        if self.hint is bool:
-            return (False, True)
-        if typing.get_origin(self.hint) is Literal:
-            return typing.get_args(self.hint)
-        if typing.get_origin(self.hint) in _UNIONS:
-            arms = [FieldInfo(self.name, arm, None, "", "", None, None).choices for arm in typing.get_args(self.hint)]
-            return tuple(value for arm in arms for value in arm) if all(arms) else ()
-        return ()
 
     @property
     def range_text(self) -> str:
@@ -89,9 +79,15 @@ def declared(
 
 def fields_of(kind: type[Any]) -> tuple[FieldInfo, ...]:
     """Return the fields that `kind` declares with `declared`, in order."""
+    hashable: Any = kind  # mypy holds that a type[Any] is not
+    return _fields_of(hashable)
+
+
+@functools.cache  # options are checked for every request, and type hints are evaluated from their text
+def _fields_of(kind: Any) -> tuple[FieldInfo, ...]:
     hints = typing.get_type_hints(kind)
     return tuple(
-        FieldInfo(entry.name, hints[entry.name], entry.default, **entry.metadata)
+        FieldInfo(entry.name, hints[entry.name], entry.default, **entry.metadata, choices=_choices(hints[entry.name]))
         for entry in dataclasses.fields(kind)
         if "help" in entry.metadata
     )
@@ -173,6 +169,18 @@ def _chooser(texts: dict[str, Any]) -> Any:
         return texts[text]
 
     return choose
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """Return the values of a type, () where they are not listed."""
+    if hint is bool:
+        return (False, True)
+    if typing.get_origin(hint) is Literal:
+        return typing.get_args(hint)
+    if typing.get_origin(hint) in _UNIONS:
+        arms = [_choices(arm) for arm in typing.get_args(hint)]
+        return tuple(value for arm in arms for value in arm) if all(arms) else ()
+    return ()
 
 
 def _shown(value: Any) -> str:
