@@ -20,15 +20,14 @@ from model import (
     CaptionNetwork,
     CaptionTokenizer,
     Checkpoint,
-    DecoderConfig,
-    EncoderConfig,
-    ImageConfig,
-    ModelConfig,
     prepare,
 )
 from service import Settings, create_app
 from service.errors import ERRORS
 from service.http.dialects.native.schemas import ProblemBody
+from tests.connections import port, server  # noqa: F401  fixtures
+from tests.networks import redraw, tiny_config
+from tests.runs import quick_data, quick_run, quick_start  # noqa: F401  fixtures
 from tests.scheduling import start_scheduler  # noqa: F401  a fixture
 
 SENTENCES = [
@@ -44,33 +43,6 @@ SENTENCES = [
 @pytest.fixture(scope="session")
 def tokenizer() -> CaptionTokenizer:
     return CaptionTokenizer.train(SENTENCES * 3, 320)
-
-
-def tiny_config(vocab_size: int, **encoder: object) -> ModelConfig:
-    options: dict[str, object] = {"hidden_size": 24, "num_layers": 1, "num_heads": 2, "patch_size": 8, "stem_strides": (8,)}
-    return ModelConfig(
-        image=ImageConfig(height=24, width=32),
-        encoder=EncoderConfig(**(options | encoder)),  # type: ignore[arg-type]
-        decoder=DecoderConfig(
-            vocab_size=vocab_size,
-            hidden_size=16,
-            num_layers=2,
-            num_heads=2,
-            intermediate_size=32,
-            max_positions=96,
-            encoder_hidden_size=24,
-        ),
-        license="none: random weights",
-        created=1,
-    )
-
-
-def redraw(network: torch.nn.Module, seed: int, scale: float = 0.35) -> None:
-    """Add noise to every weight, so that no zero bias or unit norm of the initialization hides a mistake."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for value in network.parameters():
-            value += torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.dtype) * scale
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ import socket
 import threading
 from collections.abc import Iterator
 
+import pytest
+
 from model import Captioner
 from service import Settings, create_app
 from service.server import DrainingServer
@@ -35,6 +37,19 @@ def listening(captioner: Captioner, **settings) -> Iterator[DrainingServer]:
 
 def port_of(server: DrainingServer) -> int:
     return server.servers[0].sockets[0].getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(tiny_captioner: Captioner) -> Iterator[DrainingServer]:
+    """The real server with short limits."""
+    with listening(tiny_captioner, header_seconds=1.0, body_seconds=1.0, max_header_bytes=8192, max_headers=50) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def port(server: DrainingServer) -> int:
+    """The port of the server with short limits."""
+    return port_of(server)
 
 
 def connect(port: int, address: str = "127.0.0.1") -> socket.socket:

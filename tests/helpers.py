@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 
 from model import Captioner, GenerationOptions, Hypothesis, Runtime, prefix_ids
 from model.generation import Generation
+
+_PAUSE_SECONDS = 60.0  # at most: a test that has failed ends
 
 
 def start(
@@ -64,6 +67,25 @@ def watched(captioner: Captioner) -> tuple[Captioner, WatchedRuntime]:
     """Return a captioner over a watched runtime, and that runtime."""
     runtime = WatchedRuntime(captioner.runtime)
     return Captioner(runtime, captioner.tokenizer, card=captioner.card, parameters=captioner.parameters), runtime
+
+
+class PausingHook:
+    """A hook of WatchedRuntime that waits until `go_on` is set."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+
+    def __call__(self, _: torch.Tensor) -> None:
+        self.entered.set()
+        self.go_on.wait(_PAUSE_SECONDS)
+
+
+def paused(captioner: Captioner) -> tuple[Captioner, PausingHook]:
+    """Return a captioner whose encoder calls wait, and what they wait for."""
+    other, runtime = watched(captioner)
+    runtime.before_encode = hook = PausingHook()
+    return other, hook
 
 
 def failing(captioner: Captioner, error: BaseException) -> Captioner:

@@ -15,7 +15,7 @@ from PIL import Image
 import train
 from corpus import CaptionDataset, CaptionedImage
 from model import CaptionNetwork, CaptionTokenizer, GenerationOptions, MapConfig, save_checkpoint
-from tests.conftest import redraw, tiny_config
+from tests.networks import redraw, tiny_config
 from training import (
     Batch,
     Source,
@@ -91,3 +91,21 @@ def run_until(arguments: list[str], step: int) -> None:
     trainer.prepare()
     with pytest.raises(StoppedError):
         trainer.train()
+
+
+@pytest.fixture
+def quick_data(tmp_path: Path) -> Path:
+    """A CSV of twelve images."""
+    return write_images(tmp_path / "data", 12)
+
+
+@pytest.fixture
+def quick_start(tmp_path: Path, tokenizer: CaptionTokenizer) -> Path:
+    """A checkpoint to start from."""
+    return write_start(tmp_path / "start", tokenizer)
+
+
+@pytest.fixture
+def quick_run(quick_data: Path, quick_start: Path, tmp_path: Path) -> list[str]:
+    """The command line of a run with them, in the folder `run`."""
+    return command(quick_data, quick_start, tmp_path / "run")

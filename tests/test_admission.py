@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,7 +20,7 @@ from service.errors import ServiceError
 from service.http.body import read_image, read_images
 from service.runtime import Admission, AdmissionLimits
 from tests.conftest import problem
-from tests.helpers import wait_until, watched
+from tests.helpers import paused, wait_until, watched
 
 EMPTY = {"images": 0, "body_bytes": 0, "pixels": 0}
 MEGABYTE = 1_000_000
@@ -149,25 +148,6 @@ def test_bytes_are_counted_as_they_arrive_and_images_when_the_body_is_complete(i
         before, after = read(reader, body, kind)
         assert before == [EMPTY, EMPTY | {"body_bytes": len(body) // 2}]
         assert after == EMPTY | {"body_bytes": len(body), "images": num_images}
-
-
-class PausingHook:
-    """A hook of WatchedRuntime that waits until `go_on` is set."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self.go_on = threading.Event()
-
-    def __call__(self, _: torch.Tensor) -> None:
-        self.entered.set()
-        self.go_on.wait(SECONDS)
-
-
-def paused(captioner: Captioner) -> tuple[Captioner, PausingHook]:
-    """Return a captioner whose encoder calls wait, and what they wait for."""
-    other, runtime = watched(captioner)
-    runtime.before_encode = hook = PausingHook()
-    return other, hook
 
 
 def raising(captioner: Captioner, error: BaseException) -> Captioner:

@@ -11,7 +11,7 @@ from benchmarks import kendall_tau_c, measure_checkpoint, measure_streaming, res
 from benchmarks.__main__ import main
 from evaluation.__main__ import make_parser
 from model import CaptionNetwork, save_checkpoint
-from tests.conftest import tiny_config
+from tests.networks import tiny_config
 
 
 def test_kendall_tau_c_is_one_for_equal_order_and_minus_one_for_reversed_order():

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from model import CaptionNetwork, CheckpointError, GenerationOptions, MapConfig, load_checkpoint, read_config, save_checkpoint
-from tests.conftest import tiny_config
+from tests.networks import tiny_config
 
 
 @pytest.fixture

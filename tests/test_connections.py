@@ -12,18 +12,6 @@ from tests.connections import EMPTY, MEGABYTE, SECONDS, connect, head, listening
 from tests.helpers import wait_until
 
 
-@pytest.fixture(scope="module")
-def server(tiny_captioner):
-    """A server with short limits."""
-    with listening(tiny_captioner, header_seconds=1.0, body_seconds=1.0, max_header_bytes=8192, max_headers=50) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def port(server):
-    return port_of(server)
-
-
 def test_a_silent_connection_is_closed_with_408(port):
     assert talk(port).startswith(b"HTTP/1.1 408")
 

@@ -9,7 +9,7 @@ import torch
 
 from model import CaptionNetwork, ConfigError, EncoderConfig, ImageConfig, PatchGrid
 from model.encoder import PatchEncoder, grid_positions
-from tests.conftest import tiny_config
+from tests.networks import tiny_config
 
 SMALL = ImageConfig(height=64, width=96)
 

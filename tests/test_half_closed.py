@@ -4,25 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 
 import pytest
-import torch
 
 from tests.connections import EMPTY, SECONDS, connect, head, listening, port_of, response_on, status
-from tests.helpers import wait_until, watched
-
-
-@pytest.fixture(scope="module")
-def server(tiny_captioner):
-    """A server with short limits."""
-    with listening(tiny_captioner, header_seconds=1.0, body_seconds=1.0, max_header_bytes=8192, max_headers=50) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def port(server):
-    return port_of(server)
+from tests.helpers import paused, wait_until
 
 
 def received_until_closed(connection: socket.socket) -> bytes:
@@ -64,9 +50,7 @@ def test_a_connection_that_ends_inside_a_request_is_closed(server, port, request
 
 
 def test_a_client_that_has_ended_its_side_is_answered_by_the_deadline(tiny_captioner, photo):
-    captioner, runtime = watched(tiny_captioner)
-    go_on = threading.Event()
-    runtime.before_encode = lambda pixels: go_on.wait(SECONDS) and None
+    captioner, hook = paused(tiny_captioner)
     data = photo()
     with listening(captioner, deadline_seconds=1.0) as server:
         try:
@@ -76,13 +60,11 @@ def test_a_client_that_has_ended_its_side_is_answered_by_the_deadline(tiny_capti
                 assert b"HTTP/1.1 504" in received_until_closed(connection)
             wait_until(lambda: not server.server_state.connections)
         finally:
-            go_on.set()
+            hook.go_on.set()
 
 
 def test_a_client_that_closes_its_connection_is_distinguished_from_one_that_ends_its_side(tiny_captioner, photo):
-    captioner, runtime = watched(tiny_captioner)
-    go_on = threading.Event()
-    runtime.before_encode = lambda pixels: go_on.wait(SECONDS) and None
+    captioner, hook = paused(tiny_captioner)
     data = photo()
     with listening(captioner, deadline_seconds=SECONDS) as server:
         admission = server.config.app.state.engine.admission
@@ -94,22 +76,15 @@ def test_a_client_that_closes_its_connection_is_distinguished_from_one_that_ends
                     leaving.sendall(head(content_length=str(len(data))) + data)
                     wait_until(lambda: admission.used["images"] == 2)
                 wait_until(lambda: admission.used["images"] == 1)  # cancelled while the other waits
-                go_on.set()
+                hook.go_on.set()
                 response = response_on(patient)  # the interim responses are skipped, as every client does
                 assert response.status == 200
         finally:
-            go_on.set()
+            hook.go_on.set()
 
 
 def test_clients_that_hang_up_cost_no_encoder_call_and_disturb_no_other_client(tiny_captioner, photo):
-    captioner, runtime = watched(tiny_captioner)
-    is_encoding, go_on = threading.Event(), threading.Event()
-
-    def pause(_: torch.Tensor) -> None:
-        is_encoding.set()
-        go_on.wait(SECONDS)
-
-    runtime.before_encode = pause
+    captioner, hook = paused(tiny_captioner)
     data = photo()
     with listening(captioner, deadline_seconds=SECONDS, watchdog_seconds=SECONDS) as server:
         value = server.config.app.state.engine.metrics.registry.get_sample_value
@@ -118,12 +93,12 @@ def test_clients_that_hang_up_cost_no_encoder_call_and_disturb_no_other_client(t
                 for number in range(12):
                     connection = connections.enter_context(connect(port_of(server)))
                     connection.sendall(head("/v1/captions?num_beams=8", content_length=str(len(data))) + data)
-                    assert number or is_encoding.wait(SECONDS), "the first is being encoded; the others have to wait"
+                    assert number or hook.entered.wait(SECONDS), "the first is being encoded; the others have to wait"
                 wait_until(lambda: value("sightline_queue_images") == 11, SECONDS)
             left = {"endpoint": "/v1/captions", "status": "499"}
             wait_until(lambda: value("sightline_requests_total", left) == 12, SECONDS)
-            go_on.set()
+            hook.go_on.set()
             assert status(port_of(server), data) == 200
             assert value("sightline_encode_seconds_count") == 2, "of the 12 images only the first had been encoded"
         finally:
-            go_on.set()
+            hook.go_on.set()

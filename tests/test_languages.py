@@ -33,8 +33,8 @@ from model import (
 )
 from model.generation import Generation
 from service import Settings, create_app
-from tests.conftest import redraw, tiny_config
 from tests.helpers import finish
+from tests.networks import redraw, tiny_config
 from training import TrainingData
 
 EN, DE = 300, 301  # token ids of the languages

@@ -25,8 +25,8 @@ from model import (
 from model.generation import Generation
 from model.maps.attention import AttentionMaps
 from service import Settings, create_app
-from tests.conftest import redraw, tiny_config
 from tests.helpers import hypotheses_of, start
+from tests.networks import redraw, tiny_config
 from tests.test_properties import EXACT
 
 ATTENTION = MAP_METHODS["attention"]

@@ -14,7 +14,7 @@ import train
 from corpus import identical_groups, open_dataset
 from evaluation.__main__ import main as evaluate
 from model import load_checkpoint
-from tests.runs import QUICK, command, source_of, write_images, write_start
+from tests.runs import QUICK, source_of, write_images
 from training import (
     Judgement,
     Progress,
@@ -29,28 +29,12 @@ from training import (
 )
 from training.split import hold_out
 
-
-@pytest.fixture
-def data(tmp_path) -> Path:
-    return write_images(tmp_path / "data", 12)
-
-
-@pytest.fixture
-def start(tmp_path, tokenizer) -> Path:
-    return write_start(tmp_path / "start", tokenizer)
-
-
-@pytest.fixture
-def run(data, start, tmp_path) -> list[str]:
-    return command(data, start, tmp_path / "run")
-
-
 # Before the run starts
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_a_new_network_on_few_images_is_refused_with_the_command_that_would_do_better(data, tmp_path, capsys, language):
-    arguments = [*QUICK, "--data", str(data), "--run", str(tmp_path / "run"), "--language", language, "--hidden-size", "24"]
+def test_a_new_network_on_few_images_is_refused_with_the_command_that_would_do_better(quick_data, tmp_path, capsys, language):
+    arguments = [*QUICK, "--data", str(quick_data), "--run", str(tmp_path / "run"), "--language", language, "--hidden-size", "24"]
     assert train.main(arguments) == 2
     error = capsys.readouterr().err
     assert "12 images are too few to train a new network" in error
@@ -81,9 +65,9 @@ def test_a_new_network_on_few_images_is_refused_with_the_command_that_would_do_b
         ("20240{}", [], "look like file names; check the column"),
     ],
 )
-def test_what_will_probably_go_wrong_is_printed_before_the_run_starts(tmp_path, start, capsys, captions, flags, message):
+def test_what_will_probably_go_wrong_is_printed_before_the_run_starts(tmp_path, quick_start, capsys, captions, flags, message):
     data = write_images(tmp_path / "data", 12, captions)
-    arguments = [*QUICK, "--data", str(data), "--run", str(tmp_path / "run"), "--init", str(start), "--dry-run", *flags]
+    arguments = [*QUICK, "--data", str(data), "--run", str(tmp_path / "run"), "--init", str(quick_start), "--dry-run", *flags]
     assert train.main(arguments) == 0
     output = capsys.readouterr().out
     assert any(line.startswith("WARNING: ") and message in line for line in output.splitlines()), output
@@ -108,8 +92,8 @@ def test_small_data_has_more_epochs_unless_the_command_line_says_how_many(images
     assert config.eval_epochs == max(1, epochs // 10)
 
 
-def test_what_init_keeps_and_what_not_is_printed_and_written_on_the_card(run, tmp_path, capsys):
-    assert train.main([*run, "--max-steps", "1"]) == 0
+def test_what_init_keeps_and_what_not_is_printed_and_written_on_the_card(quick_run, tmp_path, capsys):
+    assert train.main([*quick_run, "--max-steps", "1"]) == 0
     kept = "2 map heads (geometric mean), decoding defaults (num_beams 5, length_penalty 0.5), languages en"
     lost = "not kept: pointing 0.75, measured with other weights"
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"from {tmp_path / 'start'}: kept")]
@@ -164,8 +148,8 @@ def test_identical_image_files_are_on_one_side_of_the_split(tmp_path):
         assert {int(entry.image_id) % 20 for entry in kept}.isdisjoint({int(entry.image_id) % 20 for entry in held_out})
 
 
-def test_held_out_images_are_reported_validated_on_and_scored_by_the_evaluation(run, data, tmp_path, capsys):
-    assert train.main(run) == 0
+def test_held_out_images_are_reported_validated_on_and_scored_by_the_evaluation(quick_run, quick_data, tmp_path, capsys):
+    assert train.main(quick_run) == 0
     output = capsys.readouterr().out
     assert "has no val split: 2 of its 12 images are held out for validation" in output
     ids = (tmp_path / "run/validation_ids.txt").read_text().split()
@@ -181,21 +165,21 @@ def test_held_out_images_are_reported_validated_on_and_scored_by_the_evaluation(
     assert figures["systems"]["greedy"]["images"] == 2
     unused = next(name for name in map(str, range(12)) if name not in ids)
     (tmp_path / f"data/{unused}.png").unlink()  # as --no-check leaves out
-    data.write_text(data.read_text() + "1.png,too,many,cells\n")
+    quick_data.write_text(quick_data.read_text() + "1.png,too,many,cells\n")
     assert evaluate([*shlex.split(evaluation), "--num-beams", "1", "--json", "--dtype", "float32"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == figures, "of the others nothing is read"
-    (tmp_path / "ids.txt").write_text("0\nanother\n")
+    (tmp_path / "ids.txt").write_text("0\nano\u2028ther\n\n", encoding="utf-8")
     words = shlex.split(evaluation)
     words[words.index("--validation-ids") + 1] = str(tmp_path / "ids.txt")
     assert evaluate(words) == 1
     assert "lacks 1 images" in capsys.readouterr().err
 
 
-def test_data_with_a_val_split_keeps_it(data, tmp_path):
-    lines = data.read_text().splitlines()
+def test_data_with_a_val_split_keeps_it(quick_data, tmp_path):
+    lines = quick_data.read_text().splitlines()
     splits = ["split", *["val"] * 3, *["train"] * 9]
-    data.write_text("\n".join(f"{line},{split}" for line, split in zip(lines, splits, strict=True)))
-    (source,) = open_sources(TrainConfig(data=(str(data),), run="x"))
+    quick_data.write_text("\n".join(f"{line},{split}" for line, split in zip(lines, splits, strict=True)))
+    (source,) = open_sources(TrainConfig(data=(str(quick_data),), run="x"))
     assert source.held_out == ()
     assert [entry.image_id for entry in source.validation] == ["0", "1", "2"]
 
@@ -212,16 +196,16 @@ def test_data_with_a_val_split_keeps_it(data, tmp_path):
     ],
 )
 def test_records_that_cannot_be_used_stop_a_checked_run_and_are_left_out_without_the_check(
-    run, data, tmp_path, capsys, damage, check_says, left_out
+    quick_run, quick_data, tmp_path, capsys, damage, check_says, left_out
 ):
-    image = data.parent / "3.png"
+    image = quick_data.parent / "3.png"
     if damage == "missing":
         image.unlink()
     elif damage == "broken":
         image.write_bytes(image.read_bytes()[:40])
     else:
-        data.write_text(data.read_text().replace("3.png,", "3.png,one,too,many,"))
-    assert train.main(run) == 1
+        quick_data.write_text(quick_data.read_text().replace("3.png,", "3.png,one,too,many,"))
+    assert train.main(quick_run) == 1
     captured = capsys.readouterr()
     assert check_says in captured.out
     assert left_out in captured.out
@@ -238,20 +222,20 @@ def test_records_that_cannot_be_used_stop_a_checked_run_and_are_left_out_without
     assert train.main(["--run", str(tmp_path / "run"), "--resume", "--epochs", "2"]) == 0, "it leaves out the same"
 
 
-def test_data_without_any_usable_image_is_an_error(run, data, tmp_path, capsys):
-    for path in data.parent.glob("*.png"):
+def test_data_without_any_usable_image_is_an_error(quick_run, quick_data, tmp_path, capsys):
+    for path in quick_data.parent.glob("*.png"):
         path.unlink()
-    assert train.main([*run, "--no-check"]) == 1
+    assert train.main([*quick_run, "--no-check"]) == 1
     error = capsys.readouterr().err
     assert "has no usable image to train on; 12 records cannot be used" in error
     assert "0.png" in error
     assert not (tmp_path / "run").exists()
 
 
-def test_an_image_that_disappears_during_a_run_is_named(run, data, tmp_path, capsys):
-    arguments = [*run, "--freeze", "none", "--val-share", "0"]
+def test_an_image_that_disappears_during_a_run_is_named(quick_run, quick_data, tmp_path, capsys):
+    arguments = [*quick_run, "--freeze", "none", "--val-share", "0"]
     beginning = new_run(parse_arguments(arguments), {})
-    (data.parent / "7.png").unlink()
+    (quick_data.parent / "7.png").unlink()
     (tmp_path / "run").mkdir()
     trainer = train.Trainer(beginning)
     trainer.prepare()
@@ -262,8 +246,8 @@ def test_an_image_that_disappears_during_a_run_is_named(run, data, tmp_path, cap
 # The last lines
 
 
-def test_the_last_lines_name_the_weights_and_the_next_commands(run, tmp_path, capsys):
-    assert train.main(run) == 0
+def test_the_last_lines_name_the_weights_and_the_next_commands(quick_run, tmp_path, capsys):
+    assert train.main(quick_run) == 0
     closing = capsys.readouterr().out.split("6 steps in ")[1]
     best = tmp_path / "run/best"
     assert f"python -m model caption IMAGE --checkpoint {best}" in closing
@@ -301,10 +285,10 @@ def test_a_model_that_cannot_be_used_is_called_so(captions, cider, constant, ref
     assert ("What would help" in text) == bool(message)
 
 
-def test_a_run_whose_captions_are_all_the_same_says_so_with_and_without_validation_images(data, tmp_path, capsys):
+def test_a_run_whose_captions_are_all_the_same_says_so_with_and_without_validation_images(quick_data, tmp_path, capsys):
     network = ["--stem", "", "--patch-size", "56", "--hidden-size", "24", "--num-heads", "2", "--encoder-layers", "1"]
     network += ["--decoder-layers", "1", "--vocab-size", "300", "--from-scratch", "--lr", "0", "--image-size", "56"]
     for number, share in enumerate(("0.2", "0")):
-        arguments = [*QUICK, "--data", str(data), "--run", str(tmp_path / str(number)), *network, "--val-share", share]
+        arguments = [*QUICK, "--data", str(quick_data), "--run", str(tmp_path / str(number)), *network, "--val-share", share]
         assert train.main([*arguments, "--max-steps", "1"]) == 0
         assert "NOT USABLE: it writes one caption for all images" in capsys.readouterr().out

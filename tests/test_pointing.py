@@ -33,7 +33,7 @@ from model import (
     read_config,
     save_checkpoint,
 )
-from tests.conftest import tiny_config
+from tests.networks import tiny_config
 
 
 class PointingCaptioner:

@@ -83,32 +83,50 @@ def response_of(port: int, path: str, body: bytes | None = None) -> tuple[int, s
         connection.close()
 
 
-def test_sigterm_under_load_answers_what_is_accepted_and_a_second_one_closes_the_listener():
+@contextlib.contextmanager
+def posting(port: int) -> Iterator[list[int]]:
+    """Post images by six clients until the listener has closed. Yields the statuses, to which later ones are added."""
     statuses: list[int] = []
 
-    def post_until_closed(port: int) -> None:
-        while status := status_of(port, "/v1/captions", IMAGE):  # 0: the listener has closed
+    def post_until_closed() -> None:
+        while status := status_of(port, "/v1/captions", IMAGE):
             statuses.append(status)
 
+    threads = [threading.Thread(target=post_until_closed) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(statuses) >= 6, SECONDS)
+    yield statuses
+    for thread in threads:  # not after a failure, as the listener may be open
+        thread.join()
+
+
+def test_readiness_falls_while_the_listener_is_open_and_a_second_signal_closes_it():
     long = {"SIGHTLINE_DRAIN_SECONDS": str(10 * SECONDS), "SIGHTLINE_DEADLINE_SECONDS": str(SECONDS)}
     with running(**long) as (port, process, lines):
         assert "starting" in lines[0]
         assert any("ready" in line and f"http://127.0.0.1:{port}" in line for line in lines)
-        threads = [threading.Thread(target=post_until_closed, args=(port,)) for _ in range(6)]
-        for thread in threads:
-            thread.start()
-        wait_until(lambda: len(statuses) >= 6, SECONDS)
-        process.send_signal(signal.SIGTERM)
-        wait_until(lambda: status_of(port, "/readyz") == 503, SECONDS)
-        num_answered = len(statuses)
-        assert status_of(port, "/livez") == 200
-        wait_until(lambda: len(statuses) > num_answered + 6, SECONDS)  # requests that came after the signal
-        assert process.poll() is None
+        with posting(port) as statuses:
+            process.send_signal(signal.SIGTERM)
+            wait_until(lambda: status_of(port, "/readyz") == 503, SECONDS)
+            num_answered = len(statuses)
+            assert status_of(port, "/livez") == 200
+            wait_until(lambda: len(statuses) > num_answered + 6, SECONDS)  # requests that came after the signal
+            assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=SECONDS) == 0
+        assert status_of(port, "/readyz") == 0
+    assert set(statuses) == {200}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(20))
+def test_sigterm_under_load_answers_what_was_accepted_and_ends_with_0(number):
+    """Once in make test: tests/test_end_to_end.py."""
+    settings = {"SIGHTLINE_DRAIN_SECONDS": "1", "SIGHTLINE_DEADLINE_SECONDS": str(SECONDS)}
+    with running(**settings) as (port, process, _), posting(port) as statuses:
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=SECONDS) == 0
-        for thread in threads:
-            thread.join()
-        assert status_of(port, "/readyz") == 0
     assert set(statuses) == {200}
 
 
@@ -177,9 +195,3 @@ def test_a_model_that_hangs_ends_the_process_with_70_after_answering_503():
         assert status_of(port, "/readyz") in (503, 0), "not ready, or closed"
         assert process.wait(timeout=SECONDS) == 70
         assert status_of(port, "/readyz") == 0
-
-
-@pytest.mark.slow
-def test_sigterm_twenty_times():
-    for _ in range(20):
-        test_sigterm_under_load_answers_what_is_accepted_and_a_second_one_closes_the_listener()

@@ -18,8 +18,8 @@ from model import (
 from model import generation as generation_module
 from model.generation import Generation
 from model.search import BeamSearch
-from tests.conftest import redraw
 from tests.helpers import finish, hypotheses_of, start
+from tests.networks import redraw
 
 EXACT = {"atol": 1e-11, "rtol": 0}
 OPTIONS = {

@@ -11,7 +11,8 @@ from fastapi.testclient import TestClient
 from model import Captioner, CaptionNetwork, Checkpoint
 from service import Settings, create_app
 from service.http.dialects.native.schemas import MapOptions
-from tests.conftest import problem, tiny_config
+from tests.conftest import problem
+from tests.networks import tiny_config
 from tests.odd_requests import POST_PATHS
 
 

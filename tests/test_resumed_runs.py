@@ -11,7 +11,7 @@ from PIL import Image
 
 import train
 from model import load_checkpoint, save_checkpoint
-from tests.conftest import redraw
+from tests.networks import redraw
 from tests.runs import QUICK, command, lines_of, run_until, steps_of, write_images, write_start
 from training import (
     FrozenPart,
@@ -25,21 +25,6 @@ from training import (
 from training.resume import CHANGEABLE, resumed_config
 
 
-@pytest.fixture
-def data(tmp_path) -> Path:
-    return write_images(tmp_path / "data", 12)
-
-
-@pytest.fixture
-def start(tmp_path, tokenizer) -> Path:
-    return write_start(tmp_path / "start", tokenizer)
-
-
-@pytest.fixture
-def run(data, start, tmp_path) -> list[str]:
-    return command(data, start, tmp_path / "run")
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tokenizer) -> Path:
     """The folder of a finished run, which tests do not change."""
@@ -50,8 +35,8 @@ def finished(tmp_path_factory, tokenizer) -> Path:
 
 
 @pytest.mark.parametrize("freeze", ["none", "encoder"])
-def test_a_killed_run_ends_with_the_weights_and_the_log_of_an_uninterrupted_one(run, tmp_path, freeze):
-    arguments = [*run, "--epochs", "3", "--save-steps", "2", "--freeze", freeze]
+def test_a_killed_run_ends_with_the_weights_and_the_log_of_an_uninterrupted_one(quick_run, tmp_path, freeze):
+    arguments = [*quick_run, "--epochs", "3", "--save-steps", "2", "--freeze", freeze]
     assert train.main([*arguments, "--run", str(tmp_path / "complete")]) == 0
     run_until([*arguments, "--run", str(tmp_path / "stopped")], step=5)
     with (tmp_path / "stopped/log.jsonl").open("a") as file:
@@ -82,8 +67,8 @@ def test_a_name_with_other_line_separators_is_one_row_of_the_log(tmp_path):
     assert (row["step"], row["validation"], row["loss"]) == (3, "data\u2028of\x85us", 1.0)
 
 
-def test_the_log_has_a_row_for_each_step_and_each_validation(run, tmp_path):
-    assert train.main(run) == 0
+def test_the_log_has_a_row_for_each_step_and_each_validation(quick_run, tmp_path):
+    assert train.main(quick_run) == 0
     rows = lines_of(tmp_path / "run")
     steps = [row for row in rows if "loss" in row]
     scores = [row for row in rows if "validation" in row]
@@ -99,10 +84,10 @@ def test_the_log_has_a_row_for_each_step_and_each_validation(run, tmp_path):
     }  # fmt: skip
 
 
-def test_frozen_weights_are_not_in_the_state(run, start, tmp_path):
-    assert train.main(run) == 0
+def test_frozen_weights_are_not_in_the_state(quick_run, quick_start, tmp_path):
+    assert train.main(quick_run) == 0
     parts = load_state(tmp_path / "run").parts
-    names = set(load_checkpoint(start).network.state_dict())
+    names = set(load_checkpoint(quick_start).network.state_dict())
     for part in ("network", "average"):
         assert set(parts[part]) == {name for name in names if not name.startswith("encoder.")}
 
@@ -114,10 +99,10 @@ def test_the_average_shares_the_frozen_module_and_nothing_else(tiny_network):
     assert average_of(tiny_network, FrozenPart("none")).encoder is not tiny_network.encoder
 
 
-def test_random_frozen_weights_are_kept_in_the_state(data, tmp_path):
+def test_random_frozen_weights_are_kept_in_the_state(quick_data, tmp_path):
     network = ["--stem", "", "--patch-size", "56", "--hidden-size", "24", "--num-heads", "2", "--encoder-layers", "1"]
     network += ["--decoder-layers", "1", "--vocab-size", "300", "--freeze", "encoder", "--from-scratch"]
-    arguments = [*QUICK, "--data", str(data), "--run", str(tmp_path / "run"), *network, "--max-steps", "1"]
+    arguments = [*QUICK, "--data", str(quick_data), "--run", str(tmp_path / "run"), *network, "--max-steps", "1"]
     assert train.main(arguments) == 0
     assert any(name.startswith("encoder.") for name in load_state(tmp_path / "run").parts["network"])
     assert train.main(["--run", str(tmp_path / "run"), "--resume", "--max-steps", "2"]) == 0
@@ -127,8 +112,8 @@ def test_random_frozen_weights_are_kept_in_the_state(data, tmp_path):
     ("flags", "total", "epochs"),
     [(["--epochs", "4"], 12, 4), (["--max-steps", "7"], 7, 3), (["--epochs", "5", "--max-steps", "8"], 8, 5)],
 )
-def test_a_finished_run_goes_on_to_the_number_that_resume_names(run, tmp_path, capsys, flags, total, epochs):
-    assert train.main([*run, "--max-steps", "4"]) == 0
+def test_a_finished_run_goes_on_to_the_number_that_resume_names(quick_run, tmp_path, capsys, flags, total, epochs):
+    assert train.main([*quick_run, "--max-steps", "4"]) == 0
     assert train.main(["--run", str(tmp_path / "run"), "--resume", *flags]) == 0
     output = capsys.readouterr().out
     assert f"continues after 4 of {total} steps" in output
@@ -169,18 +154,20 @@ def test_every_setting_that_resume_may_change_is_a_flag_and_is_obeyed():
     assert resumed == settings | values
 
 
-def test_the_command_line_of_a_run_with_resume_added_is_accepted(run, capsys):
-    assert train.main(run) == 0
-    assert train.main([*run, "--resume"]) == 0
+def test_the_command_line_of_a_run_with_resume_added_is_accepted(quick_run, capsys):
+    assert train.main(quick_run) == 0
+    assert train.main([*quick_run, "--resume"]) == 0
     assert "as many as these flags say; nothing to do" in capsys.readouterr().out
 
 
-def test_a_state_of_an_older_version_is_read(run, start, tmp_path):
-    arguments = [*run, "--val-share", "0"]
+def test_a_state_of_an_older_version_is_read(quick_run, quick_start, tmp_path):
+    arguments = [*quick_run, "--val-share", "0"]
     assert train.main(arguments) == 0
     path = tmp_path / "run/state.pt"
     document = torch.load(path, weights_only=True)
-    frozen = {name: value for name, value in load_checkpoint(start).network.state_dict().items() if name.startswith("encoder.")}
+    frozen = {
+        name: value for name, value in load_checkpoint(quick_start).network.state_dict().items() if name.startswith("encoder.")
+    }
     for part in ("network", "average"):
         document["parts"][part] |= frozen
     del document["sources"], document["frozen"], document["settings"]["val_share"]
@@ -202,8 +189,8 @@ def test_a_state_of_an_older_version_is_read(run, start, tmp_path):
         ("--init removed", "is not a folder"),
     ],
 )
-def test_a_run_that_cannot_be_resumed_says_why(run, data, start, tmp_path, capsys, change, message):
-    assert train.main([*run, "--max-steps", "1"]) == 0
+def test_a_run_that_cannot_be_resumed_says_why(quick_run, quick_data, quick_start, tmp_path, capsys, change, message):
+    assert train.main([*quick_run, "--max-steps", "1"]) == 0
     state = tmp_path / "run/state.pt"
     if change == "state cut":
         state.write_bytes(state.read_bytes()[:1000])
@@ -212,16 +199,16 @@ def test_a_run_that_cannot_be_resumed_says_why(run, data, start, tmp_path, capsy
     elif change == "empty state":
         state.write_bytes(b"")
     elif change == "image added":
-        Image.new("RGB", (20, 16)).save(data.parent / "new.png")
-        data.write_text(data.read_text() + "new.png,a cat\n")
+        Image.new("RGB", (20, 16)).save(quick_data.parent / "new.png")
+        quick_data.write_text(quick_data.read_text() + "new.png,a cat\n")
     elif change == "caption changed":
-        data.write_text(data.read_text().replace("dog number 4", "cat number 4"))
+        quick_data.write_text(quick_data.read_text().replace("dog number 4", "cat number 4"))
     elif change == "encoder of --init changed":
-        checkpoint = load_checkpoint(start)
+        checkpoint = load_checkpoint(quick_start)
         redraw(checkpoint.network.encoder, 4)
-        save_checkpoint(start, checkpoint.config, checkpoint.network.state_dict(), checkpoint.tokenizer, "# Card")
+        save_checkpoint(quick_start, checkpoint.config, checkpoint.network.state_dict(), checkpoint.tokenizer, "# Card")
     else:
-        start.rename(tmp_path / "moved")
+        quick_start.rename(tmp_path / "moved")
     before = state.read_bytes()
     capsys.readouterr()
     assert train.main(["--run", str(tmp_path / "run"), "--resume", "--epochs", "2"]) == 1

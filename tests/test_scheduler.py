@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import torch
 
 from model import CaptionRequest, GenerationOptions
 from service.runtime import Job
 from service.runtime.rate import Rate
-from tests.helpers import wait_until, watched
+from tests.helpers import paused, wait_until, watched
 from tests.scheduling import (
     MIXED,
     SECONDS,
@@ -91,23 +89,16 @@ def test_few_images_are_encoded_between_the_steps_of_others(start_scheduler, tin
 
 
 def test_a_cancelled_job_is_dropped_whether_it_is_queued_or_active(start_scheduler, tiny_captioner, views):
-    captioner, runtime = watched(tiny_captioner)
-    entered, go_on = threading.Event(), threading.Event()
-
-    def wait(_: torch.Tensor) -> None:
-        entered.set()
-        go_on.wait(SECONDS)
-
-    runtime.before_encode = wait
+    captioner, hook = paused(tiny_captioner)
     scheduler = start_scheduler(encode_batch_size_idle=1)
     active, queued, stays = jobs = jobs_of(captioner, views)
     scheduler.submit(*jobs)
-    assert entered.wait(SECONDS)
+    assert hook.entered.wait(SECONDS)
     active.future.cancel()
     queued.future.cancel()
-    go_on.set()
+    hook.go_on.set()
     stays.future.result(SECONDS)
-    assert sum(runtime.encoded) == 2, "the queued one was never encoded"
+    assert sum(captioner.runtime.encoded) == 2, "the queued one was never encoded"
     wait_until(lambda: scheduler.num_waiting == scheduler.num_active == 0)
 
 

@@ -16,9 +16,10 @@ from fastapi.testclient import TestClient
 
 from model import Captioner, CaptionNetwork, Checkpoint, DevicePolicy, ImageConfig, load_checkpoint, save_checkpoint
 from service import Settings, create_app
-from tests.conftest import problem, redraw, tiny_config
-from tests.helpers import wait_until
-from tests.test_admission import SECONDS, paused
+from tests.conftest import problem
+from tests.helpers import paused, wait_until
+from tests.networks import redraw, tiny_config
+from tests.test_admission import SECONDS
 
 ADMIN = {"x-api-key": "the admin's"}
 

@@ -27,7 +27,7 @@ from model import (
     load_checkpoint,
     save_checkpoint,
 )
-from tests.conftest import tiny_config
+from tests.networks import tiny_config
 from training import (
     Batch,
     FrozenPart,

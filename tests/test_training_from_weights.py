@@ -24,7 +24,7 @@ from model import (
     timm_configs,
 )
 from model.pretrained import convert_source
-from tests.conftest import tiny_config
+from tests.networks import tiny_config
 from tests.test_convert import edit, png, random_images, saved
 from tests.test_hub import hub  # noqa: F401  the fixture
 from training import FrozenPart, TrainingData, cached_features, load_state, restored_config

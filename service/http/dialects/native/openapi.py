@@ -44,9 +44,9 @@ _FORMS: dict[str, dict[str, Any]] = {  # of responses, but for JSON
     PNG: {"schema": {"type": "string", "format": "binary", "description": "a contact sheet"}},
     HTML: {"schema": {"type": "string", "description": "a self-contained page"}},
 }
-_OF_CONNECTIONS: dict[int | str, dict[str, Any]] = {  # service/http/connections.py; they have no body
-    429: {"description": "the client has too many connections"},
-    431: {"description": "the request line and headers are too large, or there are too many headers"},
+_OF_CONNECTIONS = {  # service/http/connections.py; they have no body
+    429: "too many connections of the client",
+    431: "the request line and headers are too large, or there are too many headers",
 }
 _EVERYWHERE = ("method", "internal")
 _KEYS = ("missing_key", "wrong_key", "rate_limited")
@@ -147,10 +147,14 @@ def _problems(*codes: str) -> dict[int | str, dict[str, Any]]:
     by_status: dict[int, list[str]] = {}
     for code in codes:
         by_status.setdefault(ERRORS[code].status, []).append(code)
-    return _OF_CONNECTIONS | {
+    responses: dict[int | str, dict[str, Any]] = {
         status: {"description": " · ".join(names), "content": {MEDIA_TYPE: _schema(ProblemBody)}}
         for status, names in by_status.items()
     }
+    for status, reason in _OF_CONNECTIONS.items():
+        response = responses.setdefault(status, {"description": ""})
+        response["description"] = " · ".join(filter(None, [response["description"], reason]))
+    return responses
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
