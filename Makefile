@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: serve test test-all prove-field prove-measures prove-shards prove-speed prove-service check format docs clean
+.PHONY: serve test test-all default prove-field prove-measures prove-shards prove-speed prove-service check format docs clean
 
 .venv: .venv/installed
 
@@ -50,6 +50,16 @@ prove-service: .venv .venv/proofs
 FIELD ?= ../shared/field
 prove-field: .venv
 	$(BIN)/python -m tests.proofs.field $(FIELD)
+
+# The embedded checkpoint, trained again; docs/checkpoints.md has the steps. DATA and CAPTIONS are not in the repository; PREVIOUS is the
+# checkpoint to start from. Run it again after an interruption.
+DATA ?= ../shared/data
+CAPTIONS ?= ../shared/references/captions_val2017.json.gz
+PREVIOUS ?= model/default
+RUN ?= runs/default
+default: .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt ".[detector]"
+	$(BIN)/python -m training.embedded --data $(DATA) --captions $(CAPTIONS) --previous $(PREVIOUS) --run $(RUN)
 
 check: .venv
 	$(BIN)/ruff check .

@@ -20,8 +20,6 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 from tqdm import tqdm
 
 from corpus import CaptionDataset, CaptionedImage
@@ -29,9 +27,7 @@ from evaluation import score_captions
 from model import (
     SHARD_BYTES,
     CaptionerError,
-    CaptionNetwork,
     CaptionTokenizer,
-    ImageFeatures,
     autocast,
     choose_policy,
     save_checkpoint,
@@ -40,16 +36,19 @@ from training import (
     Batch,
     FeatureCache,
     Progress,
+    RegionFinder,
     RunLog,
     RunStart,
     RunState,
     StateWeights,
+    TextData,
     TrainingData,
     as_state,
     average_of,
     build_network,
     build_optimizer,
     cached_features,
+    caption_loss,
     card_text,
     choose_frozen_part,
     closing_text,
@@ -62,6 +61,9 @@ from training import (
     lr_factor,
     new_run,
     parse_arguments,
+    predict,
+    read_all_detections,
+    read_texts,
     resumed_run,
     save_state,
     update_average,
@@ -70,6 +72,8 @@ from training import (
     write_validation_captions,
     write_validation_ids,
 )
+
+TEXT = -1  # the number of --text in a plan, where those of sources are 0, 1, …
 
 
 class Trainer:
@@ -107,8 +111,12 @@ class Trainer:
         """Cache the frozen features and tokenize the captions, of at most `max_images` per source."""
         config = self.config
         self.train_data: list[TrainingData] = []
+        self.text: TextData | None = None
         self.train_caches: list[FeatureCache | None] = []
         self.validation: list[tuple[str, list[CaptionedImage], FeatureCache | None]] = []
+        finder = None
+        if config.region_weight:
+            finder = RegionFinder(self.network.grid, self.tokenizer, read_all_detections(config.detections))
         for source in self.sources:
             entries = source.train[:max_images]
             num_views = config.num_views if entries[0].can_mirror else 1
@@ -124,11 +132,15 @@ class Trainer:
                 language=config.language,
                 max_images_per_epoch=config.max_images_per_epoch,
                 shuffle_images=config.shuffle_images,
+                finder=finder,
             )
             self.train_data.append(data)
             entries = source.validation[: config.eval_images]
             if entries and max_images is None:
                 self.validation.append((source.name, entries, self._cache(source.dataset, entries, 1)))
+        if config.text:
+            texts = read_texts(Path(config.text))
+            self.text = TextData(texts, self.tokenizer, self.network.config, config.max_caption_tokens, config.language)
 
     def train(self) -> None:
         """Run the epochs that are left."""
@@ -148,7 +160,8 @@ class Trainer:
             for source, indices in bar:
                 started = time.perf_counter()
                 rng = random.Random(f"batch {config.seed} {progress.step}")
-                loss = self.step(self.train_data[source].batch(indices, rng))
+                data = self.text if source == TEXT and self.text else self.train_data[source]
+                loss = self.step(data.batch(indices, rng))
                 mean = loss if mean is None else 0.98 * mean + 0.02 * loss
                 bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
                 progress.count_step(time.perf_counter() - started)
@@ -177,9 +190,9 @@ class Trainer:
 
         batch = batch.to(self.policy.device)
         with autocast(self.policy.device, self.policy.dtype):
-            features = self.frozen.features(network.encoder, batch.inputs)
-            logits, targets = predict(network, features, batch, config.unconditional_ratio)
-        loss = caption_loss(logits, targets, config.label_smoothing)
+            features = self.frozen.features(network.encoder, batch.inputs) if batch.num_images else network.unconditional()
+            logits, targets, attention_loss = predict(network, features, batch, config.unconditional_ratio)
+        loss = caption_loss(logits, targets, config.label_smoothing) + config.region_weight * attention_loss
 
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
@@ -229,6 +242,8 @@ class Trainer:
             for number, data in enumerate(self.train_data)
             for indices in data.plan(epoch, config.seed, config.batch_size)
         ]
+        if self.text:
+            plan += [(TEXT, rows) for rows in self.text.plan(epoch, config.seed, config.batch_size * config.captions_per_image)]
         random.Random(f"epoch {config.seed} {epoch}").shuffle(plan)
         return plan
 
@@ -270,23 +285,6 @@ class Trainer:
         folder = Path(self.config.feature_cache) if self.config.feature_cache else self.run / "features"
         name = "".join(letter if letter.isalnum() else "-" for letter in Path(source.name).name)
         return cached_features(folder, self.network, self.frozen, entries, num_views, self.policy.dtype, name)
-
-
-def predict(network: CaptionNetwork, features: ImageFeatures, batch: Batch, unconditional_ratio: float) -> tuple[Tensor, Tensor]:
-    """Return logits (N, V) and targets (N,) of a batch; "no image" replaces a share of the images."""
-    inputs, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]  # (R, T)
-    dropped = torch.rand(batch.num_images, device=inputs.device) < unconditional_ratio  # (B,)
-    state = network.start(network.drop_images(features, dropped), batch.image_of)
-    logits, _, _ = network.decode(inputs, state, logits_mask=batch.is_target)  # (N, V)
-    return logits, targets[batch.is_target]
-
-
-def caption_loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
-    """Return the mean cross-entropy in nats: logits (N, V), targets (N,) without padding.
-
-    Label smoothing: Szegedy et al. 2016, section 7.
-    """
-    return functional.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,8 @@ class CaptionedImage:
     can_mirror: bool  # whether the captions are true of the mirror image once the words left and right are swapped
     fingerprint: str  # changes when the image changes
     origin: str = ""  # the file and the line, record or sample; "" for rendered scenes
+    translations: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (language, captions) of other languages
+    scene: tuple[int, int] | None = None  # series and number of a synthetic scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +49,27 @@ class CaptionDataset:
 
 
 def open_dataset(
-    data: str, *, language: str = "en", seed: int = 0, errors: ErrorLog | None = None, need_images: bool = True
+    data: str,
+    *,
+    language: str = "en",
+    more_languages: Sequence[str] = (),
+    seed: int = 0,
+    errors: ErrorLog | None = None,
+    need_images: bool = True,
 ) -> CaptionDataset:
     """Open synthetic scenes, or data in any format of corpus.formats.
 
     `scenes` and `scenes:COUNT` are synthetic scenes, rendered when they are loaded. `positions` and `positions:COUNT` are the
     same scenes with additional captions that state the positions of objects. `seed` selects the scenes; `language` selects
-    the captions of other data. If `errors` keeps messages, records that cannot be read are left out; without `need_images`,
-    images may be missing: `usable_entries` separates them. Raises DataError if the train split has no image with a caption.
+    the captions of other data, and `more_languages` their translations. If `errors` keeps messages, records that cannot be
+    read are left out; without `need_images`, images may be missing: `usable_entries` separates them. Raises DataError if the
+    train split has no image with a caption.
     """
     if is_synthetic(data):
         kind, _, count = data.partition(":")
         return _synthetic_dataset(kind, count, seed)
     splits: dict[str, list[CaptionedImage]] = {}
+    translations = _translations(data, more_languages, need_images)
     for example in read_data(data, language=language, errors=errors, need_images=need_images):
         captions = tuple(filter(None, map(normalize_caption, example.references)))
         if captions:
@@ -71,6 +81,7 @@ def open_dataset(
                 matches_language(language, "en"),
                 _fingerprint(example.image),
                 example.origin,
+                tuple(translations.get(example.image_id, {}).items()),
             )
             splits.setdefault(example.split, []).append(entry)
     if not splits.get("train"):
@@ -81,6 +92,20 @@ def open_dataset(
     return CaptionDataset(data, splits)
 
 
+def _translations(data: str, languages: Sequence[str], need_images: bool) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return the captions of other languages by image id and language."""
+    translations: dict[str, dict[str, tuple[str, ...]]] = {}
+    for language in languages:
+        try:
+            examples = list(read_data(data, language=language, need_images=need_images))
+        except DataError:  # no caption in that language; the data itself has been read or refused in the main one
+            continue
+        for example in examples:
+            if captions := tuple(filter(None, map(normalize_caption, example.references))):
+                translations.setdefault(example.image_id, {})[language] = captions
+    return translations
+
+
 def is_synthetic(data: str) -> bool:
     """Return whether `data` names synthetic scenes instead of files."""
     return data.partition(":")[0] in ("scenes", "positions")
@@ -88,7 +113,7 @@ def is_synthetic(data: str) -> bool:
 
 def normalize_caption(text: str) -> str:
     """Return a caption in the spelling of the training data: lower case, single spaces, no full stop at the end."""
-    return re.sub(r"\s+", " ", text).strip().lower().rstrip(" .")
+    return re.sub(r"\s+", " ", text).strip().lower().rstrip(" .。।")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +179,7 @@ def _captioned_scene(series: int, number: int, *, positions: bool) -> CaptionedI
         _SceneLoader(series, number),
         False,
         f"scene {series} {number}",
+        scene=(series, number),
     )
 
 

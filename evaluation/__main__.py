@@ -1,4 +1,4 @@
-"""Metrics of captions and maps: `python -m evaluation captions | maps | heads | speed`."""
+"""Metrics of captions and maps: `python -m evaluation captions | maps | heads | calibrate | speed`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_captions_command(subparsers)
     _add_maps_command(subparsers)
     _add_heads_command(subparsers)
+    _add_calibrate_command(subparsers)
     add_speed_command(subparsers)
     return parser
 
@@ -130,6 +131,18 @@ def _add_heads_command(subparsers: Any) -> None:
     _add_scenes_flag(heads)
     add_json_flag(heads)
     heads.set_defaults(run=commands.heads, exact=False)
+
+
+def _add_calibrate_command(subparsers: Any) -> None:
+    calibrate = subparsers.add_parser("calibrate", help="fit the confidence on the val split, judge it on the test split")
+    calibrate.add_argument("--data", required=True, help="data with five references per image in the splits val and test")
+    calibrate.add_argument("--images", type=int_at_least(0), default=0, metavar="N", help="images of a split (default: 0, all)")
+    calibrate.add_argument("--write", action="store_true", help="write the weights into the checkpoint's config.json")
+    add_checkpoint_flag(calibrate)
+    add_device_flag(calibrate)
+    add_dtype_flag(calibrate)
+    add_json_flag(calibrate)
+    calibrate.set_defaults(run=commands.calibrate, exact=False)
 
 
 def _add_scenes_flag(parser: argparse.ArgumentParser) -> None:

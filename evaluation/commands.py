@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus import DataError, ErrorLog, Example, draw_scene, matches_language, read_data
+from evaluation.calibrate import run_calibrate
 from evaluation.compare import Comparison, compare
 from evaluation.generation import caption_images, png_bytes
 from evaluation.hallucination import count_scene_hallucinations, read_synonyms
@@ -100,9 +101,7 @@ def maps(options: argparse.Namespace) -> dict[str, Any]:
 
 def heads(options: argparse.Namespace) -> dict[str, Any]:
     """Select the heads whose mean points best; --write puts them into the checkpoint's config.json."""
-    folder = checkpoint_folder(options.checkpoint)
-    if options.write and folder != options.checkpoint:
-        raise DataError(f"{options.checkpoint} is on a hub; run `python -m model pull` and write to its folder")
+    folder = _folder_to_write(options)
     captioner = Captioner.load(folder, device=options.device, dtype="float32")
     captioner.policy.apply()
     rows_of = {}
@@ -133,6 +132,20 @@ def heads(options: argparse.Namespace) -> dict[str, Any]:
             "single_heads": single_heads,
         }
     return figures
+
+
+def calibrate(options: argparse.Namespace) -> dict[str, Any]:
+    """Fit the confidence and judge it; --write puts it into the checkpoint's config.json."""
+    folder = _folder_to_write(options)
+    return run_calibrate(options, load_captioner(folder, options.device, options.dtype), folder)
+
+
+def _folder_to_write(options: argparse.Namespace) -> Path:
+    """Return the checkpoint's folder. Raises DataError if it is on a hub and --write is used."""
+    folder = checkpoint_folder(options.checkpoint)
+    if options.write and folder != options.checkpoint:
+        raise DataError(f"{options.checkpoint} is on a hub; run `python -m model pull` and write to its folder")
+    return folder
 
 
 def load_captioner(folder: Path, device: str, dtype: str) -> Captioner:

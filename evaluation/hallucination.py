@@ -140,8 +140,12 @@ class Synonyms:
 
     def mentions(self, text: str) -> list[str]:
         """Return the class of each mention in a text, in its order; of overlapping phrases the longest one counts."""
-        words = (match["word"] for match in self._pattern.finditer(text.lower()))
-        return [self._class_of[word] for word in words if word]
+        return [name for _, _, name in self.spans(text)]
+
+    def spans(self, text: str) -> list[tuple[int, int, str]]:
+        """Return (start, end, class) of each mention; offsets are those of the lower-cased text."""
+        matches = self._pattern.finditer(text.lower())
+        return [(*match.span(), self._class_of[match["word"]]) for match in matches if match["word"]]
 
 
 def coco_synonyms() -> Synonyms:

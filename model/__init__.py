@@ -15,9 +15,11 @@ from model.checkpoint import (
     save_checkpoint,
     write_config,
 )
-from model.config import DecoderConfig, EncoderConfig, ImageConfig, MapConfig, ModelConfig
+from model.confidence import CAPTION_FEATURES, WORD_FEATURES, caption_features, logistic, word_features
+from model.config import ConfidenceConfig, DecoderConfig, EncoderConfig, ImageConfig, MapConfig, ModelConfig
 from model.cpu import available_threads
 from model.decoder import TextDecoder
+from model.detector import DETECTORS, Detector, center_patches
 from model.device import (
     DevicePolicy,
     DtypeName,
@@ -78,8 +80,10 @@ from model.tokenizer import BOS_ID, EOS_ID, PAD_ID, CaptionTokenizer, WordSpan
 __all__ = [
     "ALL_FORMATS",
     "BOS_ID",
+    "CAPTION_FEATURES",
     "DEFAULT_CHECKPOINT",
     "DEFAULT_FORMATS",
+    "DETECTORS",
     "EOS_ID",
     "IMAGE_SUFFIXES",
     "LOCAL_IMAGE_LIMITS",
@@ -87,6 +91,7 @@ __all__ = [
     "PAD_ID",
     "SHARD_BYTES",
     "UNREAD_SUFFIXES",
+    "WORD_FEATURES",
     "Box",
     "Caption",
     "CaptionBatch",
@@ -98,10 +103,12 @@ __all__ = [
     "CaptionerError",
     "Checkpoint",
     "CheckpointError",
+    "ConfidenceConfig",
     "ConfigError",
     "DecodedImage",
     "DecoderConfig",
     "DecoderState",
+    "Detector",
     "DevicePolicy",
     "DtypeName",
     "EmptyImageError",
@@ -137,6 +144,8 @@ __all__ = [
     "attention_weights",
     "autocast",
     "available_threads",
+    "caption_features",
+    "center_patches",
     "check_fields",
     "checkpoint_folder",
     "choose_device",
@@ -153,6 +162,7 @@ __all__ = [
     "is_out_of_memory",
     "is_system_name",
     "load_checkpoint",
+    "logistic",
     "make_view",
     "markdown_table",
     "merge_heads",
@@ -176,6 +186,7 @@ __all__ = [
     "timm_configs",
     "to_device",
     "to_json",
+    "word_features",
     "word_map",
     "write_config",
 ]

@@ -14,6 +14,7 @@ from itertools import groupby
 import torch
 
 from model.captions import Caption, CaptionResult, Timing, Word, build_caption
+from model.config import ConfidenceConfig
 from model.device import synchronize
 from model.encoder import ImageFeatures
 from model.errors import TextError
@@ -21,7 +22,7 @@ from model.generation import Generation
 from model.geometry import ImageView
 from model.maps import MapMethod, find_map_method
 from model.options import GenerationOptions
-from model.prefix import PrefixIds, prefix_ids
+from model.prefix import PrefixIds, language_index, prefix_ids
 from model.runtime import Runtime
 from model.scoring import check_method, scoring_pass
 from model.search import Hypothesis
@@ -211,6 +212,8 @@ class CaptionBatch:
                 hypothesis,
                 scores,
                 verbatim_text=verbatim_text,
+                style="plain" if one.options is None else one.options.style,
+                confidence=self._confidence(one.language),
                 is_full_caption=one.options is None,
                 view=one.view,
                 grid=features.grid,
@@ -218,6 +221,11 @@ class CaptionBatch:
             )
             captions[image].append(caption)
         return captions
+
+    def _confidence(self, language: str) -> ConfidenceConfig | None:
+        """Return the calibration, which is that of the checkpoint's first language."""
+        config = self._runtime.config
+        return config.confidence if language_index(config, language) == 0 else None
 
     def _prefix(self, request: CaptionRequest) -> PrefixIds:
         """Return the ids before a request's caption. Raises TextError, ConfigError."""

@@ -7,10 +7,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from model.confidence import caption_features, logistic, word_features
+from model.config import ConfidenceConfig
 from model.geometry import ImageView, PatchGrid
 from model.maps import MapMethod, WordMap, peak_box, word_map
+from model.options import Style
 from model.scoring import ScoredCaption
 from model.search import Hypothesis
+from model.style import as_sentence, moved
 from model.tokenizer import CaptionTokenizer
 
 
@@ -25,6 +29,7 @@ class Word:
     image_reliance: float | None  # nats lost if the image is replaced by "no image"
     map: WordMap | None
     box: tuple[int, int, int, int] | None  # pixels of the image, around the map's peak
+    confidence: float | None = None  # that the image shows it; None if the checkpoint is not calibrated
 
     @property
     def probability(self) -> float:
@@ -39,6 +44,7 @@ class Caption:
     words: tuple[Word, ...]
     log_probability: float
     finish_reason: str  # "stop", or "length" if a limit of words or tokens ended it
+    confidence: float | None = None  # that it is as good as a person's; None if the checkpoint is not calibrated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,18 +77,24 @@ def build_caption(
     *,
     verbatim_text: str,
     is_full_caption: bool,
+    style: Style,
+    confidence: ConfidenceConfig | None,
     view: ImageView | None,
     grid: PatchGrid,
     method: MapMethod | None,
 ) -> Caption:
     """Return the caption of a scored hypothesis.
 
-    `verbatim_text` is text that a person wrote and that stays as written: the caption's beginning, or the whole of it.
+    `verbatim_text` is text that a person wrote and that stays as written: the caption's beginning, or the whole of it. The
+    rest has the `style`. `confidence` is None if the checkpoint's does not apply.
     """
-    text, offsets = _text(tokenizer, hypothesis.tokens, verbatim_text, is_full_caption)
+    plain, offsets = _text(tokenizer, hypothesis.tokens, verbatim_text, is_full_caption)
+    text, places = plain, list(range(len(plain) + 1))
+    if style == "sentence" and not is_full_caption:
+        text, places = as_sentence(plain, start=len(verbatim_text), is_finished=hypothesis.is_finished)
     words = []
     for span in tokenizer.words(hypothesis.tokens):
-        start, end = offsets[span.start], offsets[span.end - 1] + 1
+        start, end = moved(places, offsets[span.start], offsets[span.end - 1] + 1)
         log_prob = sum(scored.log_probs[token] for token in span.tokens)
         reliance = None
         if scored.unconditional_log_probs:
@@ -93,7 +105,21 @@ def build_caption(
             box = peak_box(own_map.values, grid, view.covers)
         words.append(Word(text[start:end], start, end, log_prob, reliance, own_map, box))
     reason = "stop" if hypothesis.is_finished else "length"
-    return Caption(text, tuple(words), sum(scored.log_probs), reason)
+    return with_confidence(Caption(text, tuple(words), sum(scored.log_probs), reason), confidence)
+
+
+def with_confidence(caption: Caption, config: ConfidenceConfig | None) -> Caption:
+    """Return the caption with its confidence and that of its words, if they are calibrated and their reliance is known."""
+    log_probs = [word.log_probability for word in caption.words]
+    reliances = [word.image_reliance for word in caption.words if word.image_reliance is not None]
+    if config is None or not log_probs or len(reliances) < len(log_probs):
+        return caption
+    words = caption.words
+    if config.word:
+        values = [logistic(config.word, features) for features in word_features(log_probs, reliances)]
+        words = tuple(dataclasses.replace(word, confidence=value) for word, value in zip(words, values, strict=True))
+    whole = logistic(config.caption, caption_features(log_probs, reliances)) if config.caption else None
+    return dataclasses.replace(caption, words=words, confidence=whole)
 
 
 def _text(tokenizer: CaptionTokenizer, tokens: Sequence[int], verbatim_text: str, is_full_caption: bool) -> tuple[str, list[int]]:

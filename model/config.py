@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from model.confidence import CAPTION_FEATURES, WORD_FEATURES
 from model.errors import ConfigError
 from model.options import GenerationOptions
 
@@ -52,6 +53,8 @@ class EncoderConfig:
     patch_size: int = 16  # pixels per side; without a stem only
     stem: str = ""  # a timm convolutional backbone; empty: plain patches
     stem_strides: tuple[int, ...] = (16,)  # feature maps taken from the stem; coarser ones are upsampled and concatenated
+    stem_detector: str = ""  # a detector of model/detector.py whose class map is one more feature map; empty: none
+    centered: bool = False  # strided convolutions of the stem padded so that patches are centered on what they show
     class_token: bool = True
     num_register_tokens: int = 0  # register and distillation tokens, after the class token
     layer_norm_eps: float = 1e-6
@@ -70,6 +73,9 @@ class EncoderConfig:
             raise ConfigError(f"the encoder has timm_model {self.timm_model!r} and stem {self.stem!r}; it can have one of them")
         if self.stem and (not self.stem_strides or list(self.stem_strides) != sorted(set(self.stem_strides))):
             raise ConfigError(f"stem_strides {self.stem_strides!r} must be one or more strides, smallest first")
+
+        if self.stem_detector and not self.stem:
+            raise ConfigError(f"stem_detector is {self.stem_detector!r}, but there is no stem; name both or neither")
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -160,6 +166,20 @@ class MapConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ConfidenceConfig:
+    """Calibrated confidence (model/confidence.py): an intercept, then a weight per feature. Empty: not calibrated."""
+
+    caption: tuple[float, ...] = ()
+    word: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, features in (("caption", CAPTION_FEATURES), ("word", WORD_FEATURES)):
+            weights = getattr(self, name)
+            if weights and len(weights) != 1 + len(features):
+                raise ConfigError(f"confidence {name} has {len(weights)} weights; it must have {1 + len(features)}, or none")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """Everything in a checkpoint's config.json."""
 
@@ -167,6 +187,7 @@ class ModelConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     maps: MapConfig = field(default_factory=MapConfig)
+    confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)  # of captions in the first language
     generation: GenerationOptions = field(default_factory=GenerationOptions)  # defaults of this checkpoint
     unconditional: Literal["learned", "neutral"] = "learned"  # "no image": one learned vector, or mean tokens of neutral images
     source_family: str = ""  # family of the checkpoint that this one was converted from; empty: trained by this project

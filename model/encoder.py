@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from model.attention import attention_weights
 from model.config import EncoderConfig, ImageConfig
+from model.detector import Detector, center_patches
 from model.errors import ConfigError
 from model.geometry import PatchGrid
 
@@ -52,9 +53,14 @@ class ImageFeatures:
 
 
 class ConvolutionalStem(nn.Module):
-    """Feature maps of a timm backbone at one or more strides, concatenated on the finest grid: (B, F, rows, columns)."""
+    """Feature maps of a timm backbone at one or more strides and, with a detector, its class map.
 
-    def __init__(self, name: str, strides: tuple[int, ...], *, pretrained: bool = False) -> None:
+    They are concatenated on the finest grid: (B, F, rows, columns).
+    """
+
+    def __init__(
+        self, name: str, strides: tuple[int, ...], *, detector: str = "", centered: bool = False, pretrained: bool = False
+    ) -> None:
         super().__init__()
         try:
             with torch.device("meta"):  # only to read its strides: no weights are allocated
@@ -65,17 +71,20 @@ class ConvolutionalStem(nn.Module):
             raise ConfigError(f"stem {name!r} has no feature map at strides {missing}; it has {available}")
         indices = tuple(available.index(stride) for stride in strides)
         self.backbone = timm.create_model(name, features_only=True, out_indices=indices, pretrained=pretrained)
+        if centered:
+            center_patches(self.backbone)
+        self.detector = Detector(detector) if detector else None
 
     def feature_maps(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """pixels (B, 3, height, width) -> one map (B, F, rows, columns) per stride, finest first."""
-        return tuple(self.backbone(pixels))
+        """pixels (B, 3, height, width) -> one map (B, F, rows, columns) per stride, finest first, then the class map."""
+        maps = tuple(self.backbone(pixels))
+        return maps if self.detector is None else (*maps, self.detector(pixels, maps[0].shape[-2:]))
 
     def join(self, maps: tuple[Tensor, ...]) -> Tensor:
         """Upsample the coarser maps to the finest grid and concatenate: (B, sum of F, rows, columns)."""
-        finest, *coarser = maps
-        size = finest.shape[-2:]
-        upsampled = [functional.interpolate(coarse, size=size, mode="bilinear") for coarse in coarser]
-        return torch.cat([finest, *upsampled], dim=1)
+        size = maps[0].shape[-2:]
+        return torch.cat([part if part.shape[-2:] == size else functional.interpolate(part, size=size, mode="bilinear")
+                          for part in maps], dim=1)  # fmt: skip
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels (B, 3, height, width) -> (B, F, rows, columns)."""
@@ -101,6 +110,8 @@ class PatchEncoder(nn.Module):
         """Build the encoder; `pretrained` downloads the weights that timm has for its stem or for the whole encoder."""
         super().__init__()
         self.config = config
+        if config.stem_detector and (set(image.mean), set(image.std)) != ({0.5}, {0.5}):
+            raise ConfigError(f"stem_detector needs pixels in -1..1: mean and std are {image.mean} and {image.std}, not 0.5")
         self.grid = PatchGrid(image.height // config.stride, image.width // config.stride)
         if config.timm_model:
             self.vit = timm_transformer(config.timm_model, image, drop_path=drop_path, pretrained=pretrained)
@@ -120,7 +131,9 @@ class PatchEncoder(nn.Module):
     def _build(self, config: EncoderConfig, image: ImageConfig, drop_path: float, pretrained: bool) -> VisionTransformer:
         options: dict[str, Any] = {}
         if config.stem:
-            stem = ConvolutionalStem(config.stem, config.stem_strides, pretrained=pretrained)
+            stem = ConvolutionalStem(
+                config.stem, config.stem_strides, detector=config.stem_detector, centered=config.centered, pretrained=pretrained
+            )
             options["embed_layer"] = partial(NormedHybridEmbed, backbone=stem)
         vit = VisionTransformer(
             img_size=(image.height, image.width),

@@ -12,6 +12,7 @@ from model.errors import ConfigError
 from model.fields import check_fields, declared
 
 Strategy = Literal["greedy", "beam", "sample"]
+Style = Literal["plain", "sentence"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +47,7 @@ class GenerationOptions:
     )
     seed: int = declared(0, "of strategy `sample`: same seed, same caption", minimum=-(2**63), maximum=2**63 - 1)
     prompt: str = declared("", "first words of the caption, kept as written")
+    style: Style = declared("plain", "text: as the network writes it, or a sentence with a capital letter and a full stop")
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -79,7 +79,12 @@ def scoring_pass(
         token_maps = None
         if method is not None:
             weights = tuple(layer[:, :, first:] for layer in weights)
-            rows = ScoredRows(logits, targets, weights, state, features.grid, features.num_prefix_tokens, runtime.config.maps)
+
+            def rescore(other: DecoderState) -> Tensor:
+                return _target_log_probs(runtime.decode(inputs, other)[0][:, first:], targets)
+
+            prefix, maps = features.num_prefix_tokens, runtime.config.maps
+            rows = ScoredRows(logits, targets, weights, state, features.grid, prefix, maps, rescore)
             token_maps = method.token_maps(rows).detach().cpu()  # (R, T, P)
         log_probs = _target_log_probs(logits.detach(), targets)
     conditional_values = log_probs.tolist()

@@ -127,7 +127,7 @@ def batch(tokenizer) -> Batch:
 def training_step(network, batch: Batch) -> torch.Tensor:
     """The forward part of a training step, from the batch to the loss."""
     features = FrozenPart("none").features(network.encoder, batch.inputs)
-    logits, targets = train.predict(network, features, batch, unconditional_ratio=0.0)
+    logits, targets, _ = train.predict(network, features, batch, unconditional_ratio=0.0)
     return train.caption_loss(logits, targets, 0.1)
 
 

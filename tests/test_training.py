@@ -126,13 +126,41 @@ def test_cached_features_are_used_only_for_the_same_images_views_and_strides(tmp
     with torch.no_grad():
         for stored, fresh in zip(cache.read([4, 1], [0, 0]), network.encoder.stem(pixels), strict=True):
             torch.testing.assert_close(stored, fresh, atol=2e-2, rtol=2e-2)  # float16 on disk
-    assert len(list(tmp_path.iterdir())) == 1
+
+    def parts():
+        return list(tmp_path.glob("*/part-*"))
+
+    assert len(parts()) == 1
     cached(entries)
-    assert len(list(tmp_path.iterdir())) == 1, "they are computed once"
+    assert len(parts()) == 1, "they are computed once"
     cached([dataclasses.replace(entry, fingerprint="changed") for entry in entries])
+    assert len(parts()) == 2
     cached(entries, strides=(16,))
     cached(entries, views=2)
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(parts()) == 4
+
+
+def test_more_images_cost_only_what_is_new(tmp_path, tokenizer):
+    torch.manual_seed(0)
+    network = CaptionNetwork(tiny_config(tokenizer.size, stem="resnet10t", stem_strides=(8,))).eval()
+    entries = open_dataset("scenes:6").split("train")
+
+    def cached(part):
+        return cached_features(tmp_path, network, FrozenPart("stem"), part, 1, torch.float32, "x")
+
+    cached(entries[1:4])
+    cache = cached(entries)
+    (folder,) = tmp_path.iterdir()
+    listed = [json.loads((part / "images.json").read_text()) for part in sorted(folder.glob("part-*"))]
+    assert [len(names) for names in listed] == [3, 3]
+    (folder / "part-2").mkdir()  # one that was interrupted
+    pixels = torch.stack([view_pixels(entry, 0, network.config.image) for entry in entries])
+    with torch.no_grad():
+        (fresh,) = network.encoder.stem(pixels)
+    for again in (cache, cached(entries)):
+        (stored,) = again.read([5, 0, 2, 3], [0, 0, 0, 0])
+        torch.testing.assert_close(stored, fresh[[5, 0, 2, 3]], atol=2e-2, rtol=2e-2)
+    assert len(cached(open_dataset("scenes:8").split("train"))) == 8
 
 
 def training_data(tokenizer, **options: object) -> TrainingData:

@@ -4,12 +4,14 @@ import model  # isort: skip  # noqa: F401  before torch is imported
 
 from training.closing import Judgement, closing_text, judge, write_validation_captions
 from training.config import TrainConfig, make_parser, parse_arguments, restored_config, used_flags
-from training.data import Batch, TrainingData
+from training.data import Batch, TextData, TrainingData, read_texts
 from training.features import FeatureCache, FrozenPart, cached_features, view_pixels
 from training.frozen import StateWeights, average_of
 from training.log import RunLog, read_log
+from training.loss import caption_loss, predict
 from training.network import build_network, build_optimizer, choose_frozen_part, inherited_text, update_average
 from training.progress import Progress
+from training.regions import RegionFinder, read_all_detections
 from training.schedule import cost_text, count_steps, images_per_epoch, lr_factor, resolve_length
 from training.sources import Source, as_state, open_sources, write_validation_ids
 from training.start import RunStart, new_run, resumed_run
@@ -22,11 +24,13 @@ __all__ = [
     "FrozenPart",
     "Judgement",
     "Progress",
+    "RegionFinder",
     "RunLog",
     "RunStart",
     "RunState",
     "Source",
     "StateWeights",
+    "TextData",
     "TrainConfig",
     "TrainingData",
     "as_state",
@@ -34,6 +38,7 @@ __all__ = [
     "build_network",
     "build_optimizer",
     "cached_features",
+    "caption_loss",
     "card_text",
     "choose_frozen_part",
     "closing_text",
@@ -49,7 +54,10 @@ __all__ = [
     "new_run",
     "open_sources",
     "parse_arguments",
+    "predict",
+    "read_all_detections",
     "read_log",
+    "read_texts",
     "resolve_length",
     "restored_config",
     "resumed_run",

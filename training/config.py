@@ -40,6 +40,14 @@ class TrainConfig:
     )
     feature_cache: str = declared("", "folder for the features of frozen parts; empty: RUN/features")
     language: str = declared("en", "language of the captions, BCP 47")
+    more_languages: tuple[str, ...] = declared(
+        (), "other languages that the data has captions in: 40 % of its batches have one of them", unit="languages"
+    )
+    text: str = declared("", "file of captions without images, one per line: learned as captions of no image")
+    detections: tuple[str, ...] = declared((), "files of detected objects, for --region-weight; may be repeated")
+    region_weight: float = declared(
+        0.0, "weight of the loss that keeps the attention of a word on its object: detected ones, and shapes of scenes", minimum=0
+    )
     license: str = declared("", "license of the checkpoints, such as CC-BY-4.0; empty: that of --init")
     seed: int = declared(0, "random seed")
     epochs: int = declared(

@@ -6,15 +6,19 @@ Shapes: B images, R captions (rows), T tokens.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from corpus import CaptionedImage, is_mirrored, mirrored_caption
+from corpus import CaptionedImage, DataError, is_mirrored, mirrored_caption, normalize_caption, read_text
 from model import CaptionTokenizer, ModelConfig, prefix_ids, to_device
 from training.features import FeatureCache, view_pixels
+from training.regions import RegionBatch, RegionFinder, collate_regions
 
+_TRANSLATED_SHARE = 0.4  # of the batches of data that has captions in other languages
 _WINDOW = 12  # batches within which images are sorted by caption length: less padding, still a random order
 
 
@@ -29,10 +33,12 @@ class Batch:
     tokens: Tensor
     is_target: Tensor
     image_of: tuple[int, ...]
+    regions: RegionBatch | None = None
 
     @property
     def num_images(self) -> int:
-        return self.inputs[0].size(0)
+        """0 for captions without an image."""
+        return self.inputs[0].size(0) if self.inputs else 0
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
@@ -41,6 +47,7 @@ class Batch:
             inputs=tuple(to_device(value, device) for value in self.inputs),
             tokens=to_device(self.tokens, device),
             is_target=to_device(self.is_target, device),
+            regions=None if self.regions is None else self.regions.to(device),
         )
 
 
@@ -60,6 +67,7 @@ class TrainingData:
         language: str = "",
         max_images_per_epoch: int = 0,
         shuffle_images: bool = False,
+        finder: RegionFinder | None = None,
     ) -> None:
         self._entries = entries
         self._image = config.image
@@ -68,17 +76,16 @@ class TrainingData:
         self._captions_per_image = captions_per_image
         self._images_per_epoch = min(max_images_per_epoch or len(entries), len(entries))
         self._pad = config.decoder.pad_token_id
-        special = prefix_ids(config, tokenizer, language).special
-        self._num_special = len(special)
-
-        def ids(text: str) -> list[int]:
-            """Special ids, at most max_caption_tokens tokens and, if the text is not cut, the end."""
-            tokens = tokenizer.encode(text)
-            end = [] if len(tokens) > max_caption_tokens else [config.decoder.eos_token_id]
-            return [*special, *tokens[:max_caption_tokens], *end]
-
-        self._ids = [[ids(text) for text in entry.captions] for entry in entries]
-        self._mirrored = [[ids(mirrored_caption(text)) for text in entry.captions] for entry in entries]
+        encode = CaptionEncoder(tokenizer, config, max_caption_tokens)
+        self._num_special = len(prefix_ids(config, tokenizer, language).special)
+        self._ids = [[encode(text, language) for text in entry.captions] for entry in entries]
+        self._mirrored = [[encode(mirrored_caption(text), language) for text in entry.captions] for entry in entries]
+        self._translated = [
+            {other: [encode(text, other) for text in texts] for other, texts in entry.translations} for entry in entries
+        ]
+        self._languages = sorted({other for translated in self._translated for other in translated})
+        self._regions = [finder.regions(entry) for entry in entries] if finder else None
+        self._num_patches = finder.grid.num_patches if finder else 0
         self._lengths = [max(map(len, captions)) for captions in self._ids]
         order = list(range(len(entries)))
         if shuffle_images:  # the control: every caption belongs to another image
@@ -104,23 +111,93 @@ class TrainingData:
         """Return these images, one of their views each, with up to captions_per_image of their captions."""
         views = [rng.randrange(self._num_views) if self._entries[index].can_mirror else 0 for index in indices]
         images = [self._image_index[index] for index in indices]
+        language = self._choose_language(rng)
         rows: list[list[int]] = []
         image_of: list[int] = []
+        regions: list[list[tuple[int, Tensor]]] = []
         for number, (index, view) in enumerate(zip(indices, views, strict=True)):
-            captions = (self._mirrored if is_mirrored(view) else self._ids)[index]
-            if len(captions) > self._captions_per_image:
-                captions = rng.sample(captions, self._captions_per_image)
-            rows += captions
-            image_of += [number] * len(captions)
+            own = self._translated[index].get(language) or (self._mirrored if is_mirrored(view) else self._ids)[index]
+            chosen = rng.sample(range(len(own)), min(len(own), self._captions_per_image))
+            rows += [own[caption] for caption in chosen]
+            image_of += [number] * len(chosen)
+            if self._regions is not None:  # boxes and masks are those of the image as it is, words are those of its own captions
+                known = [] if view or language in self._translated[index] else self._regions[index]
+                regions += [known[caption] if known else [] for caption in chosen]
         if self._cache is not None:
             stored = views if self._cache.num_views > 1 else [0] * len(views)
             inputs = self._cache.read(images, stored)
         else:
             pixels = [view_pixels(self._entries[i], view, self._image) for i, view in zip(images, views, strict=True)]
             inputs = (torch.stack(pixels),)
-        longest = max(map(len, rows))
-        tokens = torch.tensor([row + [self._pad] * (longest - len(row)) for row in rows])
-        positions = torch.arange(1, longest)
-        lengths = torch.tensor([len(row) for row in rows])[:, None]
-        is_target = (positions < lengths) & (positions >= self._num_special)
-        return Batch(inputs, tokens, is_target, tuple(image_of))
+        tokens, is_target = collate(rows, self._num_special, self._pad)
+        batch = None
+        if self._regions is not None:
+            limit = tokens.size(1) - 1  # a caption that was cut has fewer tokens
+            kept = [[entry for entry in found if self._num_special - 1 + entry[0] < limit] for found in regions]
+            batch = collate_regions(kept, self._num_special - 1, self._num_patches)
+        return Batch(inputs, tokens, is_target, tuple(image_of), batch)
+
+    def _choose_language(self, rng: random.Random) -> str:
+        """Return the other language of a batch, "" for the captions' own.
+
+        A batch has one language: tokens per caption differ by a factor of five, and rows are padded to the longest.
+        """
+        if not self._languages or rng.random() >= _TRANSLATED_SHARE:
+            return ""
+        return rng.choice(self._languages)
+
+
+class TextData:
+    """Captions without images: the decoder learns them as what it would say without an image."""
+
+    def __init__(
+        self, texts: Sequence[str], tokenizer: CaptionTokenizer, config: ModelConfig, max_tokens: int, language: str
+    ) -> None:
+        encode = CaptionEncoder(tokenizer, config, max_tokens)
+        self._ids = sorted((encode(text, language) for text in texts), key=len)
+        self._num_special = len(prefix_ids(config, tokenizer, language).special)
+        self._pad = config.decoder.pad_token_id
+
+    def plan(self, epoch: int, seed: int, batch_size: int) -> list[list[int]]:
+        """Return the texts of every batch of an epoch: captions of a length together, shuffled."""
+        rng = random.Random(f"text {seed} {epoch}")
+        batches = [list(range(at, min(at + batch_size, len(self._ids)))) for at in range(0, len(self._ids), batch_size)]
+        rng.shuffle(batches)
+        return batches
+
+    def batch(self, indices: list[int], rng: random.Random) -> Batch:
+        """Return these texts, with no image."""
+        rows = [self._ids[index] for index in indices]
+        tokens, is_target = collate(rows, self._num_special, self._pad)
+        return Batch((), tokens, is_target, (0,) * len(rows))
+
+
+def read_texts(path: Path) -> list[str]:
+    """Return the captions of a file of --text, one per line. Raises DataError."""
+    texts = [text for line in read_text(path).splitlines() if (text := normalize_caption(line))]
+    if not texts:
+        raise DataError(f"{path} has no captions; it must have one per line")
+    return texts
+
+
+class CaptionEncoder:
+    """Captions to ids: special ids, at most `max_tokens` tokens and, if the text is not cut, the end."""
+
+    def __init__(self, tokenizer: CaptionTokenizer, config: ModelConfig, max_tokens: int) -> None:
+        self._tokenizer, self._config, self._max_tokens = tokenizer, config, max_tokens
+
+    def __call__(self, text: str, language: str) -> list[int]:
+        """Return the ids of a caption in a language."""
+        tokens = self._tokenizer.encode(text)
+        end = [] if len(tokens) > self._max_tokens else [self._config.decoder.eos_token_id]
+        special = prefix_ids(self._config, self._tokenizer, language).special
+        return [*special, *tokens[: self._max_tokens], *end]
+
+
+def collate(rows: Sequence[list[int]], num_special: int, pad: int) -> tuple[Tensor, Tensor]:
+    """Return tokens (R, T+1), padded at the end, and which of tokens[:, 1:] are targets (R, T)."""
+    longest = max(map(len, rows))
+    tokens = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
+    positions = torch.arange(1, longest)
+    lengths = torch.tensor([len(row) for row in rows])[:, None]
+    return tokens, (positions < lengths) & (positions >= num_special)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -58,20 +59,23 @@ class FrozenPart:
 
 @dataclass(frozen=True, slots=True)
 class FeatureCache:
-    """The frozen part's output for every view of every image, float16 on disk."""
+    """The frozen part's output for every view of every image, float16 on disk, in one or more parts."""
 
-    arrays: list[Any]  # memory-mapped (N, W, …): one per stride of a stem, or one of tokens
+    parts: list[list[Any]]  # of each part memory-mapped (N, W, …): one array per feature map of a stem, or one of tokens
+    rows: list[tuple[int, int]]  # part and row of every image
 
     def __len__(self) -> int:
-        return len(self.arrays[0])
+        return len(self.rows)
 
     @property
     def num_views(self) -> int:
-        return int(self.arrays[0].shape[1])
+        return int(self.parts[0][0].shape[1])
 
     def read(self, images: list[int], views: list[int]) -> tuple[Tensor, ...]:
         """Return the cached output of these views of these images, (B, …) float32 each."""
-        return tuple(torch.from_numpy(stored[images, views].astype(np.float32)) for stored in self.arrays)
+        stored = [[array[row, view] for array in self.parts[part]]
+                  for (part, row), view in zip((self.rows[image] for image in images), views, strict=True)]  # fmt: skip
+        return tuple(torch.from_numpy(np.stack(arrays).astype(np.float32)) for arrays in zip(*stored, strict=True))
 
 
 def cached_features(
@@ -83,24 +87,46 @@ def cached_features(
     dtype: torch.dtype,
     name: str,
 ) -> FeatureCache:
-    """Return the frozen part's output for `entries`, from `folder` if the same weights have computed it before.
+    """Return the frozen part's output for `entries`: what `folder` has of the same weights, and the rest computed now.
 
-    An interrupted cache is never used: its marker is written last. Raises ConfigError if the disk has no room for it.
+    Every call that computes adds a part to the folder, so that more images cost only what is new. An interrupted part is never
+    used: its list of images is written last. Raises ConfigError if the disk has no room for it.
     """
-    key = _fingerprint(network, part, entries, views)
-    target = folder / f"{name}-{key}"
-    marker = target / "complete.json"
-    if not marker.exists():
-        target.mkdir(parents=True, exist_ok=True)
-        shapes = _write(target, network, part, entries, views, dtype)
-        marker.write_text(json.dumps(shapes))
-    count = len(json.loads(marker.read_text()))
-    return FeatureCache([np.load(target / f"{index}.npy", mmap_mode="r") for index in range(count)])
+    target = folder / f"{name}-{_fingerprint(network, part, views)}"
+    keys = [f"{entry.image_id} {entry.fingerprint}" for entry in entries]
+    known = _read_parts(target)
+    if new := [number for number, key in enumerate(keys) if key not in known]:
+        at = target / f"part-{len(list(target.glob('part-*')))}"
+        at.mkdir(parents=True)
+        _write(at, network, part, [entries[number] for number in new], views, dtype)
+        partial = at / "images.json.partial"
+        partial.write_text(json.dumps([keys[number] for number in new]), encoding="utf-8")
+        os.replace(partial, at / "images.json")
+        known = _read_parts(target)
+    rows = [known[key] for key in keys]
+    folders = sorted({at for at, _ in rows})
+    files = [
+        [np.load(file, mmap_mode="r") for file in sorted(at.glob("*.npy"), key=lambda file: int(file.stem))] for at in folders
+    ]
+    return FeatureCache(files, [(folders.index(at), row) for at, row in rows])
+
+
+def _arrays(part: Path) -> list[Any]:
+    """Return the arrays of a part, in order, memory-mapped."""
+    return [np.load(file, mmap_mode="r") for file in sorted(part.glob("*.npy"), key=lambda file: int(file.stem))]
+
+
+def _read_parts(target: Path) -> dict[str, tuple[Path, int]]:
+    """Return the part and the row of every cached image, by key."""
+    known: dict[str, tuple[Path, int]] = {}
+    for listed in sorted(target.glob("part-*/images.json")):
+        known |= {key: (listed.parent, row) for row, key in enumerate(json.loads(listed.read_text(encoding="utf-8")))}
+    return known
 
 
 def _write(
     target: Path, network: CaptionNetwork, part: FrozenPart, entries: list[CaptionedImage], views: int, dtype: torch.dtype
-) -> list[list[int]]:
+) -> None:
     files: list[Any] = []
     plan = [(number, view) for number in range(len(entries)) for view in range(views)]
     done = 0
@@ -122,7 +148,6 @@ def _write(
             done += len(pixels)
     for file in files:
         file.flush()
-    return [list(file.shape) for file in files]
 
 
 def _batches(network: CaptionNetwork, entries: list[CaptionedImage], plan: list[tuple[int, int]]) -> Iterator[Tensor]:
@@ -157,15 +182,15 @@ def _check_free_space(folder: Path, size: int) -> None:
         )
 
 
-def _fingerprint(network: CaptionNetwork, part: FrozenPart, entries: list[CaptionedImage], views: int) -> str:
-    """Return a key for exactly these weights, images and views; features of another dtype have the same key."""
-    images = [[entry.image_id, entry.fingerprint] for entry in entries]
-    digest = hashlib.sha256(json.dumps([_PREPROCESSING, views, images]).encode())
-    digest.update(repr((network.config.image, network.config.encoder.stem_strides)).encode())
+def _fingerprint(network: CaptionNetwork, part: FrozenPart, views: int) -> str:
+    """Return a key for exactly these weights and views; features of another dtype have the same key."""
+    digest = hashlib.sha256(json.dumps([_PREPROCESSING, views]).encode())
+    encoder = network.config.encoder
+    digest.update(repr((network.config.image, encoder.stem_strides, encoder.centered)).encode())
     module = part.module(network.encoder)
     assert module is not None, "nothing is frozen"
     if part.kind == "encoder":  # number of heads and epsilons show in no tensor
-        digest.update(repr(network.config.encoder).encode())
+        digest.update(repr(encoder).encode())
     for name, value in module.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().to("cpu", torch.float32).numpy().tobytes())

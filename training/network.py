@@ -169,6 +169,7 @@ def _new_config(config: TrainConfig, vocab_size: int) -> ModelConfig:
             encoder_hidden_size=encoder.hidden_size,
             null_key=config.null_key,
         ),
+        generation=GenerationOptions(style="sentence"),
         languages=(config.language,),
         license=config.license,
         created=int(time.time()),

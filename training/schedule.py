@@ -7,8 +7,10 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from training.config import TrainConfig
+from training.data import read_texts
 from training.sources import Source
 
 MIN_LR = 0.02  # share of the peak learning rate that the cosine ends at
@@ -19,7 +21,8 @@ _VALIDATIONS = 10  # of a run without --eval-epochs
 
 def batches_per_epoch(config: TrainConfig, sources: Sequence[Source]) -> int:
     """Return the optimizer steps of an epoch over all sources."""
-    return sum(-(-images_per_epoch(config, source) // config.batch_size) for source in sources)
+    texts = -(-len(read_texts(Path(config.text))) // (config.batch_size * config.captions_per_image)) if config.text else 0
+    return texts + sum(-(-images_per_epoch(config, source) // config.batch_size) for source in sources)
 
 
 def images_per_epoch(config: TrainConfig, source: Source) -> int:

@@ -37,7 +37,9 @@ class Source:
     @property
     def digest(self) -> str:
         """Changes when the images or captions of training or validation do."""
-        text = [[(entry.image_id, entry.captions) for entry in part] for part in (self.train, self.validation)]
+        text = [
+            [(entry.image_id, entry.captions, *entry.translations) for entry in part] for part in (self.train, self.validation)
+        ]
         return hashlib.sha256(repr(text).encode()).hexdigest()
 
 
@@ -72,7 +74,14 @@ def validation_ids_name(number: int) -> str:
 def _open(config: TrainConfig, data: str, stored: dict[str, Any] | None) -> Source:
     is_tolerant = not config.check and not is_synthetic(data)
     errors = ErrorLog(keep=True) if is_tolerant else None
-    dataset = open_dataset(data, language=config.language, seed=config.seed, errors=errors, need_images=not is_tolerant)
+    dataset = open_dataset(
+        data,
+        language=config.language,
+        more_languages=config.more_languages,
+        seed=config.seed,
+        errors=errors,
+        need_images=not is_tolerant,
+    )
     splits = {name: dataset.split(name) for name in ("train", "val")}
     left_out: tuple[str, ...] = tuple(stored["left_out"]) if stored else ()
     problems = list(errors.messages) if errors else []

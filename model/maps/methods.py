@@ -6,6 +6,7 @@ Shapes: R captions, T tokens, S image tokens (prefix, patches, null key), P patc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +28,7 @@ class ScoredRows:
     grid: PatchGrid
     num_prefix_tokens: int
     config: MapConfig
+    rescore: Callable[[DecoderState], Tensor] | None = None  # a state before the first token -> log p of the targets (R, T)
 
     @property
     def patches(self) -> slice:

@@ -6,8 +6,12 @@ from model.errors import ConfigError
 from model.maps.attention import AttentionMaps
 from model.maps.gradient import GradientMaps
 from model.maps.methods import MapMethod
+from model.maps.occlusion import OcclusionMaps
+from model.maps.variants import MeanMaps, NormMaps, ResidualMaps, StandardizedMaps
 
-_METHODS: tuple[MapMethod, ...] = (AttentionMaps(), GradientMaps())
+_METHODS: tuple[MapMethod, ...] = (
+    AttentionMaps(), GradientMaps(), MeanMaps(), NormMaps(), StandardizedMaps(), ResidualMaps(), OcclusionMaps(),
+)  # fmt: skip
 MAP_METHODS: dict[str, MapMethod] = {method.name: method for method in _METHODS}
 
 

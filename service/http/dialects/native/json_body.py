@@ -36,7 +36,7 @@ def result_json(
                 "language": language,
                 "finish_reason": caption.finish_reason,
                 "log_probability": finite(caption.log_probability),
-                "confidence": None,
+                "confidence": caption.confidence,
                 "words": [word_json(word, view, result.grid, target) for word in caption.words],
             }
             for caption in result.captions
@@ -73,6 +73,7 @@ def word_json(word: Word, view: ImageView, grid: PatchGrid, target: MapTarget) -
         "end": word.end,
         "log_probability": finite(word.log_probability),
         "probability": math.exp(word.log_probability),
+        "confidence": word.confidence,
         "image_reliance": None if word.image_reliance is None else finite(word.image_reliance),
         "map": None,
         "image_mass": None,

@@ -166,6 +166,7 @@ class WordBody(BaseModel):
     end: int
     log_probability: float = Field(description="nats, of the word given the words before it and the image")
     probability: float
+    confidence: float | None = Field(description="probability that the image shows it; null if not calibrated")
     image_reliance: float | None = Field(description="nats lost if the image is replaced by none")
     map: MapBody | None
     image_mass: float | None = Field(description="share of the attention on the image's patches; null for other methods")
@@ -178,7 +179,7 @@ class CaptionBody(BaseModel):
     language: str
     finish_reason: Literal["stop", "length"]
     log_probability: float
-    confidence: float | None
+    confidence: float | None = Field(description="probability that it is as good as a person's; null if not calibrated")
     words: list[WordBody]
 
 

@@ -1,0 +1,216 @@
+"""The recipe of the embedded checkpoint (training/embedded/): weak captions, gains, vocabulary, languages, start."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import gzip
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from corpus import DataError, open_dataset
+from evaluation import coco_synonyms, png_bytes
+from model import CaptionNetwork, CaptionTokenizer, Checkpoint
+from tests.networks import redraw, tiny_config
+from training import FrozenPart, cached_features, parse_arguments
+from training.embedded import __main__ as recipe
+from training.embedded.choose import rank_candidates
+from training.embedded.data import EmbeddedData, write_weak
+from training.embedded.rerank import CaptionGains
+from training.embedded.start import LANGUAGES, start_network, with_languages
+from training.embedded.vocabulary import spelled_by, with_more_tokens
+from training.embedded.weak import WeakCaptions, excluded, parse_text, weak_captions
+
+CAPTIONS = {
+    "1": ["a man rides a horse", "a person on a brown horse"],
+    "2": ["two dogs in a kitchen", "a dog and another dog"],
+    "3": ["a dog with a frisbee", "a dog runs"],
+    "4": ["a street at night"],
+}
+
+
+@pytest.fixture(scope="module")
+def texts():
+    synonyms = coco_synonyms()
+    return [parse_text(text, image, synonyms) for image, captions in CAPTIONS.items() for text in captions]
+
+
+def found(texts, *detections, count=10):
+    boxes = [(0.1, 0.1, 0.9, 0.9, name, score) for name, score in detections]
+    return [texts[number].caption for _, number in WeakCaptions(texts).candidates(boxes, count)]
+
+
+def test_a_caption_that_names_what_is_not_detected_is_never_used(texts):
+    assert set(found(texts, ("dog", 0.9))) == {"two dogs in a kitchen", "a dog and another dog", "a dog runs"}
+    assert "a dog with a frisbee" in found(texts, ("dog", 0.9), ("frisbee", 0.2))
+
+
+def test_the_number_of_objects_decides_between_equal_captions(texts):
+    assert found(texts, ("dog", 0.9))[0] == "a dog runs"
+    assert found(texts, ("dog", 0.9), ("dog", 0.8))[0] in CAPTIONS["2"]
+
+
+def test_captions_that_name_more_of_what_is_shown_come_first(texts):
+    assert found(texts, ("person", 0.9), ("horse", 0.9))[0] in CAPTIONS["1"]
+    assert found(texts) == []
+    assert found(texts, ("zebra", 0.9)) == []
+
+
+def test_at_most_so_many_captions_of_so_many_photographs(texts):
+    order = [(1.0, 0), (0.9, 1), (0.8, 2), (0.7, 4)]
+    assert weak_captions(texts, order, images=1, per_image=5) == CAPTIONS["1"]
+    assert len(weak_captions(texts, order, images=9, per_image=3)) == 3
+
+
+def test_captions_of_evaluation_images_are_never_texts():
+    kept = excluded({"397133": ["x"], "37777": ["y"]}, {"000000397133"})
+    assert kept == {"37777": ["y"]}
+
+
+def test_more_tokens_keep_the_ids_of_the_old_ones(tokenizer):
+    texts = ["زرافة وزرافة", "زرافة", "长颈鹿在吃草", "长颈鹿"] * 3
+    grown = with_more_tokens(tokenizer, texts, 20)
+    assert tokenizer.size < grown.size <= tokenizer.size + 20
+    for index in range(tokenizer.size):
+        assert grown.decode([index]) == tokenizer.decode([index])
+    for text in texts:
+        assert len(grown.encode(text)) < len(tokenizer.encode(text))
+        assert grown.decode(grown.encode(text)) == text
+    assert grown.encode("a red square") == tokenizer.encode("a red square")
+
+
+def test_a_network_starts_with_the_captions_of_its_predecessor(tokenizer, monkeypatch):
+    torch.manual_seed(0)
+    config = tiny_config(tokenizer.size)
+    encoder = dataclasses.replace(config.encoder, stem="tf_efficientnet_lite0", stem_strides=(8,))
+    previous = CaptionNetwork(dataclasses.replace(config, encoder=encoder)).eval()
+    redraw(previous, 3, 0.1)
+    before = copy.deepcopy(previous.state_dict())
+    grown = with_languages(tokenizer, {"zh": (["长颈鹿在吃草", "长颈鹿"], 5)})
+    monkeypatch.setattr("training.embedded.start.load_detector", lambda detector, path: None)
+    network = start_network(Checkpoint(previous, tokenizer, ""), grown, Path("unused")).eval()
+
+    assert network.config.languages == LANGUAGES
+    assert all(torch.equal(value, before[name]) for name, value in previous.state_dict().items()), "the predecessor is unchanged"
+    tokens = previous.unconditional()
+    ids = tokenizer.encode("a red square")
+    language = network.config.language_token_ids[0]
+    old, _, _ = previous.decode(torch.tensor([[1, *ids]]), previous.start(tokens))
+    new, _, _ = network.decode(torch.tensor([[1, language, *ids]]), network.start(network.unconditional()))
+    # The new start token is read too, and it is like the language token: the weights of self-attention move a little.
+    assert (old[0].softmax(-1) - new[0, 1:, : tokenizer.size].softmax(-1)).abs().max() < 0.25
+    table = network.decoder.token_embedding.weight
+    parts = spelled_by(tokenizer, grown)
+    assert sorted(parts) == list(range(tokenizer.size, grown.size - len(LANGUAGES)))
+    for piece, spelled in parts.items():
+        assert len(spelled) > 1
+        torch.testing.assert_close(table[piece], previous.decoder.token_embedding.weight[spelled].mean(dim=0))
+
+
+def test_the_gain_is_what_the_image_adds_per_token(tokenizer):
+    torch.manual_seed(0)
+    network = CaptionNetwork(tiny_config(tokenizer.size)).double().eval()
+    redraw(network, 4)
+    texts = ["a red square", "a blue ring and a star"]
+    gains = CaptionGains(network, tokenizer, texts)
+    features = network.encode(torch.randn(2, 3, 24, 32, dtype=torch.float64))
+    first = gains(features, [[0, 1], [1]])
+    for (image, caption), (gain, mean) in {(0, 0): first[0][0], (0, 1): first[0][1], (1, 1): first[1][0]}.items():
+        ids = [1, *tokenizer.encode(texts[caption]), 2]
+        inputs, targets = torch.tensor([ids[:-1]]), torch.tensor(ids[1:])
+        scores = []
+        for source in (features.select([image]), network.unconditional()):
+            logits, _, _ = network.decode(inputs, network.start(source))
+            scores.append(logits[0].log_softmax(-1)[torch.arange(len(targets)), targets].mean().item())
+        assert mean == pytest.approx(scores[0])
+        assert gain == pytest.approx(scores[0] - scores[1])
+    assert gains(features, [[0, 1], [1]]) == first
+
+
+def test_a_tokenizer_ends_with_its_language_tokens(tokenizer):
+    grown = with_languages(tokenizer, {})
+    assert [grown.id_of(f"<{language}>") for language in LANGUAGES] == [tokenizer.size + index for index in range(4)]
+    assert isinstance(grown, CaptionTokenizer)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data folder: captions of COCO in its layout, evaluation ids, two shards without captions, detections."""
+    (tmp_path / "evaluation_ids.txt").write_text("000000000007\n")
+    annotations = [{"image_id": 7, "id": 1, "caption": "A zebra of the evaluation stands here."}]
+    annotations += [{"image_id": 8, "id": 2, "caption": "A  dog runs on grass. "}, {"image_id": 8, "id": 3, "caption": "Dog."}]
+    captions = tmp_path / "captions.json"
+    captions.write_text(json.dumps({"images": [], "annotations": annotations}))
+    (tmp_path / "coco_unlabelled").mkdir()
+    (tmp_path / "detections").mkdir()
+    with tarfile.open(tmp_path / "coco_unlabelled" / "images-00.tar", "w") as shard:
+        for name in ("COCO_a", "COCO_b"):
+            content = png_bytes(Image.new("RGB", (24, 24), "red"))
+            member = tarfile.TarInfo(f"{name}.png")
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+    rows = [{"image": "COCO_a", "boxes": [[0.1, 0.1, 0.9, 0.9, 18, 0.9]]}, {"image": "COCO_b", "boxes": []}]
+    with gzip.open(tmp_path / "detections" / "coco_unlabelled.jsonl.gz", "wt") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows))
+    return EmbeddedData(tmp_path, captions)
+
+
+def test_texts_have_no_caption_of_an_evaluation_image(data):
+    texts = data.texts()
+    assert [text.caption for text in texts] == ["a dog runs on grass"]
+    assert texts[0].classes == {"dog": False}
+    data.captions.write_text("{")
+    with pytest.raises(DataError, match="no COCO captions"):
+        data.texts()
+
+
+def test_weak_captions_are_a_folder_that_can_be_trained_on(data, tmp_path):
+    texts = data.texts()
+    finder = WeakCaptions(texts)
+    chosen = {
+        image: weak_captions(texts, finder.candidates(boxes, 5), 8, 6) for image, boxes in data.unlabelled_detections().items()
+    }
+    assert chosen == {"COCO_a": ["a dog runs on grass"], "COCO_b": []}
+    write_weak(tmp_path / "weak", data.unlabelled, chosen)
+    (entry,) = open_dataset(str(tmp_path / "weak")).split("train")
+    assert (entry.image_id, entry.captions) == ("COCO_a", ("a dog runs on grass",))
+    assert entry.load().size == (24, 24)
+    write_weak(tmp_path / "weak", data.unlabelled, {"COCO_b": ["a cat"]})
+    assert [entry.image_id for entry in open_dataset(str(tmp_path / "weak")).split("train")] == ["COCO_b"]
+
+
+def test_candidates_are_ranked_by_what_their_image_adds(tokenizer, tmp_path):
+    torch.manual_seed(0)
+    encoder = {"stem": "resnet10t", "stem_strides": (8,)}
+    network = CaptionNetwork(tiny_config(tokenizer.size, **encoder)).eval()
+    redraw(network, 5)
+    synonyms = coco_synonyms()
+    texts = [parse_text(text, str(number), synonyms) for number, text in enumerate(["a red square", "a blue ring", "a star"])]
+    entries = open_dataset("scenes:5").split("train")
+    cache = cached_features(tmp_path, network, FrozenPart("stem"), entries, 1, torch.float32, "weak")
+    candidates = {entry.image_id: [(0.5, 0), (0.5, 1), (0.5, 2)] for entry in entries[:4]}
+    ranked = rank_candidates(Checkpoint(network, tokenizer, ""), entries, cache, texts, candidates)
+    assert ranked[entries[4].image_id] == []
+    gains = CaptionGains(network, tokenizer, [text.caption for text in texts])
+    for number, entry in enumerate(entries[:4]):
+        features = FrozenPart("stem").features(network.encoder, cache.read([number], [0]))
+        (values,) = gains(features, [[0, 1, 2]])
+        expected = {index for index, (gain, _) in enumerate(values) if gain > 0}
+        assert {text for _, text in ranked[entry.image_id]} == expected, "captions that the image lowers are dropped"
+        scores = [score for score, _ in ranked[entry.image_id]]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_the_recipe_stops_with_a_message(tmp_path, capsys):
+    flags = ["--data", str(tmp_path), "--captions", str(tmp_path / "no.json"), "--previous", str(tmp_path)]
+    assert recipe.main([*flags, "--run", str(tmp_path / "run")]) == 1
+    assert "training.embedded: " in capsys.readouterr().err
+    assert set(recipe.TRAINING_FLAGS) >= {"--region-weight", "--no-check"}
+    parsed = parse_arguments(["--run", "r", "--data", "scenes:9", "--init", "x", *recipe.TRAINING_FLAGS])
+    assert parsed.num_views == 1

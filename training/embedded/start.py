@@ -1,0 +1,64 @@
+"""The start of the embedded checkpoint's training: its predecessor with a detector, more tokens and more languages."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model import CaptionNetwork, CaptionTokenizer, Checkpoint
+from training.efficientdet import load_detector
+from training.embedded.vocabulary import spelled_by, with_more_tokens
+
+LANGUAGES = ("en", "zh", "ar", "hi")
+
+
+def with_languages(tokenizer: CaptionTokenizer, texts: Mapping[str, tuple[Sequence[str], int]]) -> CaptionTokenizer:
+    """Return the tokenizer with tokens for the texts of each language, at most so many, and a token per language at the end."""
+    for captions, count in texts.values():
+        tokenizer = with_more_tokens(tokenizer, captions, count)
+    return tokenizer.extended([f"<{language}>" for language in LANGUAGES])
+
+
+def start_network(previous: Checkpoint, tokenizer: CaptionTokenizer, detector: Path) -> CaptionNetwork:
+    """Return a network that captions as `previous` does, in English, with a detector whose class map is not used yet.
+
+    A new token starts as the mean of the old tokens that spell it. The language token comes after the start token: it starts
+    as a copy of it, and every position as that before it. Raises ConfigError if the file of the detector is of another network.
+    """
+    old = previous.config
+    languages = [tokenizer.id_of(f"<{language}>") for language in LANGUAGES]
+    config = dataclasses.replace(
+        old,
+        encoder=dataclasses.replace(old.encoder, stem_detector="efficientdet_lite2", centered=True),
+        decoder=dataclasses.replace(old.decoder, vocab_size=tokenizer.size),
+        maps=dataclasses.replace(old.maps, pointing=None),
+        languages=LANGUAGES,
+        language_token_ids=tuple(index for index in languages if index is not None),
+    )
+    network = CaptionNetwork(config)
+    weights, source = network.state_dict(), previous.network.state_dict()
+    for name, value in source.items():
+        weights[name] = value.clone() if weights[name].shape == value.shape else _grown(weights[name], value)
+    table = weights["decoder.token_embedding.weight"]
+    for index, parts in spelled_by(previous.tokenizer, tokenizer).items():
+        table[index] = source["decoder.token_embedding.weight"][parts].mean(dim=0)
+    for index in config.language_token_ids:
+        table[index] = table[config.decoder.bos_token_id]
+    positions = weights["decoder.position_embedding.weight"]
+    positions[1:] = source["decoder.position_embedding.weight"][:-1]
+    network.load_state_dict(weights)
+    part = network.encoder.vit.patch_embed.backbone.detector
+    assert part is not None
+    load_detector(part, detector)
+    return network
+
+
+def _grown(new: Tensor, old: Tensor) -> Tensor:
+    """Return zeros of the new shape that begin with the old values."""
+    grown = torch.zeros_like(new)
+    grown[tuple(slice(0, size) for size in old.shape)] = old
+    return grown

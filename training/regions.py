@@ -1,0 +1,206 @@
+"""Where the map of a word should be: words that name a detected class have the boxes of the class, shapes of scenes their mask.
+
+An attribute before a noun ("a large red bus") shares the noun's region. In training the attention of the served heads is
+rewarded for its share inside the region.
+
+Shapes: R captions, T tokens, H heads, S image keys, P patches, N words with a region.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from corpus import COLORS, CaptionedImage, DataError, captions_of, draw_scene
+from evaluation import Synonyms, coco_synonyms
+from model import CaptionTokenizer, MapConfig, PatchGrid
+
+_MORE_ATTRIBUTES = (
+    "grey silver gold golden beige tan small large big little tiny huge tall short long young old older striped wooden colorful "
+    "dark light blond blonde shaggy fluffy"
+)
+_ATTRIBUTES = frozenset(COLORS) | frozenset(_MORE_ATTRIBUTES.split())
+_CATEGORIES = (
+    "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, , stop sign, "
+    "parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, , backpack, umbrella, , , "
+    "handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, "
+    "surfboard, tennis racket, bottle, , wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, "
+    "broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, , dining table, , , toilet, , tv, "
+    "laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, , book, clock, vase, "
+    "scissors, teddy bear, hair drier, toothbrush"
+)
+COCO_CATEGORIES = tuple(name.strip() for name in _CATEGORIES.split(","))  # by category id - 1; "" is an id that no class has
+_BEFORE = re.compile(r"(\w+)\W+$")
+_MIN_SCORE = 0.35  # a weaker detection gives no region
+_MIN_MASS = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class DetectedBox:
+    """A detected object: its class and its box as fractions of the image."""
+
+    name: str
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class RegionBatch:
+    """The N tokens of a batch that have a region: caption, position that predicts the token, and the patches (N, P) bool."""
+
+    rows: Tensor
+    positions: Tensor
+    patches: Tensor
+
+    def to(self, device: torch.device) -> RegionBatch:
+        """Return the batch on a device."""
+        return RegionBatch(self.rows.to(device), self.positions.to(device), self.patches.to(device))
+
+    def without(self, dropped: Tensor, image_of: Sequence[int]) -> RegionBatch:
+        """Return the tokens of images that are not dropped (B,): "no image" has no region."""
+        kept = ~dropped[torch.tensor(image_of, device=dropped.device)[self.rows]]
+        return RegionBatch(self.rows[kept], self.positions[kept], self.patches[kept])
+
+
+def read_detections(path: Path, classes: Sequence[str] = COCO_CATEGORIES) -> dict[str, list[DetectedBox]]:
+    """Read one JSON line per image: {"image", "boxes": [[x0, y0, x1, y1, category id, score], …]}, fractions of the image.
+
+    `classes` are the names by category id - 1; "" for ids that no class has. Raises DataError.
+    """
+    boxes: dict[str, list[DetectedBox]] = {}
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            for line in file:
+                record = json.loads(line)
+                boxes[record["image"]] = [
+                    DetectedBox(classes[int(number) - 1], x0, y0, x1, y1, score)
+                    for x0, y0, x1, y1, number, score in record["boxes"]
+                ]
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(f"{path} has no detections that can be read ({error}); see training/regions.py for the format") from error
+    return boxes
+
+
+def read_all_detections(files: Sequence[str]) -> dict[str, list[DetectedBox]]:
+    """Return the detections of several files by image id. Raises DataError."""
+    return {image: boxes for name in files for image, boxes in read_detections(Path(name)).items()}
+
+
+class RegionFinder:
+    """Regions of the words of captions, as patches of a grid."""
+
+    def __init__(self, grid: PatchGrid, tokenizer: CaptionTokenizer, detections: dict[str, list[DetectedBox]]) -> None:
+        self.grid, self._tokenizer, self._detections = grid, tokenizer, detections
+        self._synonyms: Synonyms = coco_synonyms()
+
+    def regions(self, entry: CaptionedImage) -> list[list[tuple[int, Tensor]]]:
+        """Return for each caption of an image the (index of a token, patches (P,) bool) of every token that has a region."""
+        if entry.scene is not None:
+            spans = _scene_spans(entry.scene, entry.captions, self.grid)
+        else:
+            spans = [self._named(entry, text) for text in entry.captions]
+        return [self._tokens(text, found) for text, found in zip(entry.captions, spans, strict=True)]
+
+    def _named(self, entry: CaptionedImage, text: str) -> list[tuple[int, int, Tensor]]:
+        boxes = self._detections.get(entry.image_id, [])
+        found = []
+        for start, end, name in self._synonyms.spans(text) if boxes else ():
+            own = [box for box in boxes if box.name == name and box.score >= _MIN_SCORE]
+            if own:
+                found.append((attributes_start(text, start), end, _box_patches(own, self.grid)))
+        return found
+
+    def _tokens(self, text: str, spans: Sequence[tuple[int, int, Tensor]]) -> list[tuple[int, Tensor]]:
+        if not spans:
+            return []
+        words = self._tokenizer.words(self._tokenizer.encode(text))
+        return [
+            (token, patches)
+            for start, end, patches in spans
+            for word in words
+            if start <= word.start < end
+            for token in word.tokens
+        ]
+
+
+def attributes_start(text: str, start: int) -> int:
+    """Return where the attributes before the word at `start` begin; `start` if there are none."""
+    while (match := _BEFORE.search(text[:start])) and match[1].lower() in _ATTRIBUTES:
+        start = match.start()
+    return start
+
+
+def collate_regions(rows: Sequence[Sequence[tuple[int, Tensor]]], first: int, num_patches: int) -> RegionBatch:
+    """Return the regions of R captions; `first` is the position that predicts a caption's first token."""
+    flat = [(row, first + token, patches) for row, found in enumerate(rows) for token, patches in found]
+    return RegionBatch(
+        torch.tensor([row for row, _, _ in flat], dtype=torch.long),
+        torch.tensor([position for _, position, _ in flat], dtype=torch.long),
+        torch.stack([patches for *_, patches in flat]) if flat else torch.zeros(0, num_patches, dtype=torch.bool),
+    )
+
+
+def region_loss(weights: Sequence[Tensor], regions: RegionBatch, maps: MapConfig, prefix: int) -> Tensor:
+    """Return the mean of -log(attention inside the region) over tokens and the heads of the maps.
+
+    weights: L x (R, H, T, S) cross-attention; all heads of the last layer if no heads are selected.
+    """
+    heads = maps.heads or tuple((len(weights) - 1, head) for head in range(weights[0].size(1)))
+    if not len(regions.rows):
+        return weights[0].new_zeros(())
+    losses = []
+    for layer, head in heads:
+        attention = weights[layer][regions.rows, head, regions.positions]  # (N, S)
+        inside = (attention[:, prefix : prefix + regions.patches.size(1)] * regions.patches).sum(-1)
+        losses.append(-inside.float().clamp(min=_MIN_MASS).log().mean())
+    return torch.stack(losses).mean()
+
+
+def _box_patches(boxes: Sequence[DetectedBox], grid: PatchGrid) -> Tensor:
+    """Return the patches (P,) whose half lies in one of the boxes; the patch of the largest box's center if there is none."""
+    covered = torch.zeros(grid.rows, grid.columns)
+    for box in boxes:
+        rows, columns = _overlap(box.y0, box.y1, grid.rows), _overlap(box.x0, box.x1, grid.columns)
+        covered = torch.maximum(covered, rows[:, None] * columns)
+    if covered.max() < 0.5:
+        return (covered == covered.max()).flatten()
+    return (covered >= 0.5).flatten()
+
+
+def _overlap(low: float, high: float, count: int) -> Tensor:
+    """Return the share of each of `count` equal intervals of 0..1 that low..high covers."""
+    edges = torch.arange(count)
+    return (torch.clamp(high * count - edges, 0, 1) - torch.clamp(low * count - edges, 0, 1)).clamp(min=0)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _scene_patches(series: int, number: int, grid: PatchGrid) -> tuple[Tensor, ...]:
+    masks = [torch.from_numpy(np.ascontiguousarray(entry.mask)) for entry in draw_scene(series, number).objects]
+    shares = [functional.adaptive_avg_pool2d(mask[None, None].float(), (grid.rows, grid.columns)).flatten() for mask in masks]
+    return tuple(share >= min(0.5, share.max().item()) for share in shares)
+
+
+def _scene_spans(scene: tuple[int, int], texts: Sequence[str], grid: PatchGrid) -> list[list[tuple[int, int, Tensor]]]:
+    series, number = scene
+    drawn = draw_scene(series, number)
+    rng = random.Random(f"captions {series} {number}")
+    captions = captions_of(drawn, rng, positions=len(texts) > 2)
+    patches = _scene_patches(series, number, grid)
+    return [
+        [(attributes_start(caption.text, word.start), word.end, patches[word.object]) for word in caption.words]
+        for caption in captions[: len(texts)]
+    ]
