@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus import DataError, Example, read_data
+from evaluation.abstract_images import abstract_images
 from evaluation.calibration import (
     acceptable_captions,
     fit_logistic,
@@ -17,7 +18,6 @@ from evaluation.calibration import (
     reliability,
 )
 from evaluation.generation import png_bytes, prepared_batches
-from evaluation.not_photographs import not_photographs
 from model import (
     Caption,
     Captioner,
@@ -29,7 +29,7 @@ from model import (
     write_config,
 )
 
-NOT_PHOTOGRAPHS = 60  # images that are added to the fit: no caption of them is acceptable
+ABSTRACT_IMAGES = 60  # images that are added to the fit: no caption of them is acceptable
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Cases:
 def calibrate(captioner: Captioner, fit: Sequence[Example], test: Sequence[Example]) -> tuple[ConfidenceConfig, dict[str, Any]]:
     """Return the weights fitted on the images of `fit`, and how they do on those of `test`; both have five references each."""
     fitted, threshold = _cases(captioner, fit, None)
-    others = captions_of(captioner, [png_bytes(image) for image in not_photographs(NOT_PHOTOGRAPHS)])
+    others = captions_of(captioner, [png_bytes(image) for image in abstract_images(ABSTRACT_IMAGES)])
     no_captions = [_features(caption) for caption in others if caption.words]
     caption_weights = fit_logistic(
         fitted.captions + [whole for whole, _ in no_captions], fitted.acceptable + [False] * len(no_captions)
@@ -59,14 +59,14 @@ def calibrate(captioner: Captioner, fit: Sequence[Example], test: Sequence[Examp
     confidences = [logistic(weights.caption, features) for features in judged.captions]
     word_confidences = [logistic(weights.word, features) for features in judged.words]
     objects = [number for number, named in enumerate(judged.is_object) if named]
-    unseen = captions_of(captioner, [png_bytes(image) for image in not_photographs(NOT_PHOTOGRAPHS, seed=1)])
+    unseen = captions_of(captioner, [png_bytes(image) for image in abstract_images(ABSTRACT_IMAGES, seed=1)])
     figures: dict[str, Any] = {
         "threshold_cider": threshold,
         "captions": reliability(confidences, judged.acceptable).as_json(),
         "words": reliability(word_confidences, judged.right).as_json(),
         "object_words": _part(word_confidences, judged.right, objects),
         "median_confidence": sorted(confidences)[len(confidences) // 2],
-        "not_photographs_above_median": _share_above(weights, unseen, sorted(confidences)[len(confidences) // 2]),
+        "abstract_images_above_median": _share_above(weights, unseen, sorted(confidences)[len(confidences) // 2]),
     }
     return weights, figures
 

@@ -89,12 +89,12 @@ def build_caption(
     rest has the `style`. `confidence` is None if the checkpoint's does not apply.
     """
     plain, offsets = _text(tokenizer, hypothesis.tokens, verbatim_text, is_full_caption)
-    text, places = plain, list(range(len(plain) + 1))
+    text, moves = plain, list(range(len(plain) + 1))
     if style == "sentence" and not is_full_caption:
-        text, places = as_sentence(plain, start=len(verbatim_text), is_finished=hypothesis.is_finished)
+        text, moves = as_sentence(plain, start=len(verbatim_text), is_finished=hypothesis.is_finished)
     words = []
     for span in tokenizer.words(hypothesis.tokens):
-        start, end = moved(places, offsets[span.start], offsets[span.end - 1] + 1)
+        start, end = moved(moves, offsets[span.start], offsets[span.end - 1] + 1)
         log_prob = sum(scored.log_probs[token] for token in span.tokens)
         reliance = None
         if scored.unconditional_log_probs:

@@ -1,4 +1,4 @@
-"""Calibration (evaluation/calibration.py, calibrate.py, not_photographs.py)."""
+"""Calibration (evaluation/calibration.py, calibrate.py, abstract_images.py)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import pytest
 from corpus import captions_of, draw_scene
 from evaluation import png_bytes
 from evaluation.__main__ import main
+from evaluation.abstract_images import abstract_images
 from evaluation.calibration import acceptable_captions, auroc, fit_logistic, is_object_word, judged_words, reliability
-from evaluation.not_photographs import not_photographs
 from model import DEFAULT_CHECKPOINT, Caption, Captioner, Word, prepare, read_config
 from model.confidence import logistic
 
 
-def test_reliability_of_a_perfect_and_of_a_blind_confidence():
+def test_reliability_of_a_perfect_and_of_an_uninformative_confidence():
     right = [True] * 60 + [False] * 40
     perfect = reliability([1.0] * 60 + [0.0] * 40, right)
     assert (perfect.expected_error, perfect.brier, perfect.auroc) == (0.0, 0.0, 1.0)
     assert perfect.coverage_at_90 == pytest.approx(0.66)
     rng = np.random.default_rng(0)
-    blind = reliability([0.6 + 1e-9 * value for value in rng.random(100)], right)
-    assert blind.brier == pytest.approx(0.24, abs=1e-6)
-    assert 0.3 < blind.auroc < 0.7
+    flat = reliability([0.6 + 1e-9 * value for value in rng.random(100)], right)
+    assert flat.brier == pytest.approx(0.24, abs=1e-6)
+    assert 0.3 < flat.auroc < 0.7
     with pytest.raises(ValueError, match="needs right and wrong"):
         reliability([0.5, 0.6], [True, True])
 
@@ -78,16 +78,16 @@ def test_words_are_judged_by_references_and_boxes():
     assert not is_object_word("grass")
 
 
-def test_images_that_are_no_photographs_are_of_many_kinds():
-    first, again = not_photographs(12), not_photographs(12)
+def test_abstract_images_are_of_many_kinds():
+    first, again = abstract_images(12), abstract_images(12)
     assert all(a.tobytes() == b.tobytes() for a, b in zip(first, again, strict=True))
     assert len({image.tobytes() for image in first}) >= 10
-    assert not_photographs(6, seed=1)[1].tobytes() != first[1].tobytes()
+    assert abstract_images(6, seed=1)[1].tobytes() != first[1].tobytes()
 
 
 def test_a_checkpoint_is_calibrated_on_val_and_judged_on_test(tmp_path, photo, capsys, monkeypatch):
     """Scenes that the embedded checkpoint captions right, and noise with the captions of scenes, which it cannot."""
-    monkeypatch.setattr("evaluation.calibrate.NOT_PHOTOGRAPHS", 6)
+    monkeypatch.setattr("evaluation.calibrate.ABSTRACT_IMAGES", 6)
     folder = tmp_path / "checkpoint"
     shutil.copytree(DEFAULT_CHECKPOINT, folder)
     rows = []

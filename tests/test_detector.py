@@ -25,10 +25,10 @@ def detector() -> Detector:
 
 def test_a_class_map_has_a_channel_per_class_and_the_size_of_the_grid(detector):
     with torch.inference_mode():
-        found = detector(torch.rand(2, 3, 96, 64) * 2 - 1, torch.Size((6, 4)))
-    assert found.shape == (2, DETECTORS[NAME].classes, 6, 4)
-    assert found.min() >= 0
-    assert found.max() <= 4
+        class_scores = detector(torch.rand(2, 3, 96, 64) * 2 - 1, torch.Size((6, 4)))
+    assert class_scores.shape == (2, DETECTORS[NAME].classes, 6, 4)
+    assert class_scores.min() >= 0
+    assert class_scores.max() <= 4
 
 
 def test_levels_halve_and_every_one_depends_on_every_other(detector):
@@ -54,8 +54,8 @@ def test_patches_of_a_centered_stem_see_what_is_in_their_middle():
             center_patches(backbone)
         pixels = torch.randn(1, 3, 480, 480, requires_grad=True)
         (gradient,) = torch.autograd.grad(backbone(pixels)[0][0, :, 15, 15].square().sum(), pixels)
-        seen = gradient[0].abs().sum(dim=(0, 1)).nonzero()
-        return (seen.min() + seen.max()).item() / 2 - (15 * 16 + 7.5)
+        visible = gradient[0].abs().sum(dim=(0, 1)).nonzero()
+        return (visible.min() + visible.max()).item() / 2 - (15 * 16 + 7.5)
 
     assert abs(center_of(centered=True)) <= 1
     assert center_of(centered=False) > 5
@@ -102,7 +102,7 @@ def test_converted_weights_score_as_the_file_does():
         interpreter = interpreters.Interpreter(str(FILE), experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
     size = interpreter.get_input_details()[0]["shape"][1]
-    values = _photograph(size)
+    values = _smooth_image(size)
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], values[None].numpy())
     interpreter.invoke()
     details = {entry["name"]: entry["index"] for entry in interpreter.get_tensor_details()}
@@ -145,7 +145,7 @@ def _uncentered(detector: Detector) -> Detector:
     return detector
 
 
-def _photograph(size: int) -> torch.Tensor:
+def _smooth_image(size: int) -> torch.Tensor:
     """Return smooth random colors, (size, size, 3) uint8."""
     coarse = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(3))
     fine = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)

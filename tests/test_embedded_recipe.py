@@ -41,28 +41,28 @@ def texts():
     return [parse_text(text, image, synonyms) for image, captions in CAPTIONS.items() for text in captions]
 
 
-def found(texts, *detections, count=10):
+def matches(texts, *detections, count=10):
     boxes = [(0.1, 0.1, 0.9, 0.9, name, score) for name, score in detections]
     return [texts[number].caption for _, number in WeakCaptions(texts).candidates(boxes, count)]
 
 
 def test_a_caption_that_names_what_is_not_detected_is_never_used(texts):
-    assert set(found(texts, ("dog", 0.9))) == {"two dogs in a kitchen", "a dog and another dog", "a dog runs"}
-    assert "a dog with a frisbee" in found(texts, ("dog", 0.9), ("frisbee", 0.2))
+    assert set(matches(texts, ("dog", 0.9))) == {"two dogs in a kitchen", "a dog and another dog", "a dog runs"}
+    assert "a dog with a frisbee" in matches(texts, ("dog", 0.9), ("frisbee", 0.2))
 
 
 def test_the_number_of_objects_decides_between_equal_captions(texts):
-    assert found(texts, ("dog", 0.9))[0] == "a dog runs"
-    assert found(texts, ("dog", 0.9), ("dog", 0.8))[0] in CAPTIONS["2"]
+    assert matches(texts, ("dog", 0.9))[0] == "a dog runs"
+    assert matches(texts, ("dog", 0.9), ("dog", 0.8))[0] in CAPTIONS["2"]
 
 
 def test_captions_that_name_more_of_what_is_shown_come_first(texts):
-    assert found(texts, ("person", 0.9), ("horse", 0.9))[0] in CAPTIONS["1"]
-    assert found(texts) == []
-    assert found(texts, ("zebra", 0.9)) == []
+    assert matches(texts, ("person", 0.9), ("horse", 0.9))[0] in CAPTIONS["1"]
+    assert matches(texts) == []
+    assert matches(texts, ("zebra", 0.9)) == []
 
 
-def test_at_most_so_many_captions_of_so_many_photographs(texts):
+def test_at_most_so_many_captions_of_so_many_images(texts):
     order = [(1.0, 0), (0.9, 1), (0.8, 2), (0.7, 4)]
     assert weak_captions(texts, order, images=1, per_image=5) == CAPTIONS["1"]
     assert len(weak_captions(texts, order, images=9, per_image=3)) == 3

@@ -88,6 +88,7 @@ def test_the_initial_positions_of_any_two_patches_differ():
 
 
 def test_the_null_key_starts_with_its_share_of_the_attention(tokenizer):
+    torch.manual_seed(0)
     network = CaptionNetwork(tiny_config(tokenizer.size))
     features = network.encode(torch.rand(2, 3, 24, 32))
     _, weights, _ = network.decode(torch.full((2, 3), 7), network.start(features), weights=True)

@@ -9,6 +9,7 @@ import torch
 
 from model import MAP_METHODS, ConfigError, scoring_pass
 from model.maps.occlusion import falls
+from model.maps.variants import MeanMaps
 from tests.test_gradient_maps import scored_rows
 
 FORWARD = [name for name, method in MAP_METHODS.items() if not method.uses_gradients]
@@ -50,6 +51,12 @@ def test_exchanged_image_tokens_exchange_the_map_and_nothing_else(name, tiny_net
     state = replace(rows.state, cross_value=tuple(value[:, :, keys] for value in rows.state.cross_value))
     after = MAP_METHODS[name].token_maps(replace(rows, weights=tuple(layer[..., keys] for layer in rows.weights), state=state))
     torch.testing.assert_close(after, before[..., order], atol=1e-12, rtol=0)
+
+
+def test_the_baseline_is_the_mean_of_all_layers_and_heads(tiny_network, pixels):
+    rows = scored_rows(tiny_network, pixels[:1], CAPTIONS)
+    every_head = torch.cat(rows.weights, dim=1)[..., rows.patches]
+    torch.testing.assert_close(MeanMaps().token_maps(rows), every_head.mean(dim=1))
 
 
 def test_norms_weight_the_attention_of_each_head(tiny_network, pixels):

@@ -67,10 +67,10 @@ def test_shapes_of_scenes_have_their_mask(tokenizer):
     finder = RegionFinder(grid, tokenizer, {})
     for entry in open_dataset("scenes:5").split("train"):
         scene = draw_scene(*entry.scene)
-        for text, found in zip(entry.captions, finder.regions(entry), strict=True):
-            assert found, text
+        for text, regions in zip(entry.captions, finder.regions(entry), strict=True):
+            assert regions, text
             spelled = tokenizer.encode(text)
-            for token, patches in found:
+            for token, patches in regions:
                 centers = [mask for mask in (entry.mask for entry in scene.objects) if mask.any()]
                 rows, columns = divmod(int(patches.float().argmax()), 14)
                 assert any(mask[rows * 16 : rows * 16 + 16, columns * 16 : columns * 16 + 16].any() for mask in centers)

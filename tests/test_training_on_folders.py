@@ -41,7 +41,7 @@ def test_a_captioner_trained_on_a_folder_captions_new_images_correctly(tmp_path)
         file = io.BytesIO()
         Image.new("RGB", (90, 120), (red + 5, green - 3, blue + 9)).save(file, "JPEG")
         (result,) = captioner.caption([prepare(file.getvalue(), captioner.image_config)])
-        assert result.captions[0].text == f"a {name} wall"
+        assert result.captions[0].text == f"A {name} wall."
 
 
 def test_validation_compares_the_tokens_of_the_language_of_the_run(tmp_path, capsys):

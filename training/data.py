@@ -133,7 +133,7 @@ class TrainingData:
         batch = None
         if self._regions is not None:
             limit = tokens.size(1) - 1  # a caption that was cut has fewer tokens
-            kept = [[entry for entry in found if self._num_special - 1 + entry[0] < limit] for found in regions]
+            kept = [[entry for entry in row if self._num_special - 1 + entry[0] < limit] for row in regions]
             batch = collate_regions(kept, self._num_special - 1, self._num_patches)
         return Batch(inputs, tokens, is_target, tuple(image_of), batch)
 

@@ -48,7 +48,7 @@ def convolutions(path: Path) -> list[tuple[str, Tensor, Tensor]]:
         scale = quantization.ScaleAsNumpy().reshape(shape)
         return torch.from_numpy((raw.reshape(tensor.ShapeAsNumpy()) * scale.astype(np.float64)).astype(np.float32))
 
-    found = []
+    convolved = []
     for number in range(graph.OperatorsLength()):
         operator = graph.Operators(number)
         code = model.OperatorCodes(operator.OpcodeIndex())
@@ -59,8 +59,8 @@ def convolutions(path: Path) -> list[tuple[str, Tensor, Tensor]]:
         # (outputs, rows, columns, inputs), or (1, rows, columns, channels) of a depthwise convolution
         weight = weight.permute(0, 3, 1, 2) if kind == "CONV_2D" else weight.permute(3, 0, 1, 2)
         name = graph.Tensors(operator.Outputs(0)).Name().decode()
-        found.append((name, weight.contiguous(), values(operator.Inputs(2))))
-    return found
+        convolved.append((name, weight.contiguous(), values(operator.Inputs(2))))
+    return convolved
 
 
 def _load_backbone(backbone: nn.Module, rest: list[tuple[str, Tensor, Tensor]]) -> None:

@@ -113,16 +113,16 @@ class RegionFinder:
             spans = _scene_spans(entry.scene, entry.captions, self.grid)
         else:
             spans = [self._named(entry, text) for text in entry.captions]
-        return [self._tokens(text, found) for text, found in zip(entry.captions, spans, strict=True)]
+        return [self._tokens(text, regions) for text, regions in zip(entry.captions, spans, strict=True)]
 
     def _named(self, entry: CaptionedImage, text: str) -> list[tuple[int, int, Tensor]]:
         boxes = self._detections.get(entry.image_id, [])
-        found = []
+        regions = []
         for start, end, name in self._synonyms.spans(text) if boxes else ():
             own = [box for box in boxes if box.name == name and box.score >= _MIN_SCORE]
             if own:
-                found.append((attributes_start(text, start), end, _box_patches(own, self.grid)))
-        return found
+                regions.append((attributes_start(text, start), end, _box_patches(own, self.grid)))
+        return regions
 
     def _tokens(self, text: str, spans: Sequence[tuple[int, int, Tensor]]) -> list[tuple[int, Tensor]]:
         if not spans:
@@ -146,7 +146,7 @@ def attributes_start(text: str, start: int) -> int:
 
 def collate_regions(rows: Sequence[Sequence[tuple[int, Tensor]]], first: int, num_patches: int) -> RegionBatch:
     """Return the regions of R captions; `first` is the position that predicts a caption's first token."""
-    flat = [(row, first + token, patches) for row, found in enumerate(rows) for token, patches in found]
+    flat = [(row, first + token, patches) for row, regions in enumerate(rows) for token, patches in regions]
     return RegionBatch(
         torch.tensor([row for row, _, _ in flat], dtype=torch.long),
         torch.tensor([position for _, position, _ in flat], dtype=torch.long),

@@ -42,11 +42,11 @@ def rank_candidates(
             continue
         with torch.inference_mode():
             features = part.features(network.encoder, cache.read(numbers, [0] * len(numbers)))
-        scores = gains(features, [[text for _, text in found] for found in own])
-        for number, found, values in zip(numbers, own, scores, strict=True):
+        scores = gains(features, [[text for _, text in own_candidates] for own_candidates in own])
+        for number, own_candidates, values in zip(numbers, own, scores, strict=True):
             kept = [
                 (gain + 0.5 * mean + weight_of_agreement * agreement, text)
-                for (agreement, text), (gain, mean) in zip(found, values, strict=True)
+                for (agreement, text), (gain, mean) in zip(own_candidates, values, strict=True)
                 if gain > MIN_GAIN
             ]
             ranked[entries[number].image_id] = sorted(kept, reverse=True)

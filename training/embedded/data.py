@@ -69,7 +69,7 @@ class EmbeddedData:
     def unlabelled_detections(self) -> dict[str, list[Detection]]:
         """Return what the detector sees in the photographs without captions."""
         boxes = read_detections(self.detections("coco_unlabelled"))
-        return {image: [(box.x0, box.y0, box.x1, box.y1, box.name, box.score) for box in found] for image, found in boxes.items()}
+        return {image: [(box.x0, box.y0, box.x1, box.y1, box.name, box.score) for box in own] for image, own in boxes.items()}
 
 
 def write_weak(folder: Path, shards: Path, captions: Mapping[str, Sequence[str]]) -> None:

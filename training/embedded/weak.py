@@ -104,11 +104,11 @@ class WeakCaptions:
         return scored[:count]
 
 
-def weak_captions(texts: Sequence[Text], found: Sequence[tuple[float, int]], images: int, per_image: int) -> list[str]:
+def weak_captions(texts: Sequence[Text], ranked: Sequence[tuple[float, int]], images: int, per_image: int) -> list[str]:
     """Return at most `per_image` captions, of at most `images` different photographs."""
     kept: list[str] = []
     used: list[str] = []
-    for _, number in found:
+    for _, number in ranked:
         text = texts[number]
         if text.image not in used and len(used) == images:
             continue

@@ -11,7 +11,7 @@ _SIZE = 448
 _KINDS = 6
 
 
-def not_photographs(count: int, seed: int = 0) -> list[Image.Image]:
+def abstract_images(count: int, seed: int = 0) -> list[Image.Image]:
     """Return `count` rendered images, of all kinds in turn, deterministic by seed."""
     return [_render(number % _KINDS, random.Random(f"not a photograph {seed} {number}")) for number in range(count)]
 
