@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from corpus import Example, Scene, captions_of
+from evaluation.calibration import auroc
 from evaluation.generation import explain_images, png_bytes
 from evaluation.synonyms import find_class_mention
 from model import Box, Caption, Captioner, CaptionResult, Word, decode_image
@@ -37,6 +38,9 @@ class Pointing:
     other: float | None  # the peak is in another object
     swapped: float | None  # the map has more weight per area on the named object than on another one
     swaps: int
+    energy: float = 0.0  # the map's share on the object over the object's share of the image: 1 is chance
+    patch_auroc: float = 0.0  # of telling the object's patches from the others by the map
+    box_iou: float = 0.0  # of the word's box and the object's box; of a class with several boxes the best
     strict_pointing: float | None = None  # photographs: the center of the peak's patch is in a box
     strict_center: float | None = None  # photographs: the center of the image is in a box
 
@@ -54,6 +58,7 @@ def scene_pointing(captioner: Captioner, scenes: Sequence[Scene], *, maps: str |
     images = [png_bytes(scene.render()) for scene in scenes]
     results = explain_images(captioner, images, [[caption.text] for caption in captions], maps=maps)
     hits, centers, areas, others, swaps = [], [], [], [], []
+    quality = _Quality()
     for scene, caption, result in zip(scenes, captions, results, strict=True):
         words = {word.start: word for word in result.captions[0].words}
         masks = [torch.from_numpy(entry.mask) for entry in scene.objects]
@@ -62,6 +67,7 @@ def scene_pointing(captioner: Captioner, scenes: Sequence[Scene], *, maps: str |
             values = _map_values(words[named.start])
             x, y = _peak_center(values, result, Box(0, 0, masks[0].size(1), masks[0].size(0)))
             mask = masks[named.object]
+            quality.add([words[named.start]], shares[named.object], [_bounds(mask)])
             hits.append(bool(mask[int(y), int(x)]))
             centers.append(bool(mask[mask.size(0) // 2, mask.size(1) // 2]))
             areas.append(mask.float().mean().item())
@@ -69,7 +75,7 @@ def scene_pointing(captioner: Captioner, scenes: Sequence[Scene], *, maps: str |
                 if index != named.object:
                     others.append(bool(other[int(y), int(x)]))
                     swaps.append(_density(values, shares[named.object]) > _density(values, shares[index]))
-    return _summarize(hits, centers, areas, others, swaps)
+    return quality.added_to(_summarize(hits, centers, areas, others, swaps))
 
 
 def image_pointing(captioner: Captioner, examples: Sequence[Example], *, maps: str | None = None) -> Pointing:
@@ -83,15 +89,17 @@ def image_pointing(captioner: Captioner, examples: Sequence[Example], *, maps: s
     boxed = [example for example in examples if example.objects and example.references]
     results = explain_images(captioner, boxed, [example.references for example in boxed], maps=maps)
     hits, centers, areas, others, swaps, strict_hits, strict_centers = [], [], [], [], [], [], []
+    quality = _Quality()
     for example, result in zip(boxed, results, strict=True):
         size = decode_image(example.read(), example.image_limits).upright_size
         masks = class_masks(example, size)
-        maps_of = {name: [_map_values(word) for word in _words_for(name, result.captions)] for name in masks}
-        maps_of = {name: word_maps for name, word_maps in maps_of.items() if word_maps}
+        words_of = {name: words for name in masks if (words := _words_for(name, result.captions))}
+        maps_of = {name: [_map_values(word) for word in words] for name, words in words_of.items()}
         shares = {name: _patch_shares(masks[name], result) for name in maps_of}
         center = result.grid.rows // 2 * result.grid.columns + result.grid.columns // 2
         for name, word_maps in maps_of.items():
             overlaps = shares[name] > 0  # (P,)
+            quality.add(words_of[name], shares[name], [entry.box for entry in example.objects if entry.name == name])
             peaks = [int(values.argmax()) for values in word_maps]
             hits.append(mean(bool(overlaps[peak]) for peak in peaks))
             centers.append(bool(overlaps[center]))
@@ -104,7 +112,7 @@ def image_pointing(captioner: Captioner, examples: Sequence[Example], *, maps: s
                     others.append(mean(bool(shares[other][peak] > 0) for peak in peaks))
                     swaps.append(mean(_density(values, shares[name]) > _density(values, shares[other]) for values in word_maps))
     summary = _summarize(hits, centers, areas, others, swaps)
-    return dataclasses.replace(summary, strict_pointing=mean(strict_hits), strict_center=mean(strict_centers))
+    return dataclasses.replace(quality.added_to(summary), strict_pointing=mean(strict_hits), strict_center=mean(strict_centers))
 
 
 def class_masks(example: Example, size: tuple[int, int]) -> dict[str, Tensor]:
@@ -115,6 +123,42 @@ def class_masks(example: Example, size: tuple[int, int]) -> dict[str, Tensor]:
         box = entry.box
         mask[int(box.y0) : math.ceil(box.y1), int(box.x0) : math.ceil(box.x1)] = True
     return masks
+
+
+class _Quality:
+    """Collects how much of each object's maps lies on it; a case's value is the mean over its words."""
+
+    def __init__(self) -> None:
+        self._values: list[tuple[float, float, float]] = []
+
+    def add(self, words: Sequence[Word], shares: Tensor, boxes: Sequence[Box]) -> None:
+        """Add a case: the words that name it, the share of every patch that it covers (P,), and its boxes in pixels."""
+        inside = (shares >= min(0.5, shares.max().item())).numpy()
+        maps = [_map_values(word) for word in words]
+        energy = mean(_density(values, shares) for values in maps)
+        area = mean(auroc(values.numpy(), inside) for values in maps) if 0 < inside.sum() < len(inside) else 1.0
+        overlap = mean(max(box_iou(Box(*(word.box or (0, 0, 0, 0))), box) for box in boxes) for word in words)
+        self._values.append((energy, area, overlap))
+
+    def added_to(self, pointing: Pointing) -> Pointing:
+        """Return the figures with the means of all cases."""
+        energy, area, overlap = (mean(column) for column in zip(*self._values, strict=True))
+        return dataclasses.replace(pointing, energy=energy, patch_auroc=area, box_iou=overlap)
+
+
+def box_iou(first: Box, second: Box) -> float:
+    """Return the intersection of two boxes over their union."""
+    width = min(first.x1, second.x1) - max(first.x0, second.x0)
+    height = min(first.y1, second.y1) - max(first.y0, second.y0)
+    shared = max(0.0, width) * max(0.0, height)
+    areas = sum((box.x1 - box.x0) * (box.y1 - box.y0) for box in (first, second))
+    return shared / (areas - shared) if areas > shared else 0.0
+
+
+def _bounds(mask: Tensor) -> Box:
+    """Return the box around a mask (height, width)."""
+    rows, columns = mask.any(dim=1).nonzero(), mask.any(dim=0).nonzero()
+    return Box(columns.min().item(), rows.min().item(), columns.max().item() + 1, rows.max().item() + 1)
 
 
 def _summarize(

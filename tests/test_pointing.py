@@ -18,6 +18,7 @@ from evaluation import (
     select_heads,
 )
 from evaluation.__main__ import main
+from evaluation.pointing import box_iou
 from model import (
     Box,
     Caption,
@@ -101,10 +102,22 @@ def test_maps_of_real_images_are_judged_by_the_boxes_of_the_class_that_a_word_na
     assert (wrong.pointing, wrong.other, wrong.swapped) == (0.0, 1.0, 0.0)
     assert right.area == pytest.approx(0.25, abs=0.08)  # patches that a box overlaps
     assert (right.strict_pointing, wrong.strict_pointing) == (1.0, 0.0)
+    # All of the map is on one patch of the object, which covers a quarter of the image; the box of every word is one pixel.
+    assert right.energy == pytest.approx(4)
+    assert wrong.energy == 0
+    assert right.patch_auroc > 0.5 > wrong.patch_auroc
+    assert right.box_iou == pytest.approx((1 / 70**2 + 0) / 2)
     assert "women" in class_words("person")
     assert find_class_mention("person", "a woman and a man") == 2
     assert find_class_mention("fire hydrant", "A red Fire Hydrant") == 11
     assert find_class_mention("dog", "a doghouse") is None
+
+
+def test_the_overlap_of_boxes():
+    assert box_iou(Box(0, 0, 2, 2), Box(1, 1, 3, 3)) == pytest.approx(1 / 7)
+    assert box_iou(Box(0, 0, 2, 2), Box(0, 0, 2, 2)) == 1
+    assert box_iou(Box(0, 0, 1, 1), Box(2, 2, 3, 3)) == 0
+    assert box_iou(Box(0, 0, 0, 0), Box(0, 0, 0, 0)) == 0
 
 
 def test_heads_that_point_at_objects_are_selected():
