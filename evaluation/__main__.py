@@ -108,6 +108,9 @@ def _add_maps_command(subparsers: Any) -> None:
     maps.add_argument("--data", required=True, help="images with boxes and captions, or `scenes`")
     maps.add_argument("--split", help="split of --data, not of `scenes` (default: all images)")
     maps.add_argument("--maps", choices=list(MAP_METHODS), help="map method (default: the checkpoint's)")
+    maps.add_argument(
+        "--controls", action="store_true", help="also compare with mirror images, random weights, and the maps of other images"
+    )
     add_checkpoint_flag(maps)
     add_device_flag(maps)
     add_dtype_flag(maps)

@@ -17,6 +17,7 @@ from evaluation.compare import Comparison, compare
 from evaluation.generation import caption_images, png_bytes
 from evaluation.hallucination import count_scene_hallucinations, read_synonyms
 from evaluation.heads import SELECTION_SERIES, compute_head_rows, objects_of_images, objects_of_scenes, select_heads
+from evaluation.map_controls import image_controls, scene_controls
 from evaluation.pages import captions_page
 from evaluation.pointing import image_pointing, scene_pointing
 from evaluation.scenes import held_out_scenes, judge_captions
@@ -92,11 +93,13 @@ def maps(options: argparse.Namespace) -> dict[str, Any]:
     """Judge whether maps point at the objects that their words name."""
     captioner = load_captioner(options.checkpoint, options.device, options.dtype)
     if options.data == "scenes":
-        return scene_pointing(captioner, held_out_scenes(options.scenes), maps=options.maps).as_json()
+        figures = scene_pointing(captioner, held_out_scenes(options.scenes), maps=options.maps).as_json()
+        return figures | (scene_controls(captioner, options.scenes, maps=options.maps) if options.controls else {})
     examples = [example for example in read_data(options.data) if options.split in (None, example.split)]
     if not any(example.objects for example in examples):
         raise DataError(f"{options.data!r} has no boxes; use images with boxes, or `scenes`")
-    return image_pointing(captioner, examples, maps=options.maps).as_json()
+    figures = image_pointing(captioner, examples, maps=options.maps).as_json()
+    return figures | (image_controls(captioner, examples, maps=options.maps) if options.controls else {})
 
 
 def heads(options: argparse.Namespace) -> dict[str, Any]:

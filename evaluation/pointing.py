@@ -41,6 +41,7 @@ class Pointing:
     energy: float = 0.0  # the map's share on the object over the object's share of the image: 1 is chance
     patch_auroc: float = 0.0  # of telling the object's patches from the others by the map
     box_iou: float = 0.0  # of the word's box and the object's box; of a class with several boxes the best
+    attributes: float | None = None  # scenes: the peak of a color word is nearer to its own object's center than to any other's
     strict_pointing: float | None = None  # photographs: the center of the peak's patch is in a box
     strict_center: float | None = None  # photographs: the center of the image is in a box
 
@@ -58,7 +59,7 @@ def scene_pointing(captioner: Captioner, scenes: Sequence[Scene], *, maps: str |
     images = [png_bytes(scene.render()) for scene in scenes]
     results = explain_images(captioner, images, [[caption.text] for caption in captions], maps=maps)
     hits, centers, areas, others, swaps = [], [], [], [], []
-    quality = _Quality()
+    quality, attributes = _Quality(), []
     for scene, caption, result in zip(scenes, captions, results, strict=True):
         words = {word.start: word for word in result.captions[0].words}
         masks = [torch.from_numpy(entry.mask) for entry in scene.objects]
@@ -68,6 +69,11 @@ def scene_pointing(captioner: Captioner, scenes: Sequence[Scene], *, maps: str |
             x, y = _peak_center(values, result, Box(0, 0, masks[0].size(1), masks[0].size(0)))
             mask = masks[named.object]
             quality.add([words[named.start]], shares[named.object], [_bounds(mask)])
+            color = words[caption.text.rindex(" ", 0, named.start - 1) + 1 if " " in caption.text[: named.start - 1] else 0]
+            point = _peak_center(_map_values(color), result, Box(0, 0, masks[0].size(1), masks[0].size(0)))
+            distances = [math.dist(point, entry.center) for entry in scene.objects]
+            if len(distances) > 1:
+                attributes.append(distances.index(min(distances)) == named.object)
             hits.append(bool(mask[int(y), int(x)]))
             centers.append(bool(mask[mask.size(0) // 2, mask.size(1) // 2]))
             areas.append(mask.float().mean().item())
@@ -75,7 +81,8 @@ def scene_pointing(captioner: Captioner, scenes: Sequence[Scene], *, maps: str |
                 if index != named.object:
                     others.append(bool(other[int(y), int(x)]))
                     swaps.append(_density(values, shares[named.object]) > _density(values, shares[index]))
-    return quality.added_to(_summarize(hits, centers, areas, others, swaps))
+    summary = quality.added_to(_summarize(hits, centers, areas, others, swaps))
+    return dataclasses.replace(summary, attributes=mean(attributes) if attributes else None)
 
 
 def image_pointing(captioner: Captioner, examples: Sequence[Example], *, maps: str | None = None) -> Pointing:

@@ -140,6 +140,32 @@ def test_cached_features_are_used_only_for_the_same_images_views_and_strides(tmp
     assert len(parts()) == 4
 
 
+def test_a_batch_has_one_language_and_translations_are_not_mirrored(tokenizer):
+    entries = [
+        dataclasses.replace(entry, can_mirror=True, translations=(("zh", ("ein rotes quadrat links",)),))
+        for entry in open_dataset("scenes:6").split("train")
+    ]
+    config = dataclasses.replace(
+        ModelConfig(image=ImageConfig(height=56, width=56), encoder=EncoderConfig(patch_size=8)),
+        languages=("en", "zh"),
+        language_token_ids=(7, 8),
+    )
+    options = {"num_views": 2, "captions_per_image": 2, "max_caption_tokens": 200}
+    data = TrainingData(entries, tokenizer, config, None, **options)
+    languages, mirrored = set(), 0
+    for seed in range(30):
+        batch = data.batch([0, 1, 2], random.Random(seed))
+        (language,) = {int(row[1]) for row in batch.tokens}
+        languages.add(language)
+        pixels = torch.stack([view_pixels(entries[index], 0, config.image) for index in range(3)])
+        is_same = torch.equal(batch.inputs[0], pixels)
+        assert is_same or language == 7
+        mirrored += not is_same
+        assert len(batch.image_of) == (3 if language == 8 else 6)
+    assert languages == {7, 8}
+    assert mirrored
+
+
 def test_more_images_cost_only_what_is_new(tmp_path, tokenizer):
     torch.manual_seed(0)
     network = CaptionNetwork(tiny_config(tokenizer.size, stem="resnet10t", stem_strides=(8,))).eval()

@@ -109,9 +109,9 @@ class TrainingData:
 
     def batch(self, indices: list[int], rng: random.Random) -> Batch:
         """Return these images, one of their views each, with up to captions_per_image of their captions."""
-        views = [rng.randrange(self._num_views) if self._entries[index].can_mirror else 0 for index in indices]
-        images = [self._image_index[index] for index in indices]
         language = self._choose_language(rng)
+        views = [self._choose_view(index, language, rng) for index in indices]
+        images = [self._image_index[index] for index in indices]
         rows: list[list[int]] = []
         image_of: list[int] = []
         regions: list[list[tuple[int, Tensor]]] = []
@@ -136,6 +136,11 @@ class TrainingData:
             kept = [[entry for entry in row if self._num_special - 1 + entry[0] < limit] for row in regions]
             batch = collate_regions(kept, self._num_special - 1, self._num_patches)
         return Batch(inputs, tokens, is_target, tuple(image_of), batch)
+
+    def _choose_view(self, index: int, language: str, rng: random.Random) -> int:
+        """Return a view of an image: the image itself where left and right cannot be exchanged in the captions."""
+        is_fixed = not self._entries[index].can_mirror or language in self._translated[index]
+        return 0 if is_fixed else rng.randrange(self._num_views)
 
     def _choose_language(self, rng: random.Random) -> str:
         """Return the other language of a batch, "" for the captions' own.

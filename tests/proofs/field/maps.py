@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 from corpus import SHAPES, Example, captions_of, read_data
@@ -29,7 +30,7 @@ def _captions(folder: Path) -> list[Caption]:
 
 def _domains(folder: Path, scratch: Path) -> tuple[bool, str]:
     captions = _captions(folder)
-    scenes = [caption.text for caption in captions if set(caption.text.split()) & set(SHAPES)]
+    scenes = [caption.text for caption in captions if set(re.findall(r"\w+", caption.text.lower())) & set(SHAPES)]
     return not scenes, f"{len(scenes)} of {len(captions)} COCO photographs are captioned as drawn scenes"
 
 
