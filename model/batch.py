@@ -17,7 +17,7 @@ from model.captions import Caption, CaptionResult, Timing, Word, build_caption
 from model.config import ConfidenceConfig
 from model.device import synchronize
 from model.encoder import ImageFeatures
-from model.errors import TextError
+from model.errors import ConfigError, TextError
 from model.generation import Generation
 from model.geometry import ImageView
 from model.maps import MapMethod, find_map_method
@@ -26,6 +26,7 @@ from model.prefix import PrefixIds, language_index, prefix_ids
 from model.runtime import Runtime
 from model.scoring import check_method, scoring_pass
 from model.search import Hypothesis
+from model.shorten import shorter_captions
 from model.state import DecoderState
 from model.tokenizer import CaptionTokenizer
 
@@ -96,6 +97,7 @@ class CaptionBatch:
             prefix_ids(self._runtime.config, self._tokenizer, request.language)
         for request in requests:
             check_method(self._runtime, self._method(request))
+            self._check_confidence(request)
         prefixes = [self._prefix(request) for request in requests]
         hypotheses = [None if request.options else [self._written(text) for text in request.texts] for request in requests]
         started = time.perf_counter()
@@ -135,8 +137,8 @@ class CaptionBatch:
         options = entry.request.options
         if entry.hypotheses is not None or options is None:
             return ()
-        if options.strategy == "sample" and options.num_return_sequences > 1:
-            return ()
+        if (options.strategy == "sample" and options.num_return_sequences > 1) or options.min_confidence:
+            return ()  # which caption it will be is not known before all of it is
         tokens = self._generation.final_tokens(key)
         if self._tokenizer.count_words(tokens) - 1 <= entry.num_streamed:  # the last word may still grow
             return ()
@@ -158,6 +160,7 @@ class CaptionBatch:
         for group in same.values():
             entries, started = [self._in_flight[key] for key in group], time.perf_counter()
             captions = self._score(entries, [entry.hypotheses or [] for entry in entries])
+            captions = [self._confident(entry, own) for entry, own in zip(entries, captions, strict=True)]
             maps_ms = 1e3 * (time.perf_counter() - started)
             for key, entry, own_captions in zip(group, entries, captions, strict=True):
                 decode_ms = 1e3 * (started - entry.started) if entry.request.options is not None else 0.0
@@ -222,6 +225,40 @@ class CaptionBatch:
             captions[image].append(caption)
         return captions
 
+    def _confident(self, entry: InFlight, captions: list[Caption]) -> list[Caption]:
+        """Return the captions, those below min_confidence shortened until they pass, or without text if none does."""
+        limit = entry.request.options.min_confidence if entry.request.options is not None else 0.0
+        if not limit:
+            return captions
+        sure: list[Caption] = []
+        for caption, hypothesis in zip(captions, entry.hypotheses or [], strict=True):
+            if _passes(caption, limit):
+                sure.append(caption)
+                continue
+            prompt = len(self._prefix(entry.request).prompt)
+            shorter = [
+                Hypothesis(tokens, 0.0, True)
+                for tokens in shorter_captions(self._tokenizer, hypothesis.tokens)
+                if len(tokens) > prompt
+            ]
+            [scored] = self._score([entry], [shorter]) if shorter else [[]]
+            passing = next((other for other in scored if _passes(other, limit)), None)
+            sure.append(passing or Caption("", (), 0.0, "uncertain", caption.confidence))
+        return sure
+
+    def _check_confidence(self, request: CaptionRequest) -> None:
+        """Raises ConfigError if a request wants a confidence that is not known."""
+        if request.options is None or not request.options.min_confidence:
+            return
+        weights = self._confidence(request.language)
+        if weights is None or not weights.caption:
+            raise ConfigError(
+                f"min_confidence is {request.options.min_confidence}, but this checkpoint has no calibrated confidence in this "
+                "language; leave it out, or run `python -m evaluation calibrate`"
+            )
+        if not request.reliance:
+            raise ConfigError("min_confidence needs the image reliance of words; request it, too")
+
     def _confidence(self, language: str) -> ConfidenceConfig | None:
         """Return the calibration, which is that of the checkpoint's first language."""
         config = self._runtime.config
@@ -247,6 +284,10 @@ class CaptionBatch:
                 f"{self._runtime.config.decoder.max_positions} positions: send a shorter one"
             )
         return Hypothesis(tokens, 0.0, True)
+
+
+def _passes(caption: Caption, limit: float) -> bool:
+    return caption.confidence is not None and caption.confidence >= limit
 
 
 def _with_end(hypothesis: Hypothesis, eos: int) -> tuple[int, ...]:

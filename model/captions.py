@@ -43,7 +43,7 @@ class Caption:
     text: str
     words: tuple[Word, ...]
     log_probability: float
-    finish_reason: str  # "stop", or "length" if a limit of words or tokens ended it
+    finish_reason: str  # "stop"; "length": a limit of words or tokens ended it; "uncertain": no text reaches min_confidence
     confidence: float | None = None  # that it is as good as a person's; None if the checkpoint is not calibrated
 
 

@@ -48,6 +48,12 @@ class GenerationOptions:
     seed: int = declared(0, "of strategy `sample`: same seed, same caption", minimum=-(2**63), maximum=2**63 - 1)
     prompt: str = declared("", "first words of the caption, kept as written")
     style: Style = declared("plain", "text: as the network writes it, or a sentence with a capital letter and a full stop")
+    min_confidence: float = declared(
+        0.0,
+        "a caption below this confidence is shortened until it passes, or left out; needs a calibrated checkpoint; 0: off",
+        minimum=0.0,
+        maximum=1.0,
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)

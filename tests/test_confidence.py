@@ -7,27 +7,34 @@ import math
 
 import pytest
 
-from model import Captioner, ConfidenceConfig, ConfigError, GenerationOptions
+from model import Captioner, ConfidenceConfig, ConfigError, GenerationOptions, save_checkpoint
+from model.__main__ import main
 from model.confidence import CAPTION_FEATURES, WORD_FEATURES, caption_features, logistic, word_features
+from model.shorten import shorter_captions
+from service.http.dialects.native.json_body import result_json
 
 GREEDY = GenerationOptions(strategy="greedy", max_words=6)
 WEIGHTS = ConfidenceConfig(caption=(0.3, 0.5, -0.2, 0.1, 0.4, -0.6), word=(-0.1, 0.7, 0.2, -0.3, 0.5, 0.1))
 
 
-@pytest.fixture(scope="module")
-def calibrated(tiny_captioner):
-    network = tiny_captioner.runtime
-    config = dataclasses.replace(network.config, confidence=WEIGHTS)
+def with_weights(captioner, weights):
+    """Return a captioner of the same network with another calibration."""
+    network = captioner.runtime
 
     class Calibrated:
-        """The same network, with another config."""
+        """The network, with another config."""
+
+        config = dataclasses.replace(network.config, confidence=weights)
 
         def __getattr__(self, name: str) -> object:
             return getattr(network, name)
 
-    runtime = Calibrated()
-    runtime.config = config
-    return Captioner(runtime, tiny_captioner.tokenizer)
+    return Captioner(Calibrated(), captioner.tokenizer)
+
+
+@pytest.fixture(scope="module")
+def calibrated(tiny_captioner):
+    return with_weights(tiny_captioner, WEIGHTS)
 
 
 def test_confidence_is_the_logistic_function_of_the_features(calibrated, views):
@@ -68,3 +75,83 @@ def test_a_wrong_number_of_weights_is_an_error():
 def test_extreme_scores_are_probabilities():
     assert logistic((0.0, 1.0), [-1e9]) < 1e-20
     assert logistic((0.0, 1.0), [1e9]) == pytest.approx(1)
+
+
+def test_beginnings_of_a_caption_are_complete(tokenizer):
+    def beginnings(text):
+        return [tokenizer.decode(tokens) for tokens in shorter_captions(tokenizer, tokenizer.encode(text))]
+
+    assert beginnings("a red square with a blue ring on a star") == ["a red square with a blue ring", "a red square"]
+    assert beginnings("a dog , a cat and a bird") == ["a dog , a cat"]
+    assert beginnings("a dog") == []
+    assert beginnings("dogs in a park") == [], "one word is no caption"
+    assert beginnings("a dog next to a cat") == ["a dog"], "not 'a dog next'"
+    assert beginnings("") == []
+
+
+def uncertain(calibrated, views, limit, **options):
+    settings = dataclasses.replace(GREEDY, max_words=12, min_confidence=limit, **options)
+    return calibrated.caption(views[:1], settings)[0].captions[0]
+
+
+def test_a_caption_that_is_sure_enough_is_kept(calibrated, views):
+    plain = calibrated.caption(views[:1], dataclasses.replace(GREEDY, max_words=12))[0].captions[0]
+    kept = uncertain(calibrated, views, plain.confidence - 1e-6)
+    assert (kept.text, kept.log_probability, kept.finish_reason) == (plain.text, plain.log_probability, plain.finish_reason)
+    assert list(calibrated.stream(views[0], dataclasses.replace(GREEDY, min_confidence=1e-9))), "all words, at the end"
+
+
+def test_no_caption_is_sure_enough_for_certainty(calibrated, views):
+    caption = uncertain(calibrated, views, 1.0)
+    assert (caption.text, caption.words, caption.finish_reason) == ("", (), "uncertain")
+    assert 0 < caption.confidence < 1
+
+
+def test_a_caption_is_shortened_until_it_passes(tiny_captioner, views, monkeypatch):
+    """Every beginning counts as complete here: random weights write no prepositions."""
+
+    def all_beginnings(tokenizer, tokens):
+        return [tuple(tokens[:end]) for end in range(len(tokens) - 1, 1, -1)]
+
+    monkeypatch.setattr("model.batch.shorter_captions", all_beginnings)
+    short_is_sure = with_weights(tiny_captioner, ConfidenceConfig(caption=(0.0, 0.0, 0.0, 0.0, 0.0, -2.0)))
+    options = dataclasses.replace(GREEDY, strategy="sample", seed=3, min_words=5, max_words=12)
+    plain = short_is_sure.caption(views[:1], options)[0].captions[0]
+    limit = logistic((0.0, -2.0), [math.log(3)]) - 1e-9
+    assert plain.confidence < limit
+    shorter = short_is_sure.caption(views[:1], dataclasses.replace(options, min_confidence=limit))[0].captions[0]
+    assert len(shorter.words) == 3, "the longest that passes"
+    assert shorter.finish_reason == "stop"
+    assert plain.text.startswith(shorter.text)
+
+
+def test_min_confidence_needs_a_calibrated_checkpoint_and_reliance(tiny_captioner, calibrated, views):
+    options = dataclasses.replace(GREEDY, min_confidence=0.5)
+    with pytest.raises(ConfigError, match=r"min_confidence is 0\.5, but this checkpoint has no calibrated confidence"):
+        tiny_captioner.caption(views[:1], options)
+    with pytest.raises(ConfigError, match="min_confidence needs the image reliance"):
+        calibrated.caption(views[:1], options, reliance=False)
+
+
+def test_the_service_refuses_what_it_cannot_judge(client, image_bytes):
+    response = client.post("/v1/captions", content=image_bytes, params={"min_confidence": "0.5"})
+    assert response.status_code == 422
+    assert "min_confidence is 0.5" in response.text
+
+
+def test_the_text_of_an_uncertain_caption_is_null(calibrated, views):
+    result = calibrated.caption(views[:1], dataclasses.replace(GREEDY, min_confidence=1.0))[0]
+    (caption,) = result_json("caption", "m", "en", views[0], result, None)["captions"]
+    assert (caption["text"], caption["finish_reason"], caption["words"]) == (None, "uncertain", [])
+    assert 0 < caption["confidence"] < 1
+
+
+def test_files_without_a_confident_caption_are_listed_and_not_written(tmp_path, photo, tiny_captioner, capsys):
+    network = tiny_captioner.runtime
+    config = dataclasses.replace(network.config, confidence=WEIGHTS)
+    save_checkpoint(tmp_path / "c", config, network.state_dict(), tiny_captioner.tokenizer, "")
+    (tmp_path / "one.png").write_bytes(photo())
+    flags = ["caption", str(tmp_path / "one.png"), "--checkpoint", str(tmp_path / "c"), "--sidecar", "--min-confidence", "1"]
+    assert main(flags) == 0
+    assert "1 without a caption of --min-confidence" in capsys.readouterr().err
+    assert not (tmp_path / "one.txt").exists()

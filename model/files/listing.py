@@ -35,6 +35,7 @@ class Listing:
     failed: dict[Path, str] = field(default_factory=dict)  # images, or named by the user, that cannot be read
     not_images: dict[Path, str] = field(default_factory=dict)
     truncated: list[Path] = field(default_factory=list)  # captioned by what could be decoded
+    uncertain: list[Path] = field(default_factory=list)  # no caption of theirs reaches min_confidence
 
 
 def list_images(named: Sequence[Path]) -> Listing:

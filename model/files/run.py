@@ -64,7 +64,7 @@ def caption_files(options: argparse.Namespace) -> int:
                 for output in outputs:
                     output.write(captioned)
                 num_captioned += 1
-                num_failed = len(listing.failed) - num_unreadable
+                num_failed = len(listing.failed) + len(listing.uncertain) - num_unreadable
                 progress.update(num_captioned + num_failed, num_failed)
     except KeyboardInterrupt:
         progress.clear()
@@ -130,12 +130,21 @@ def _captioned(
     decoded = _decoded(images, captioner, limits, num_ahead, listing, in_turns=on_cpu)
     while batch := list(itertools.islice(decoded, options.batch_size)):
         results = captioner.caption(
-            [view for _, view in batch], generation, maps=maps, reliance=has_words, language=options.language
+            [view for _, view in batch],
+            generation,
+            maps=maps,
+            reliance=has_words or generation.min_confidence > 0,
+            language=options.language,
         )
         for (file, view), result in zip(batch, results, strict=True):
             if view.is_truncated:
                 listing.truncated.append(file.path)
-            captions = tuple(decorated(caption, options.prefix, options.suffix) for caption in result.captions)
+            sure = [caption for caption in result.captions if caption.finish_reason != "uncertain"]
+            if not sure:
+                listing.uncertain.append(file.path)
+                continue
+            captions = tuple(decorated(caption, options.prefix, options.suffix) for caption in sure)
+            result = dataclasses.replace(result, captions=tuple(sure))
             yield Captioned(file, captions, functools.partial(_sheet, file, view, result, limits))
 
 
@@ -190,6 +199,7 @@ def _report(listing: Listing, num_captioned: int, num_existing: int) -> None:
         lines[0] += f", {num_existing} had their captions already (--overwrite writes them again)"
     for files, title in (
         (listing.truncated, "truncated or damaged, captioned by what could be decoded"),
+        (listing.uncertain, "without a caption of --min-confidence"),
         (listing.not_images, "not images"),
         (listing.failed, "not captioned"),
     ):

@@ -32,7 +32,7 @@ def result_json(
         "image": image_json(view),
         "captions": [
             {
-                "text": caption.text,
+                "text": None if caption.finish_reason == "uncertain" else caption.text,
                 "language": language,
                 "finish_reason": caption.finish_reason,
                 "log_probability": finite(caption.log_probability),

@@ -175,9 +175,9 @@ class WordBody(BaseModel):
 
 
 class CaptionBody(BaseModel):
-    text: str
+    text: str | None = Field(description="null if finish_reason is uncertain")
     language: str
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "uncertain"]
     log_probability: float
     confidence: float | None = Field(description="probability that it is as good as a person's; null if not calibrated")
     words: list[WordBody]
