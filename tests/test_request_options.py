@@ -167,4 +167,7 @@ def test_both_ends_of_every_range_are_accepted(client, image_bytes, name, end):
     }
     params = related.get(name, {}) | {name: str(value), "maps": "none", "reliance": "false"}
     response = client.post("/v1/captions", content=image_bytes, params=params)
+    if name == "min_confidence" and end == "maximum":  # in range, but the tiny checkpoint is not calibrated
+        assert "no calibrated confidence" in problem(response, "invalid_option")["detail"]
+        return
     assert response.status_code == 200, response.text
