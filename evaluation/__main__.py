@@ -11,7 +11,7 @@ from typing import Any
 
 from evaluation import commands
 from evaluation.flags import add_checkpoint_flag, add_device_flag, add_dtype_flag, add_json_flag, int_at_least
-from evaluation.tables import figures_text, systems_table
+from evaluation.tables import figures_text, methods_table, systems_table
 from model import MAP_METHODS, CaptionerError, GenerationOptions, add_flags, fields_of
 
 
@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if options.json:
         print(json.dumps(figures, ensure_ascii=False))
+    elif "methods" in figures:
+        print(methods_table(figures["methods"]))
     elif "systems" in figures:
         print(systems_table(figures))
     else:
@@ -107,7 +109,12 @@ def _add_maps_command(subparsers: Any) -> None:
     maps = subparsers.add_parser("maps", help="whether maps point at the objects that their words name")
     maps.add_argument("--data", required=True, help="images with boxes and captions, or `scenes`")
     maps.add_argument("--split", help="split of --data, not of `scenes` (default: all images)")
-    maps.add_argument("--maps", choices=list(MAP_METHODS), help="map method (default: the checkpoint's)")
+    maps.add_argument(
+        "--maps",
+        choices=list(MAP_METHODS),
+        action="append",
+        help="map method (default: the checkpoint's); may be repeated, then the result is a Markdown table",
+    )
     maps.add_argument(
         "--controls", action="store_true", help="also compare with mirror images, random weights, and the maps of other images"
     )

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -90,16 +91,28 @@ def captions(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def maps(options: argparse.Namespace) -> dict[str, Any]:
-    """Judge whether maps point at the objects that their words name."""
+    """Judge whether maps point at the objects that their words name; several methods on the same images."""
     captioner = load_captioner(options.checkpoint, options.device, options.dtype)
-    if options.data == "scenes":
-        figures = scene_pointing(captioner, held_out_scenes(options.scenes), maps=options.maps).as_json()
-        return figures | (scene_controls(captioner, options.scenes, maps=options.maps) if options.controls else {})
-    examples = [example for example in read_data(options.data) if options.split in (None, example.split)]
-    if not any(example.objects for example in examples):
-        raise DataError(f"{options.data!r} has no boxes; use images with boxes, or `scenes`")
-    figures = image_pointing(captioner, examples, maps=options.maps).as_json()
-    return figures | (image_controls(captioner, examples, maps=options.maps) if options.controls else {})
+    examples: list[Example] = []
+    if options.data != "scenes":
+        examples = [example for example in read_data(options.data) if options.split in (None, example.split)]
+        if not any(example.objects for example in examples):
+            raise DataError(f"{options.data!r} has no boxes; use images with boxes, or `scenes`")
+    methods = {}
+    names = options.maps or [captioner.config.maps.method]
+    for name in names:
+        started = time.perf_counter()
+        if options.data == "scenes":
+            pointing = scene_pointing(captioner, held_out_scenes(options.scenes), maps=name)
+        else:
+            pointing = image_pointing(captioner, examples, maps=name)
+        figures = pointing.as_json() | {"seconds": (time.perf_counter() - started) / pointing.objects}
+        if options.controls and options.data == "scenes":
+            figures |= scene_controls(captioner, options.scenes, maps=name)
+        elif options.controls:
+            figures |= image_controls(captioner, examples, maps=name)
+        methods[name] = figures
+    return {"methods": methods} if len(names) > 1 else methods[names[0]]
 
 
 def heads(options: argparse.Namespace) -> dict[str, Any]:

@@ -29,6 +29,35 @@ def systems_table(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+_METHOD_COLUMNS = {
+    "pointing": "pointing",
+    "center": "image center",
+    "swapped": "swapped object",
+    "energy": "energy",
+    "patch_auroc": "patch AUROC",
+    "box_iou": "box IoU",
+    "attributes": "attributes",
+    "flip": "flip",
+    "random_weights": "random weights",
+    "other_image": "other image",
+    "seconds": "seconds",
+}
+
+
+def methods_table(methods: dict[str, dict[str, Any]]) -> str:
+    """Return the figures of map methods as a Markdown table: shares x 100; energy and seconds per object as they are."""
+    names = [name for name in _METHOD_COLUMNS if any(row.get(name) is not None for row in methods.values())]
+
+    def cell(name: str, value: float | None) -> str:
+        if value is None:
+            return "–"
+        return f"{value:.2f}" if name in ("energy", "seconds") else f"{100 * value:.1f}"
+
+    lines = [f"| method | {' | '.join(_METHOD_COLUMNS[name] for name in names)} |", "|---" * (1 + len(names)) + "|"]
+    lines += [f"| `{method}` | {' | '.join(cell(name, row.get(name)) for name in names)} |" for method, row in methods.items()]
+    return "\n".join(lines)
+
+
 def figures_text(figures: dict[str, Any], *, exact: bool = False) -> str:
     """Return nested results as indented text; floats are shares and are shown x 100, or as they are if `exact`."""
     return "\n".join(_figures_lines(figures, "", exact))

@@ -84,3 +84,14 @@ def test_the_command_prints_them(tiny_captioner, tmp_path, capsys):
     assert main(["maps", *flags]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert {"flip", "random_weights", "other_image", "attributes", "energy"} <= set(figures)
+
+
+def test_several_methods_are_a_markdown_table(tiny_captioner, tmp_path, capsys):
+    network = tiny_captioner.runtime
+    save_checkpoint(tmp_path / "c", network.config, network.state_dict(), tiny_captioner.tokenizer, "")
+    flags = ["--data", "scenes", "--scenes", "3", "--maps", "attention", "--maps", "norm", "--checkpoint", str(tmp_path / "c")]
+    assert main(["maps", *flags]) == 0
+    header, line, *rows = capsys.readouterr().out.strip().splitlines()
+    assert header.startswith("| method | pointing | image center |")
+    assert header.count("|") == line.count("|") == rows[0].count("|") == rows[1].count("|")
+    assert [row.split("|")[1].strip() for row in rows] == ["`attention`", "`norm`"]
