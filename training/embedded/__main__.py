@@ -32,7 +32,7 @@ from training.embedded.start import LANGUAGES, start_network, with_languages
 from training.embedded.weak import WeakCaptions, weak_captions
 
 NEW_TOKENS = {"en": 900, "zh": 1000, "ar": 1200, "hi": 796}
-CANDIDATES = 28  # captions of a photograph that the captioner ranks
+CANDIDATES = 20  # captions of a photograph that the captioner ranks
 IMAGES, FIRST_CAPTIONS, SECOND_CAPTIONS = 8, 6, 5  # at most: images that captions come from, captions of a round
 
 
