@@ -31,6 +31,12 @@ def test_reliability_of_a_perfect_and_of_an_uninformative_confidence():
         reliability([0.5, 0.6], [True, True])
 
 
+def test_too_high_and_too_low_confidences_do_not_cancel():
+    scores = [0.8 + 1e-6 * number for number in range(150)] + [0.2 + 1e-6 * number for number in range(150)]
+    right = [number % 2 == 0 for number in range(300)]
+    assert reliability(scores, right).expected_error == pytest.approx(0.3, abs=0.03)
+
+
 def test_auroc_counts_pairs():
     rng = np.random.default_rng(1)
     scores = rng.integers(0, 8, 60).astype(float)
