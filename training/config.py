@@ -41,7 +41,7 @@ class TrainConfig:
     feature_cache: str = declared("", "folder for the features of frozen parts; empty: RUN/features")
     language: str = declared("en", "language of the captions, BCP 47")
     more_languages: tuple[str, ...] = declared(
-        (), "other languages that the data has captions in: 40 % of its batches have one of them", unit="languages"
+        (), "other languages that the data has captions in: 20 % of its batches have one of them", unit="languages"
     )
     text: str = declared("", "file of captions without images, one per line: learned as captions of no image")
     detections: tuple[str, ...] = declared((), "files of detected objects, for --region-weight; may be repeated")

@@ -18,7 +18,7 @@ from model import CaptionTokenizer, ModelConfig, prefix_ids, to_device
 from training.features import FeatureCache, view_pixels
 from training.regions import RegionBatch, RegionFinder, collate_regions
 
-_TRANSLATED_SHARE = 0.4  # of the batches of data that has captions in other languages
+_TRANSLATED_SHARE = 0.2  # of the batches of data that has captions in other languages
 _WINDOW = 12  # batches within which images are sorted by caption length: less padding, still a random order
 
 

@@ -67,7 +67,7 @@ class Recipe:
         self.prepare()
         self.train("first", self.run / "start", self.weak(1), ["--text", str(self.run / "text.txt")], images=4000, epochs=1)
         self.choose_again()
-        self.train("second", self.run / "first" / "last", self.weak(2), [], images=0, epochs=4)
+        self.train("second", self.run / "first" / "last", self.weak(2), [], images=0, epochs=6)
         print(f"trained: {self.run / 'second' / 'last'}; docs/checkpoints.md says how it is calibrated and judged")
 
     def weak(self, number: int) -> Path:
@@ -115,7 +115,7 @@ class Recipe:
         if (run / "state.pt").exists():
             flags.append("--resume")
         else:
-            for data in (self.data.flickr8k, weak, self.data.pascal, "scenes:3000"):
+            for data in (self.data.flickr8k, weak, self.data.pascal, "scenes:1500"):
                 flags += ["--data", str(data)]
             for language in LANGUAGES[1:]:
                 flags += ["--more-languages", language]
@@ -137,7 +137,7 @@ class Recipe:
 
 
 _FLAGS = (
-    "--region-weight 0.15 --num-views 1 --captions-per-image 3 --lr 3e-4 --dropout 0.1 --ema-decay 0.995 --val-share 0 "
+    "--region-weight 0.15 --num-views 1 --captions-per-image 3 --lr 2e-4 --dropout 0.1 --ema-decay 0.995 --val-share 0 "
     "--eval-images 200 --max-caption-tokens 48 --no-check"
 )
 TRAINING_FLAGS = tuple(_FLAGS.split())
