@@ -118,11 +118,8 @@ def _add_maps_command(subparsers: Any) -> None:
     maps.add_argument(
         "--controls", action="store_true", help="also compare with mirror images, random weights, and the maps of other images"
     )
-    add_checkpoint_flag(maps)
-    add_device_flag(maps)
-    add_dtype_flag(maps)
+    _add_checkpoint_flags(maps)
     _add_scenes_flag(maps)
-    add_json_flag(maps)
     maps.set_defaults(run=commands.maps, exact=False)
 
 
@@ -148,11 +145,16 @@ def _add_calibrate_command(subparsers: Any) -> None:
     calibrate.add_argument("--data", required=True, help="data with five references per image in the splits val and test")
     calibrate.add_argument("--images", type=int_at_least(0), default=0, metavar="N", help="images of a split (default: 0, all)")
     calibrate.add_argument("--write", action="store_true", help="write the weights into the checkpoint's config.json")
-    add_checkpoint_flag(calibrate)
-    add_device_flag(calibrate)
-    add_dtype_flag(calibrate)
-    add_json_flag(calibrate)
+    _add_checkpoint_flags(calibrate)
     calibrate.set_defaults(run=commands.calibrate, exact=False)
+
+
+def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a command that judges one checkpoint."""
+    add_checkpoint_flag(parser)
+    add_device_flag(parser)
+    add_dtype_flag(parser)
+    add_json_flag(parser)
 
 
 def _add_scenes_flag(parser: argparse.ArgumentParser) -> None:

@@ -13,11 +13,11 @@ from evaluation.abstract_images import abstract_images
 from evaluation.calibration import (
     acceptable_captions,
     fit_logistic,
-    is_object_word,
     judged_words,
     reliability,
 )
 from evaluation.generation import png_bytes, prepared_batches
+from evaluation.hallucination import coco_synonyms
 from model import (
     Caption,
     Captioner,
@@ -46,7 +46,7 @@ class Cases:
 def calibrate(captioner: Captioner, fit: Sequence[Example], test: Sequence[Example]) -> tuple[ConfidenceConfig, dict[str, Any]]:
     """Return the weights fitted on the images of `fit`, and how they do on those of `test`; both have five references each."""
     fitted, threshold = _cases(captioner, fit, None)
-    others = captions_of(captioner, [png_bytes(image) for image in abstract_images(ABSTRACT_IMAGES)])
+    others = best_captions(captioner, [png_bytes(image) for image in abstract_images(ABSTRACT_IMAGES)])
     no_captions = [_features(caption) for caption in others if caption.words]
     caption_weights = fit_logistic(
         fitted.captions + [whole for whole, _ in no_captions], fitted.acceptable + [False] * len(no_captions)
@@ -59,7 +59,7 @@ def calibrate(captioner: Captioner, fit: Sequence[Example], test: Sequence[Examp
     confidences = [logistic(weights.caption, features) for features in judged.captions]
     word_confidences = [logistic(weights.word, features) for features in judged.words]
     objects = [number for number, named in enumerate(judged.is_object) if named]
-    unseen = captions_of(captioner, [png_bytes(image) for image in abstract_images(ABSTRACT_IMAGES, seed=1)])
+    unseen = best_captions(captioner, [png_bytes(image) for image in abstract_images(ABSTRACT_IMAGES, seed=1)])
     figures: dict[str, Any] = {
         "threshold_cider": threshold,
         "captions": reliability(confidences, judged.acceptable).as_json(),
@@ -89,7 +89,7 @@ def run_calibrate(options: Any, captioner: Captioner, folder: Path) -> dict[str,
     return figures | {"weights": dataclasses.asdict(weights)}
 
 
-def captions_of(captioner: Captioner, images: Sequence[bytes | Example]) -> list[Caption]:
+def best_captions(captioner: Captioner, images: Sequence[bytes | Example]) -> list[Caption]:
     """Return the best caption of each image, with reliance."""
     return [
         result.captions[0]
@@ -99,10 +99,10 @@ def captions_of(captioner: Captioner, images: Sequence[bytes | Example]) -> list
 
 
 def _cases(captioner: Captioner, examples: Sequence[Example], threshold: float | None) -> tuple[Cases, float]:
-    captions = captions_of(captioner, examples)
+    captions = best_captions(captioner, examples)
     references = [example.references for example in examples]
     acceptable, limit = acceptable_captions([caption.text for caption in captions], references, threshold=threshold)
-    cases = Cases([], [], [], [], [])
+    cases, synonyms = Cases([], [], [], [], []), coco_synonyms()
     for caption, example, verdict in zip(captions, examples, acceptable, strict=True):
         if not caption.words:
             continue
@@ -110,13 +110,12 @@ def _cases(captioner: Captioner, examples: Sequence[Example], threshold: float |
         cases.captions.append(whole)
         cases.acceptable.append(verdict)
         objects = [entry.name for entry in example.objects]
-        for word, features, is_right in zip(
-            caption.words, words, judged_words(caption, example.references, objects), strict=True
-        ):
+        verdicts = judged_words(caption, example.references, objects, synonyms)
+        for word, features, is_right in zip(caption.words, words, verdicts, strict=True):
             if is_right is not None:
                 cases.words.append(features)
                 cases.right.append(is_right)
-                cases.is_object.append(is_object_word(word.text))
+                cases.is_object.append(bool(synonyms.mentions(word.text)))
     return cases, limit
 
 

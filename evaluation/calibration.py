@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.hallucination import Synonyms, coco_synonyms
+from evaluation.hallucination import Synonyms
 from evaluation.metrics import cider
 from evaluation.tokens import tokenize_caption
 from model import Caption
@@ -68,11 +68,15 @@ def reliability(confidence: Sequence[float], is_right: Sequence[bool]) -> Reliab
 
 def auroc(scores: Floats, is_positive: NDArray[np.bool_]) -> float:
     """Return the probability that a positive case has the higher score; ties count half (Mann and Whitney 1947)."""
-    _, first, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    ranks = (ends - (counts - 1) / 2)[first]  # mean rank of equal scores
+    ranks = mean_ranks(scores)
     positives = int(is_positive.sum())
     return float((ranks[is_positive].sum() - positives * (positives + 1) / 2) / (positives * (len(scores) - positives)))
+
+
+def mean_ranks(values: Floats) -> Floats:
+    """Return the rank of every value, from 1, in the shape of `values`; equal values have the mean of their ranks."""
+    _, numbers, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[numbers].reshape(values.shape)
 
 
 def fit_logistic(features: Sequence[Sequence[float]], is_right: Sequence[bool], *, ridge: float = 1e-2) -> tuple[float, ...]:
@@ -113,12 +117,9 @@ def acceptable_captions(
     return [bool(value >= limit) for value in np.mean(own, axis=0)], limit
 
 
-def judged_words(
-    caption: Caption, references: Sequence[str], objects: Collection[str], synonyms: Synonyms | None = None
-) -> list[bool | None]:
+def judged_words(caption: Caption, references: Sequence[str], objects: Collection[str], synonyms: Synonyms) -> list[bool | None]:
     """Return for each word of a caption whether it is right, None for words that are not judged."""
-    words = synonyms or coco_synonyms()
-    shown = {name for text in (*references, *objects) for name in words.mentions(text)}
+    shown = {name for text in (*references, *objects) for name in synonyms.mentions(text)}
     stems = {_stem(word) for text in references for word in re.findall(r"\w+", text.lower())}
     verdicts: list[bool | None] = []
     for word in caption.words:
@@ -126,13 +127,8 @@ def judged_words(
         if text in _FUNCTION_WORDS or not text[:1].isalpha():
             verdicts.append(None)
         else:
-            verdicts.append(_stem(text) in stems or any(name in shown for name in words.mentions(text)))
+            verdicts.append(_stem(text) in stems or any(name in shown for name in synonyms.mentions(text)))
     return verdicts
-
-
-def is_object_word(text: str, synonyms: Synonyms | None = None) -> bool:
-    """Return whether a word names a class of COCO."""
-    return bool((synonyms or coco_synonyms()).mentions(text))
 
 
 def _stem(word: str) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from corpus import DataError, Example, captions_of
+from evaluation.calibration import mean_ranks
 from evaluation.generation import explain_images, png_bytes
 from evaluation.scenes import held_out_scenes
 from model import Captioner, CaptionNetwork, CaptionResult, Checkpoint, decode_image
@@ -71,7 +72,7 @@ def map_controls(
         grids = [_word_maps(entry) for entry in (result, flipped, untrained_result, other)]
         for plain, mirror, noise, elsewhere in zip(*grids, strict=True):
             flips.append(_correlation(plain, mirror[:, ::-1]))
-            randoms.append(_correlation(_ranks(plain), _ranks(noise)))
+            randoms.append(_correlation(mean_ranks(plain), mean_ranks(noise)))
             wrongs.append(_correlation(plain, elsewhere))
     return {"flip": mean(flips), "random_weights": mean(randoms), "other_image": mean(wrongs)}
 
@@ -90,12 +91,6 @@ def _word_maps(result: CaptionResult) -> list[NDArray[np.float64]]:
     grid = result.grid
     words = [word for word in result.captions[0].words if len(word.text) >= 3 and word.map is not None]
     return [word.map.values.numpy().reshape(grid.rows, grid.columns) for word in words if word.map is not None]
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the rank of every value; equal values have the mean of their ranks."""
-    _, numbers, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[numbers].reshape(values.shape)
 
 
 def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

@@ -29,6 +29,7 @@ def systems_table(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+_NOT_SHARES = ("energy", "seconds")  # shown as they are
 _METHOD_COLUMNS = {
     "pointing": "pointing",
     "center": "image center",
@@ -51,7 +52,7 @@ def methods_table(methods: dict[str, dict[str, Any]]) -> str:
     def cell(name: str, value: float | None) -> str:
         if value is None:
             return "–"
-        return f"{value:.2f}" if name in ("energy", "seconds") else f"{100 * value:.1f}"
+        return f"{value:.2f}" if name in _NOT_SHARES else f"{100 * value:.1f}"
 
     lines = [f"| method | {' | '.join(_METHOD_COLUMNS[name] for name in names)} |", "|---" * (1 + len(names)) + "|"]
     lines += [f"| `{method}` | {' | '.join(cell(name, row.get(name)) for name in names)} |" for method, row in methods.items()]
@@ -59,7 +60,7 @@ def methods_table(methods: dict[str, dict[str, Any]]) -> str:
 
 
 def figures_text(figures: dict[str, Any], *, exact: bool = False) -> str:
-    """Return nested results as indented text; floats are shares and are shown x 100, or as they are if `exact`."""
+    """Return nested results as indented text; floats are shares and are shown x 100, or as they are if `exact`; so are a few others."""
     return "\n".join(_figures_lines(figures, "", exact))
 
 
@@ -78,7 +79,8 @@ def _figures_lines(figures: dict[str, Any], indent: str, exact: bool) -> list[st
         if isinstance(value, dict):
             lines += [f"{indent}{name}", *_figures_lines(value, indent + "  ", exact)]
         elif isinstance(value, float):
-            lines.append(f"{indent}{name:<12} " + (f"{value:.6g}" if exact else f"{100 * value:6.1f}"))
+            plain = exact or name in _NOT_SHARES
+            lines.append(f"{indent}{name:<12} " + (f"{value:.6g}" if plain else f"{100 * value:6.1f}"))
         elif isinstance(value, list) and value and all(isinstance(item, float) for item in value):
             items = [f"{item:.6g}" if exact else f"{100 * item:.1f}" for item in value]
             lines.append(f"{indent}{name:<12} " + " … ".join(items))

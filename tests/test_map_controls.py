@@ -12,7 +12,8 @@ from PIL import Image
 
 from corpus import DataError
 from evaluation.__main__ import main
-from evaluation.map_controls import _correlation, _ranks, map_controls, with_random_weights
+from evaluation.calibration import mean_ranks
+from evaluation.map_controls import _correlation, map_controls, with_random_weights
 from model import Captioner, save_checkpoint
 
 
@@ -68,7 +69,7 @@ def test_random_weights_are_those_of_no_training(tiny_captioner):
 
 
 def test_ranks_share_ties():
-    assert _ranks(np.array([[3.0, 1.0], [3.0, 2.0]])).tolist() == [[3.5, 1.0], [3.5, 2.0]]
+    assert mean_ranks(np.array([[3.0, 1.0], [3.0, 2.0]])).tolist() == [[3.5, 1.0], [3.5, 2.0]]
     assert _correlation(np.ones((2, 2)), np.arange(4.0).reshape(2, 2)) == 0
 
 
