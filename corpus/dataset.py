@@ -14,7 +14,7 @@ from PIL import Image
 from corpus.errors import DataError, ErrorLog
 from corpus.example import Example, ShardMember, matches_language
 from corpus.formats import read_data
-from corpus.scene_captions import captions_of
+from corpus.scene_captions import SceneWord, captions_of
 from corpus.scenes import draw_scene
 from model import ImageError, decode_image, read_reason
 
@@ -34,6 +34,7 @@ class CaptionedImage:
     origin: str = ""  # the file and the line, record or sample; "" for rendered scenes
     translations: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (language, captions) of other languages
     scene: tuple[int, int] | None = None  # series and number of a synthetic scene
+    scene_words: tuple[tuple[SceneWord, ...], ...] = ()  # of a synthetic scene: the words of each caption that name its objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +181,7 @@ def _captioned_scene(series: int, number: int, *, positions: bool) -> CaptionedI
         False,
         f"scene {series} {number}",
         scene=(series, number),
+        scene_words=tuple(caption.words for caption in captions),
     )
 
 

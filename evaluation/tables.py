@@ -60,7 +60,7 @@ def methods_table(methods: dict[str, dict[str, Any]]) -> str:
 
 
 def figures_text(figures: dict[str, Any], *, exact: bool = False) -> str:
-    """Return nested results as indented text; floats are shares and are shown x 100, or as they are if `exact`; so are a few others."""
+    """Return nested results as indented text; floats are shares and are shown x 100, but for `exact` and a few."""
     return "\n".join(_figures_lines(figures, "", exact))
 
 

@@ -74,8 +74,10 @@ class EncoderConfig:
         if self.stem and (not self.stem_strides or list(self.stem_strides) != sorted(set(self.stem_strides))):
             raise ConfigError(f"stem_strides {self.stem_strides!r} must be one or more strides, smallest first")
 
-        if self.stem_detector and not self.stem:
-            raise ConfigError(f"stem_detector is {self.stem_detector!r}, but there is no stem; name both or neither")
+        if (self.stem_detector or self.centered) and not self.stem:
+            raise ConfigError(
+                f"stem_detector is {self.stem_detector!r}, centered {self.centered}, but there is no stem; name one"
+            )
 
     @property
     def num_prefix_tokens(self) -> int:

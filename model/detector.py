@@ -155,9 +155,15 @@ def center_patches(backbone: nn.Module) -> None:
     """Pad the first three convolutions of stride 2 on both sides, so that patches of stride 16 are centered on what they show.
 
     TensorFlow pads them at the end only: every such layer moves its map by half a position, stride 16 by 7.5 pixels. Moving the
-    first three the other way leaves half a pixel. It is the same as moving the image by 7 pixels.
+    first three the other way leaves half a pixel. It is the same as moving the image by 7 pixels. Raises ConfigError for a
+    backbone that is padded otherwise.
     """
     strided = [module for module in backbone.modules() if isinstance(module, Conv2dSame) and module.stride == (2, 2)]
+    if len(strided) < 4:
+        raise ConfigError(
+            f"centered is true, but the stem has {len(strided)} strided convolutions that are padded as TensorFlow does, not "
+            "four or more; use it with one of timm's tf_ backbones only"
+        )
     for module in strided[:3]:
         module.__class__ = nn.Conv2d  # the subclass only adds the padding
         module.padding = (module.kernel_size[0] // 2, module.kernel_size[1] // 2)

@@ -81,6 +81,8 @@ def test_a_network_with_a_detector_reads_its_class_map(tokenizer):
     ("encoder", "image", "message"),
     [
         ({"stem_detector": NAME}, {}, "there is no stem"),
+        ({"centered": True}, {}, "there is no stem"),
+        ({"stem": "resnet10t", "centered": True}, {}, "centered is true, but the stem has 0 strided convolutions"),
         ({"stem": "tf_efficientnet_lite0", "stem_detector": "yolo"}, {}, "it must be one of efficientdet_lite2"),
         ({"stem": "tf_efficientnet_lite0", "stem_detector": NAME}, {"mean": (0.4, 0.4, 0.4)}, "needs pixels in -1..1"),
     ],

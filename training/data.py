@@ -84,7 +84,7 @@ class TrainingData:
             {other: [encode(text, other) for text in texts] for other, texts in entry.translations} for entry in entries
         ]
         self._languages = sorted({other for translated in self._translated for other in translated})
-        self._regions = [finder.regions(entry) for entry in entries] if finder else None
+        self._regions = [_uncut(finder.regions(entry), max_caption_tokens) for entry in entries] if finder else None
         self._num_patches = finder.grid.num_patches if finder else 0
         self._lengths = [max(map(len, captions)) for captions in self._ids]
         order = list(range(len(entries)))
@@ -132,9 +132,7 @@ class TrainingData:
         tokens, is_target = collate(rows, self._num_special, self._pad)
         batch = None
         if self._regions is not None:
-            limit = tokens.size(1) - 1  # a caption that was cut has fewer tokens
-            kept = [[entry for entry in row if self._num_special - 1 + entry[0] < limit] for row in regions]
-            batch = collate_regions(kept, self._num_special - 1, self._num_patches)
+            batch = collate_regions(regions, self._num_special - 1, self._num_patches)
         return Batch(inputs, tokens, is_target, tuple(image_of), batch)
 
     def _choose_view(self, index: int, language: str, rng: random.Random) -> int:
@@ -150,6 +148,11 @@ class TrainingData:
         if not self._languages or rng.random() >= _TRANSLATED_SHARE:
             return ""
         return rng.choice(self._languages)
+
+
+def _uncut(captions: list[list[tuple[int, Tensor]]], max_tokens: int) -> list[list[tuple[int, Tensor]]]:
+    """Return the regions of the tokens that are left of captions of at most `max_tokens`."""
+    return [[(token, patches) for token, patches in regions if token < max_tokens] for regions in captions]
 
 
 class TextData:

@@ -89,19 +89,19 @@ def cached_features(
 ) -> FeatureCache:
     """Return the frozen part's output for `entries`: what `folder` has of the same weights, and the rest computed now.
 
-    Every call that computes adds a part to the folder, so that more images cost only what is new. An interrupted part is never
-    used: its list of images is written last. Raises ConfigError if the disk has no room for it.
+    Every call that computes adds a part to the folder, so that more images cost only what is new. A part gets its name when it is
+    complete; the rest of an interrupted one is removed by the next call. Raises ConfigError if the disk has no room for it.
     """
     target = folder / f"{name}-{_fingerprint(network, part, views)}"
     keys = [f"{entry.image_id} {entry.fingerprint}" for entry in entries]
     known = _read_parts(target)
     if new := [number for number, key in enumerate(keys) if key not in known]:
-        at = target / f"part-{len(list(target.glob('part-*')))}"
-        at.mkdir(parents=True)
-        _write(at, network, part, [entries[number] for number in new], views, dtype)
-        partial = at / "images.json.partial"
-        partial.write_text(json.dumps([keys[number] for number in new]), encoding="utf-8")
-        os.replace(partial, at / "images.json")
+        _remove_interrupted(target)
+        unfinished = target / f"unfinished-{os.getpid()}"
+        unfinished.mkdir(parents=True)
+        _write(unfinished, network, part, [entries[number] for number in new], views, dtype)
+        (unfinished / "images.json").write_text(json.dumps([keys[number] for number in new]), encoding="utf-8")
+        unfinished.rename(_next_part(target))
         known = _read_parts(target)
     rows = [known[key] for key in keys]
     folders = sorted({at for at, _ in rows})
@@ -109,6 +109,25 @@ def cached_features(
         [np.load(file, mmap_mode="r") for file in sorted(at.glob("*.npy"), key=lambda file: int(file.stem))] for at in folders
     ]
     return FeatureCache(files, [(folders.index(at), row) for at, row in rows])
+
+
+def _next_part(target: Path) -> Path:
+    return target / f"part-{len(list(target.glob('part-*')))}"
+
+
+def _remove_interrupted(target: Path) -> None:
+    """Remove parts whose process has ended before it was done, and those that this one has left."""
+    for folder in target.glob("unfinished-*"):
+        owner = int(folder.name.rpartition("-")[2])
+        try:
+            if owner != os.getpid():
+                os.kill(owner, 0)
+                continue  # it is still being written
+        except ProcessLookupError:
+            pass
+        except PermissionError:  # another user's process is there
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _arrays(part: Path) -> list[Any]:

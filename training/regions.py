@@ -8,21 +8,18 @@ Shapes: R captions, T tokens, H heads, S image keys, P patches, N words with a r
 
 from __future__ import annotations
 
-import functools
 import gzip
 import json
-import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from corpus import COLORS, CaptionedImage, DataError, captions_of, draw_scene
+from corpus import COLORS, CaptionedImage, DataError, draw_scene
 from evaluation import Synonyms, coco_synonyms
 from model import CaptionTokenizer, MapConfig, PatchGrid
 
@@ -110,7 +107,7 @@ class RegionFinder:
     def regions(self, entry: CaptionedImage) -> list[list[tuple[int, Tensor]]]:
         """Return for each caption of an image the (index of a token, patches (P,) bool) of every token that has a region."""
         if entry.scene is not None:
-            spans = _scene_spans(entry.scene, entry.captions, self.grid)
+            spans = _scene_spans(entry, self.grid)
         else:
             spans = [self._named(entry, text) for text in entry.captions]
         return [self._tokens(text, regions) for text, regions in zip(entry.captions, spans, strict=True)]
@@ -171,7 +168,7 @@ def region_loss(weights: Sequence[Tensor], regions: RegionBatch, maps: MapConfig
 
 
 def _box_patches(boxes: Sequence[DetectedBox], grid: PatchGrid) -> Tensor:
-    """Return the patches (P,) whose half lies in one of the boxes; the patch of the largest box's center if there is none."""
+    """Return the patches (P,) whose half lies in one of the boxes; the patches that are covered most if there is none."""
     covered = torch.zeros(grid.rows, grid.columns)
     for box in boxes:
         rows, columns = _overlap(box.y0, box.y1, grid.rows), _overlap(box.x0, box.x1, grid.columns)
@@ -187,20 +184,14 @@ def _overlap(low: float, high: float, count: int) -> Tensor:
     return (torch.clamp(high * count - edges, 0, 1) - torch.clamp(low * count - edges, 0, 1)).clamp(min=0)
 
 
-@functools.lru_cache(maxsize=100_000)
-def _scene_patches(series: int, number: int, grid: PatchGrid) -> tuple[Tensor, ...]:
-    masks = [torch.from_numpy(np.ascontiguousarray(entry.mask)) for entry in draw_scene(series, number).objects]
-    shares = [functional.adaptive_avg_pool2d(mask[None, None].float(), (grid.rows, grid.columns)).flatten() for mask in masks]
-    return tuple(share >= min(0.5, share.max().item()) for share in shares)
-
-
-def _scene_spans(scene: tuple[int, int], texts: Sequence[str], grid: PatchGrid) -> list[list[tuple[int, int, Tensor]]]:
-    series, number = scene
-    drawn = draw_scene(series, number)
-    rng = random.Random(f"captions {series} {number}")
-    captions = captions_of(drawn, rng, positions=len(texts) > 2)
-    patches = _scene_patches(series, number, grid)
+def _scene_spans(entry: CaptionedImage, grid: PatchGrid) -> list[list[tuple[int, int, Tensor]]]:
+    """Return (start, end, patches) of the words of each caption of a scene: half of a patch, or its best one, is in the mask."""
+    assert entry.scene is not None, "only scenes have masks"
+    size, patches = (grid.rows, grid.columns), []
+    for drawn in draw_scene(*entry.scene).objects:
+        share = functional.adaptive_avg_pool2d(torch.from_numpy(drawn.mask)[None, None].float(), size).flatten()
+        patches.append(share >= min(0.5, share.max().item()))
     return [
-        [(attributes_start(caption.text, word.start), word.end, patches[word.object]) for word in caption.words]
-        for caption in captions[: len(texts)]
+        [(attributes_start(text, word.start), word.end, patches[word.object]) for word in words]
+        for text, words in zip(entry.captions, entry.scene_words, strict=True)
     ]

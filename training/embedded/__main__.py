@@ -33,7 +33,8 @@ from training.embedded.weak import WeakCaptions, weak_captions
 
 NEW_TOKENS = {"en": 900, "zh": 1000, "ar": 1200, "hi": 796}
 CANDIDATES = 20  # captions of a photograph that the captioner ranks
-IMAGES, FIRST_CAPTIONS, SECOND_CAPTIONS = 8, 6, 5  # at most: images that captions come from, captions of a round
+MAX_SOURCES = 8  # images that the captions of an image come from
+FIRST_CAPTIONS, SECOND_CAPTIONS = 6, 5  # of an image in each round, at most
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,7 +82,7 @@ class Recipe:
             candidates = {
                 image: finder.candidates(boxes, CANDIDATES) for image, boxes in self.data.unlabelled_detections().items()
             }
-            first = {image: weak_captions(self.texts, best, IMAGES, FIRST_CAPTIONS) for image, best in candidates.items()}
+            first = {image: weak_captions(self.texts, best, MAX_SOURCES, FIRST_CAPTIONS) for image, best in candidates.items()}
             write_weak(self.weak(1), self.data.unlabelled, first)
             (self.run / "text.txt").write_text("".join(f"{text.caption}\n" for text in self.texts), encoding="utf-8")
             _write_json(self.run / "candidates.json", candidates)
@@ -103,7 +104,7 @@ class Recipe:
         entries, cache = unlabelled_entries(self.weak(1), checkpoint, self.run / "features")
         candidates = json.loads((self.run / "candidates.json").read_text(encoding="utf-8"))
         ranked = rank_candidates(checkpoint, entries, cache, self.texts, candidates)
-        chosen = {image: weak_captions(self.texts, best, IMAGES, SECOND_CAPTIONS) for image, best in ranked.items()}
+        chosen = {image: weak_captions(self.texts, best, MAX_SOURCES, SECOND_CAPTIONS) for image, best in ranked.items()}
         write_weak(self.weak(2), self.data.unlabelled, chosen)
 
     def train(self, name: str, init: Path, weak: Path, more: Sequence[str], *, images: int, epochs: int) -> None:

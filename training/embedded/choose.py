@@ -14,7 +14,7 @@ from training.embedded.rerank import CaptionGains
 from training.embedded.weak import Text
 from training.features import FeatureCache, FrozenPart, cached_features
 
-IMAGES = 16  # per call
+IMAGES_PER_CALL = 16
 MIN_GAIN = 0.0  # nats per token: below it the image lowers the caption
 
 
@@ -35,8 +35,8 @@ def rank_candidates(
     gains = CaptionGains(network, checkpoint.tokenizer, [text.caption for text in texts])
     part = FrozenPart("stem")
     ranked: dict[str, list[tuple[float, int]]] = {}
-    for first in tqdm(range(0, len(entries), IMAGES), desc="gains", unit="batch", leave=False, disable=None):
-        numbers = list(range(first, min(first + IMAGES, len(entries))))
+    for first in tqdm(range(0, len(entries), IMAGES_PER_CALL), desc="gains", unit="batch", leave=False, disable=None):
+        numbers = list(range(first, min(first + IMAGES_PER_CALL, len(entries))))
         own = [candidates.get(entries[number].image_id, []) for number in numbers]
         if not any(own):
             continue
