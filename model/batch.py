@@ -47,6 +47,11 @@ class CaptionRequest:
             raise ValueError("a request has either options, to be captioned, or texts, to be scored")
 
     @property
+    def needs_reliance(self) -> bool:
+        """Whether reliance is computed: it was requested, or confidence is computed from it."""
+        return self.reliance or (self.options is not None and self.options.min_confidence > 0)
+
+    @property
     def num_rows(self) -> int:
         """Rows of a step that it takes."""
         return 0 if self.options is None else self.options.num_rows
@@ -155,7 +160,7 @@ class CaptionBatch:
         same: dict[tuple[str | None, bool], list[Hashable]] = {}
         for key in keys:
             request = self._in_flight[key].request
-            same.setdefault((request.maps, request.reliance), []).append(key)
+            same.setdefault((request.maps, request.needs_reliance), []).append(key)
         results: dict[Hashable, CaptionResult] = {}
         for group in same.values():
             entries, started = [self._in_flight[key] for key in group], time.perf_counter()
@@ -201,7 +206,7 @@ class CaptionBatch:
             [image for image, _ in rows],
             [_with_end(hypothesis, eos) for _, hypothesis in rows],
             method=method,
-            reliance=request.reliance,
+            reliance=request.needs_reliance,
             prefixes=[special[image] for image, _ in rows],
             state=state,
             unconditional_state=self._unconditional_state,
@@ -256,8 +261,6 @@ class CaptionBatch:
                 f"min_confidence is {request.options.min_confidence}, but this checkpoint has no calibrated confidence in this "
                 "language; leave it out, or run `python -m evaluation calibrate`"
             )
-        if not request.reliance:
-            raise ConfigError("min_confidence needs the image reliance of words; request it, too")
 
     def _confidence(self, language: str) -> ConfidenceConfig | None:
         """Return the calibration, which is that of the checkpoint's first language."""

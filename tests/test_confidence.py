@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 
 import pytest
+from starlette.testclient import TestClient
 
 from model import Captioner, ConfidenceConfig, ConfigError, GenerationOptions, save_checkpoint
 from model.__main__ import main
 from model.confidence import CAPTION_FEATURES, WORD_FEATURES, caption_features, logistic, word_features
 from model.shorten import shorter_captions
+from service import Settings, create_app
 from service.http.dialects.native.json_body import result_json
 
 GREEDY = GenerationOptions(strategy="greedy", max_words=6)
@@ -125,12 +128,12 @@ def test_a_caption_is_shortened_until_it_passes(tiny_captioner, views, monkeypat
     assert plain.text.startswith(shorter.text)
 
 
-def test_min_confidence_needs_a_calibrated_checkpoint_and_reliance(tiny_captioner, calibrated, views):
+def test_min_confidence_needs_a_calibrated_checkpoint_and_nothing_else(tiny_captioner, calibrated, views):
     options = dataclasses.replace(GREEDY, min_confidence=0.5)
     with pytest.raises(ConfigError, match=r"min_confidence is 0\.5, but this checkpoint has no calibrated confidence"):
         tiny_captioner.caption(views[:1], options)
-    with pytest.raises(ConfigError, match="min_confidence needs the image reliance"):
-        calibrated.caption(views[:1], options, reliance=False)
+    unrequested = calibrated.caption(views[:1], dataclasses.replace(GREEDY, min_confidence=1e-9), reliance=False)[0]
+    assert unrequested.captions[0].confidence > 0, "what it is computed from is computed, too"
 
 
 def test_the_service_refuses_what_it_cannot_judge(client, image_bytes):
@@ -144,6 +147,23 @@ def test_the_text_of_an_uncertain_caption_is_null(calibrated, views):
     (caption,) = result_json("caption", "m", "en", views[0], result, None)["captions"]
     assert (caption["text"], caption["finish_reason"], caption["words"]) == (None, "uncertain", [])
     assert 0 < caption["confidence"] < 1
+
+
+@pytest.mark.parametrize("media", ["application/json", "text/plain", "text/event-stream", "image/png", "text/html"])
+def test_every_form_of_a_response_can_be_without_a_caption(tiny_captioner, image_bytes, media):
+    network = tiny_captioner.runtime
+    network = copy.copy(network)  # another config, the same weights
+    network.config = dataclasses.replace(network.config, confidence=WEIGHTS)
+    app = create_app({"sure": Captioner(network, tiny_captioner.tokenizer)}, Settings())
+    with TestClient(app) as client:
+        response = client.post("/v1/captions?min_confidence=1", content=image_bytes, headers={"Accept": media})
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].startswith(media)
+    if media == "text/plain":
+        assert response.text == "\n"
+    if media == "text/event-stream":
+        assert "event: word" not in response.text
+        assert '"finish_reason":"uncertain"' in response.text.replace(": ", ":")
 
 
 def test_files_without_a_confident_caption_are_listed_and_not_written(tmp_path, photo, tiny_captioner, capsys):

@@ -133,7 +133,7 @@ def _captioned(
             [view for _, view in batch],
             generation,
             maps=maps,
-            reliance=has_words or generation.min_confidence > 0,
+            reliance=has_words,
             language=options.language,
         )
         for (file, view), result in zip(batch, results, strict=True):
