@@ -66,6 +66,7 @@ from training import (
     read_texts,
     resumed_run,
     save_state,
+    self_critical_of,
     update_average,
     used_flags,
     validation_report,
@@ -114,9 +115,9 @@ class Trainer:
         self.text: TextData | None = None
         self.train_caches: list[FeatureCache | None] = []
         self.validation: list[tuple[str, list[CaptionedImage], FeatureCache | None]] = []
-        finder = None
-        if config.region_weight:
-            finder = RegionFinder(self.network.grid, self.tokenizer, read_all_detections(config.detections))
+        detections = read_all_detections(config.detections)
+        finder = RegionFinder(self.network.grid, self.tokenizer, detections) if config.region_weight else None
+        self.self_critical = self_critical_of(config, self.sources, detections, self.tokenizer)
         for source in self.sources:
             entries = source.train[:max_images]
             num_views = config.num_views if entries[0].can_mirror else 1
@@ -165,7 +166,8 @@ class Trainer:
                 mean = loss if mean is None else 0.98 * mean + 0.02 * loss
                 bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
                 progress.count_step(time.perf_counter() - started)
-                self.log.write_step(progress, loss=loss, lr=self.optimizer.param_groups[0]["lr"], num_images=len(indices))
+                lr, reward = self.optimizer.param_groups[0]["lr"], self.self_critical.mean_reward if self.self_critical else None
+                self.log.write_step(progress, loss=loss, lr=lr, num_images=len(indices), reward=reward)
                 if progress.step >= self.num_steps:
                     break
                 if progress.step % config.save_steps == 0:
@@ -192,7 +194,9 @@ class Trainer:
         with autocast(self.policy.device, self.policy.dtype):
             features = self.frozen.features(network.encoder, batch.inputs) if batch.num_images else network.unconditional()
             logits, targets, attention_loss = predict(network, features, batch, config.unconditional_ratio)
-        loss = caption_loss(logits, targets, config.label_smoothing) + config.region_weight * attention_loss
+            loss = caption_loss(logits, targets, config.label_smoothing)
+            loss = self.self_critical.mix(loss, network, features, batch) if self.self_critical else loss
+        loss = loss + config.region_weight * attention_loss
 
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()

@@ -18,11 +18,9 @@ from corpus import DataError, open_dataset
 from evaluation import coco_synonyms, png_bytes
 from model import CaptionNetwork, CaptionTokenizer, Checkpoint
 from tests.networks import redraw, tiny_config
-from training import FrozenPart, cached_features, parse_arguments
+from training import parse_arguments
 from training.embedded import __main__ as recipe
-from training.embedded.choose import rank_candidates
 from training.embedded.data import EmbeddedData, write_weak
-from training.embedded.rerank import CaptionGains
 from training.embedded.start import LANGUAGES, start_network, with_languages
 from training.embedded.vocabulary import spelled_by, with_more_tokens
 from training.embedded.weak import WeakCaptions, excluded, parse_text, weak_captions
@@ -116,26 +114,6 @@ def test_a_network_starts_with_the_captions_of_its_predecessor(tokenizer, monkey
         torch.testing.assert_close(table[piece], previous.decoder.token_embedding.weight[spelled].mean(dim=0))
 
 
-def test_the_gain_is_what_the_image_adds_per_token(tokenizer):
-    torch.manual_seed(0)
-    network = CaptionNetwork(tiny_config(tokenizer.size)).double().eval()
-    redraw(network, 4)
-    texts = ["a red square", "a blue ring and a star"]
-    gains = CaptionGains(network, tokenizer, texts)
-    features = network.encode(torch.randn(2, 3, 24, 32, dtype=torch.float64))
-    first = gains(features, [[0, 1], [1]])
-    for (image, caption), (gain, mean) in {(0, 0): first[0][0], (0, 1): first[0][1], (1, 1): first[1][0]}.items():
-        ids = [1, *tokenizer.encode(texts[caption]), 2]
-        inputs, targets = torch.tensor([ids[:-1]]), torch.tensor(ids[1:])
-        scores = []
-        for source in (features.select([image]), network.unconditional()):
-            logits, _, _ = network.decode(inputs, network.start(source))
-            scores.append(logits[0].log_softmax(-1)[torch.arange(len(targets)), targets].mean().item())
-        assert mean == pytest.approx(scores[0])
-        assert gain == pytest.approx(scores[0] - scores[1])
-    assert gains(features, [[0, 1], [1]]) == first
-
-
 def test_a_tokenizer_ends_with_its_language_tokens(tokenizer):
     grown = with_languages(tokenizer, {})
     assert [grown.id_of(f"<{language}>") for language in LANGUAGES] == [tokenizer.size + index for index in range(4)]
@@ -188,32 +166,12 @@ def test_weak_captions_are_a_folder_that_can_be_trained_on(data, tmp_path):
     assert [entry.image_id for entry in open_dataset(str(tmp_path / "weak")).split("train")] == ["COCO_b"]
 
 
-def test_candidates_are_ranked_by_what_their_image_adds(tokenizer, tmp_path):
-    torch.manual_seed(0)
-    encoder = {"stem": "resnet10t", "stem_strides": (8,)}
-    network = CaptionNetwork(tiny_config(tokenizer.size, **encoder)).eval()
-    redraw(network, 5)
-    synonyms = coco_synonyms()
-    texts = [parse_text(text, str(number), synonyms) for number, text in enumerate(["a red square", "a blue ring", "a star"])]
-    entries = open_dataset("scenes:5").split("train")
-    cache = cached_features(tmp_path, network, FrozenPart("stem"), entries, 1, torch.float32, "weak")
-    candidates = {entry.image_id: [(0.5, 0), (0.5, 1), (0.5, 2)] for entry in entries[:4]}
-    ranked = rank_candidates(Checkpoint(network, tokenizer, ""), entries, cache, texts, candidates)
-    assert ranked[entries[4].image_id] == []
-    gains = CaptionGains(network, tokenizer, [text.caption for text in texts])
-    for number, entry in enumerate(entries[:4]):
-        features = FrozenPart("stem").features(network.encoder, cache.read([number], [0]))
-        (values,) = gains(features, [[0, 1, 2]])
-        expected = {index for index, (gain, _) in enumerate(values) if gain > 0}
-        assert {text for _, text in ranked[entry.image_id]} == expected, "captions that the image lowers are dropped"
-        scores = [score for score, _ in ranked[entry.image_id]]
-        assert scores == sorted(scores, reverse=True)
-
-
 def test_the_recipe_stops_with_a_message(tmp_path, capsys):
     flags = ["--data", str(tmp_path), "--captions", str(tmp_path / "no.json"), "--previous", str(tmp_path)]
     assert recipe.main([*flags, "--run", str(tmp_path / "run")]) == 1
     assert "training.embedded: " in capsys.readouterr().err
-    assert set(recipe.TRAINING_FLAGS) >= {"--region-weight", "--no-check"}
-    parsed = parse_arguments(["--run", "r", "--data", "scenes:9", "--init", "x", *recipe.TRAINING_FLAGS])
-    assert parsed.num_views == 1
+    for flags in (recipe.FIRST_FLAGS, recipe.SECOND_FLAGS):
+        parsed = parse_arguments(["--run", "r", "--data", "scenes:9", "--init", "x", *flags])
+        assert parsed.num_views == 1
+        assert parsed.region_weight > 0
+    assert parsed.self_critical_weight > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import math
 import random
 
 import pytest
@@ -15,6 +16,8 @@ from model import CaptionNetwork, MapConfig, PatchGrid
 from tests.networks import redraw, tiny_config
 from training import RegionFinder, TextData, TrainingData, predict, read_texts
 from training.regions import (
+    _COVERAGE,
+    _MIN_ATTENTION,
     COCO_CATEGORIES,
     DetectedBox,
     RegionBatch,
@@ -77,7 +80,7 @@ def test_shapes_of_scenes_have_their_mask(tokenizer):
                 assert token < len(spelled)
 
 
-def test_the_loss_is_minus_the_log_of_the_share_inside():
+def test_the_loss_is_minus_the_log_of_the_share_inside_and_of_how_evenly_it_is_spread():
     weights = torch.zeros(
         2, 2, 3, 1 + 12 + 1, dtype=torch.float64
     )  # captions, heads, tokens, keys: a prefix token and a null key
@@ -88,7 +91,11 @@ def test_the_loss_is_minus_the_log_of_the_share_inside():
     regions = RegionBatch(torch.tensor([1]), torch.tensor([2]), patches)
     loss = region_loss([weights], regions, MapConfig(heads=((0, 0),)), 1)
     assert loss.item() == pytest.approx(-torch.tensor(2 / 16).log().item())
-    assert region_loss([weights], regions, MapConfig(heads=((0, 1),)), 1).item() == pytest.approx(0)
+    one_of_two = region_loss([weights], regions, MapConfig(heads=((0, 1),)), 1).item()
+    assert one_of_two == pytest.approx(_COVERAGE * (-math.log(2) - math.log(_MIN_ATTENTION) / 2)), "inside, but a dot"
+    weights[1, 1, 2, [3, 6]] = torch.tensor([0.9, 0.1], dtype=torch.float64)
+    uneven = region_loss([weights], regions, MapConfig(heads=((0, 1),)), 1).item()
+    assert uneven == pytest.approx(_COVERAGE * -math.log(2 * math.sqrt(0.9 * 0.1)))
 
 
 def test_a_step_on_the_loss_moves_attention_into_the_region(tokenizer):

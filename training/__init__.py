@@ -13,6 +13,7 @@ from training.network import build_network, build_optimizer, choose_frozen_part,
 from training.progress import Progress
 from training.regions import RegionFinder, read_all_detections
 from training.schedule import cost_text, count_steps, images_per_epoch, lr_factor, resolve_length
+from training.self_critical import SelfCritical, self_critical_of
 from training.sources import Source, as_state, open_sources, write_validation_ids
 from training.start import RunStart, new_run, resumed_run
 from training.state import RunState, card_text, load_state, save_state, unusable_folder
@@ -28,6 +29,7 @@ __all__ = [
     "RunLog",
     "RunStart",
     "RunState",
+    "SelfCritical",
     "Source",
     "StateWeights",
     "TextData",
@@ -62,6 +64,7 @@ __all__ = [
     "restored_config",
     "resumed_run",
     "save_state",
+    "self_critical_of",
     "unusable_folder",
     "update_average",
     "used_flags",

@@ -48,6 +48,13 @@ class TrainConfig:
     region_weight: float = declared(
         0.0, "weight of the loss that keeps the attention of a word on its object: detected ones, and shapes of scenes", minimum=0
     )
+    self_critical_weight: float = declared(
+        0.0,
+        "share of the loss that is the reward of sampled captions: CIDEr, less what --detections does not find; 0: none",
+        minimum=0,
+        maximum=1,
+    )
+    num_samples: int = declared(5, "captions sampled per image, for --self-critical-weight", unit="captions", minimum=2)
     license: str = declared("", "license of the checkpoints, such as CC-BY-4.0; empty: that of --init")
     seed: int = declared(0, "random seed")
     epochs: int = declared(

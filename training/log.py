@@ -37,9 +37,11 @@ class RunLog:
         if self._curves is not None:
             self._curves.close()
 
-    def write_step(self, progress: Progress, *, loss: float, lr: float, num_images: int) -> None:
-        """Write the row of the step that was just done; epochs and steps count from 1."""
+    def write_step(self, progress: Progress, *, loss: float, lr: float, num_images: int, reward: float | None = None) -> None:
+        """Write the row of the step that was just done; epochs and steps count from 1; `reward` is that of sampled captions."""
         values = {"loss": loss, "lr": lr, "images_per_second": round(num_images / max(progress.step_seconds, 1e-9), 3)}
+        if reward is not None:
+            values["reward"] = reward
         self._write(progress, {"epoch": progress.epoch + 1, **values})
         self._add_curves("train", values, progress.step)
 

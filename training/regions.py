@@ -41,6 +41,8 @@ COCO_CATEGORIES = tuple(name.strip() for name in _CATEGORIES.split(","))  # by c
 _BEFORE = re.compile(r"(\w+)\W+$")
 _MIN_SCORE = 0.35  # a weaker detection gives no region
 _MIN_MASS = 1e-4
+_MIN_ATTENTION = 1e-6  # of a patch
+_COVERAGE = 0.2  # of the loss of attention outside the region
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,8 @@ def collate_regions(rows: Sequence[Sequence[tuple[int, Tensor]]], first: int, nu
 
 
 def region_loss(weights: Sequence[Tensor], regions: RegionBatch, maps: MapConfig, prefix: int) -> Tensor:
-    """Return the mean of -log(attention inside the region) over tokens and the heads of the maps.
+    """Return the mean over tokens and the heads of the maps of -log(attention inside the region), plus a share of the divergence
+    KL(uniform over the region || attention inside it): attention on one patch of an object would be inside, and show a dot.
 
     weights: L x (R, H, T, S) cross-attention; all heads of the last layer if no heads are selected.
     """
@@ -162,8 +165,11 @@ def region_loss(weights: Sequence[Tensor], regions: RegionBatch, maps: MapConfig
     losses = []
     for layer, head in heads:
         attention = weights[layer][regions.rows, head, regions.positions]  # (N, S)
-        inside = (attention[:, prefix : prefix + regions.patches.size(1)] * regions.patches).sum(-1)
-        losses.append(-inside.float().clamp(min=_MIN_MASS).log().mean())
+        patches = attention[:, prefix : prefix + regions.patches.size(1)].float()  # (N, P)
+        inside = (patches * regions.patches).sum(-1).clamp(min=_MIN_MASS).log()
+        area = regions.patches.sum(-1)
+        logs = (patches.clamp(min=_MIN_ATTENTION).log() * regions.patches).sum(-1) / area
+        losses.append((_COVERAGE * (inside - area.log() - logs) - inside).mean())
     return torch.stack(losses).mean()
 
 

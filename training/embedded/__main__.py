@@ -9,7 +9,6 @@ from __future__ import annotations
 import model  # isort: skip  # noqa: F401  before torch is imported
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,15 +25,24 @@ from model import (
     load_checkpoint,
     save_checkpoint,
 )
-from training.embedded.choose import rank_candidates, unlabelled_entries
 from training.embedded.data import EmbeddedData, write_weak
 from training.embedded.start import LANGUAGES, start_network, with_languages
 from training.embedded.weak import WeakCaptions, weak_captions
+from training.embedded.words import WordProbe, pooled, rank_by_words
+from training.features import FrozenPart, cached_features
 
 NEW_TOKENS = {"en": 900, "zh": 1000, "ar": 1200, "hi": 796}
-CANDIDATES = 20  # captions of a photograph that the captioner ranks
-MAX_SOURCES = 8  # images that the captions of an image come from
-FIRST_CAPTIONS, SECOND_CAPTIONS = 6, 5  # of an image in each round, at most
+CANDIDATES = 300  # captions that fit what is detected in a photograph, to be ranked
+FIRST_CHOICE = (8, 6)  # images that the captions of a photograph come from, and captions, at most
+CHOICE = (10, 8)
+_COMMON = (
+    "--region-weight 0.25 --num-views 1 --dropout 0.1 --ema-decay 0.995 --val-share 0 --eval-images 100 --max-caption-tokens 48 "
+    "--no-check --batch-size 32"
+)
+_FIRST = "--captions-per-image 3 --lr 3e-4 --max-steps 1200"
+_SECOND = "--captions-per-image 2 --lr 5e-5 --max-steps 400 --self-critical-weight 0.8 --num-samples 5"
+FIRST_FLAGS = tuple(f"{_COMMON} {_FIRST}".split())
+SECOND_FLAGS = tuple(f"{_COMMON} {_SECOND}".split())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,50 +72,50 @@ class Recipe:
     def build(self) -> None:
         """Run the steps that are left. The result is RUN/second/last."""
         self.run.mkdir(parents=True, exist_ok=True)
-        self.texts = self.data.texts()
         self.prepare()
-        self.train("first", self.run / "start", self.weak(1), ["--text", str(self.run / "text.txt")], images=4000, epochs=1)
-        self.choose_again()
-        self.train("second", self.run / "first" / "last", self.weak(2), [], images=0, epochs=6)
+        self.choose()
+        self.train("first", self.run / "start", FIRST_FLAGS)
+        self.train("second", self.run / "first" / "last", SECOND_FLAGS)
         print(f"trained: {self.run / 'second' / 'last'}; docs/checkpoints.md says how it is calibrated and judged")
 
-    def weak(self, number: int) -> Path:
-        """The weak captions of a round. The folders have one name: its images' features are computed once."""
-        return self.run / f"round-{number}" / "weak"
-
     def prepare(self) -> None:
-        """Write the weak captions of the first round, the text, and the start checkpoint."""
-        if not (self.run / "candidates.json").exists():
-            finder = WeakCaptions(self.texts)
-            candidates = {
-                image: finder.candidates(boxes, CANDIDATES) for image, boxes in self.data.unlabelled_detections().items()
-            }
-            first = {image: weak_captions(self.texts, best, MAX_SOURCES, FIRST_CAPTIONS) for image, best in candidates.items()}
-            write_weak(self.weak(1), self.data.unlabelled, first)
-            (self.run / "text.txt").write_text("".join(f"{text.caption}\n" for text in self.texts), encoding="utf-8")
-            _write_json(self.run / "candidates.json", candidates)
-        if not (self.run / "start").exists():
-            previous = load_checkpoint(self.previous)
-            torch.manual_seed(self.seed)
-            tokenizer = self._tokenizer(previous.tokenizer)
-            network = start_network(previous, tokenizer, self.data.detector)
-            save_checkpoint(
-                self.run / "start", network.config, network.state_dict(), tokenizer, "The start of a training.\n",
-                dtype=torch.float16, shard_bytes=SHARD_BYTES,
-            )  # fmt: skip
-
-    def choose_again(self) -> None:
-        """Write the weak captions of the second round: those that the first network says its images raise most."""
-        if (self.weak(2) / "captions.en.jsonl").exists():
+        """Write the start checkpoint: the previous one with the detector, more tokens and more languages."""
+        if (self.run / "start").exists():
             return
-        checkpoint = load_checkpoint(self.run / "first" / "last")
-        entries, cache = unlabelled_entries(self.weak(1), checkpoint, self.run / "features")
-        candidates = json.loads((self.run / "candidates.json").read_text(encoding="utf-8"))
-        ranked = rank_candidates(checkpoint, entries, cache, self.texts, candidates)
-        chosen = {image: weak_captions(self.texts, best, MAX_SOURCES, SECOND_CAPTIONS) for image, best in ranked.items()}
-        write_weak(self.weak(2), self.data.unlabelled, chosen)
+        previous = load_checkpoint(self.previous)
+        torch.manual_seed(self.seed)
+        tokenizer = self._tokenizer(previous.tokenizer)
+        network = start_network(previous, tokenizer, self.data.detector)
+        save_checkpoint(
+            self.run / "start", network.config, network.state_dict(), tokenizer, "The start of a training.\n",
+            dtype=torch.float16, shard_bytes=SHARD_BYTES,
+        )  # fmt: skip
 
-    def train(self, name: str, init: Path, weak: Path, more: Sequence[str], *, images: int, epochs: int) -> None:
+    def choose(self) -> None:
+        """Write the weak captions: candidates by what is detected, then ranked by the words that fit the photograph."""
+        weak = self.run / "weak"
+        if (weak / "captions.en.jsonl").exists():
+            return
+        texts, detections = self.data.texts(), self.data.unlabelled_detections()
+        finder = WeakCaptions(texts)
+        candidates = {image: finder.candidates(boxes, CANDIDATES) for image, boxes in detections.items()}
+        captions = {image: weak_captions(texts, own, *FIRST_CHOICE) for image, own in candidates.items()}
+        write_weak(weak.with_name("detected") / "weak", self.data.unlabelled, captions)  # the same name: the same features
+        network = load_checkpoint(self.run / "start").network
+        photographs = open_dataset(str(weak.with_name("detected") / "weak")).split("train")
+        captioned = open_dataset(str(self.data.flickr8k)).split("train")
+        features = {
+            name: pooled(cached_features(self.run / "features", network, FrozenPart("stem"), entries, 1, torch.float32, name))
+            for name, entries in (("weak", photographs), ("flickr8k", captioned))
+        }
+        probe = WordProbe([text.caption for text in texts] + [text for entry in captioned for text in entry.captions])
+        probe.fit(torch.cat(list(features.values())), [entry.captions for entry in photographs + captioned])
+        own = [candidates[entry.image_id] for entry in photographs]
+        ranked = rank_by_words(probe.raises(features["weak"]), probe.occurrences([text.caption for text in texts]), own)
+        chosen = [weak_captions(texts, best, *CHOICE) for best in ranked]
+        write_weak(weak, self.data.unlabelled, dict(zip((entry.image_id for entry in photographs), chosen, strict=True)))
+
+    def train(self, name: str, init: Path, more: Sequence[str]) -> None:
         """Run train.py, or continue it; finished runs are left alone."""
         run = self.run / name
         if (run / "finished").exists():
@@ -116,38 +124,25 @@ class Recipe:
         if (run / "state.pt").exists():
             flags.append("--resume")
         else:
-            for data in (self.data.flickr8k, weak, self.data.pascal, "scenes:1500"):
+            for data in (self.data.flickr8k, self.run / "weak", self.data.pascal, "scenes:1500"):
                 flags += ["--data", str(data)]
             for language in LANGUAGES[1:]:
                 flags += ["--more-languages", language]
             for folder in ("flickr8k", "coco_unlabelled", "pascal1k"):
                 flags += ["--detections", str(self.data.detections(folder))]
-            flags += ["--init", str(init), "--feature-cache", str(self.run / "features"), "--seed", str(self.seed), *more]
-            flags += ["--max-images-per-epoch", str(images), "--epochs", str(epochs), *TRAINING_FLAGS]
+            flags += ["--init", str(init), "--feature-cache", str(self.run / "features")]
+            flags += ["--seed", str(self.seed), *more]
         if train.main(flags):
             raise CaptionerError(f"the training in {run} has failed; the lines above say why")
         (run / "finished").touch()
 
     def _tokenizer(self, tokenizer: CaptionTokenizer) -> CaptionTokenizer:
-        corpora = {"en": ([text.caption for text in self.texts], NEW_TOKENS["en"])}
+        corpora = {"en": ([text.caption for text in self.data.texts()], NEW_TOKENS["en"])}
         for language in LANGUAGES[1:]:
             dataset: CaptionDataset = open_dataset(str(self.data.flickr8k), language=language)
             captions = [text for entry in dataset.split("train") for text in entry.captions]
             corpora[language] = (captions, NEW_TOKENS[language])
         return with_languages(tokenizer, corpora)
-
-
-_FLAGS = (
-    "--region-weight 0.15 --num-views 1 --captions-per-image 3 --lr 2e-4 --dropout 0.1 --ema-decay 0.995 --val-share 0 "
-    "--eval-images 200 --max-caption-tokens 48 --no-check"
-)
-TRAINING_FLAGS = tuple(_FLAGS.split())
-
-
-def _write_json(path: Path, value: object) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value), encoding="utf-8")
-    partial.replace(path)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,151 @@
+"""Self-critical training: rewards, advantages, samples, and a network that learns what is rewarded."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import train
+from corpus import CaptionDataset, open_dataset
+from evaluation import cider, tokenize_caption
+from model import ImageFeatures
+from tests.test_training import TINY
+from training import Batch, SelfCritical, Source, TrainConfig, TrainingData, self_critical_of
+from training.log import read_log
+from training.regions import DetectedBox
+from training.reward import HALLUCINATION, CaptionReward
+from training.self_critical import advantages, sample
+
+REFERENCES = {
+    "1": ["a man rides a brown horse", "a person on a horse in a field", "a man on a horse"],
+    "2": ["two dogs play in the snow", "a dog and another dog run in snow"],
+    "3": ["a plate of food on a table", "a table with a plate and a fork"],
+}
+
+
+def test_the_reward_is_cider_with_the_document_frequencies_of_the_references():
+    captions = {"1": "a man on a brown horse in the snow", "2": "two dogs run", "3": "a cat"}
+    reward = CaptionReward(REFERENCES)
+    expected = cider(
+        [tuple(tokenize_caption(text)) for text in captions.values()],
+        [[tuple(tokenize_caption(text)) for text in texts] for texts in REFERENCES.values()],
+    )
+    np.testing.assert_allclose([reward(image, text) for image, text in captions.items()], expected, atol=1e-12)
+    assert expected[0] > expected[2] == 0
+
+
+def test_a_class_that_is_not_detected_costs_the_same_everywhere():
+    without = CaptionReward(REFERENCES)
+    reward = CaptionReward(REFERENCES, {"1": frozenset({"person"})})
+    caption = "a man and a dog and a puppy on a horse"  # a dog twice, and a horse
+    assert reward("1", caption) == pytest.approx(without("1", caption) - 2 * HALLUCINATION)
+    assert reward("1", "a man in a field") == without("1", "a man in a field")
+    assert reward("2", "two dogs play") == without("2", "two dogs play"), "nothing is known about this image"
+
+
+def test_weak_detections_are_no_objects_and_scenes_have_no_reward(tokenizer):
+    scene = open_dataset("scenes:2").split("train")[0]
+    entry = dataclasses.replace(scene, image_id="7", scene=None, captions=("a dog runs",))
+    boxes = [DetectedBox("dog", 0, 0, 1, 1, 0.5), DetectedBox("cat", 0, 0, 1, 1, 0.1)]
+    config = TrainConfig(data=("x",), run="r", self_critical_weight=0.5, num_samples=2)
+    dataset = CaptionDataset("x", {"train": [entry, scene]})
+    critical = self_critical_of(config, [Source(dataset)], {"7": boxes, "8": boxes}, tokenizer)
+    reward, without = critical.reward, CaptionReward({"7": entry.captions})
+    assert "7" in reward
+    assert "8" not in reward
+    assert scene.image_id not in reward
+    assert reward("7", "a cat") == pytest.approx(without("7", "a cat") - HALLUCINATION)
+    assert reward("7", "a dog") == without("7", "a dog")
+    assert self_critical_of(TrainConfig(data=("x",), run="r"), [Source(dataset)], {}, tokenizer) is None
+
+
+def test_an_advantage_is_the_reward_less_the_mean_of_the_others():
+    rewards = torch.tensor([[1.0, 0.0, 2.0], [0.5, 0.5, 0.5]], dtype=torch.float64)
+    expected = torch.tensor([[0.0, -1.5, 1.5], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(advantages(rewards), expected)
+
+
+def features_of(network, count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randn(count, network.grid.num_patches + 1, 24, generator=generator, dtype=torch.float64)
+    return ImageFeatures(tokens, network.grid, 1)
+
+
+def test_samples_have_the_probabilities_of_the_network(tiny_network):
+    config = tiny_network.config.decoder
+    features = features_of(tiny_network, 1)
+    torch.manual_seed(0)
+    rows = sample(tiny_network, features, (0,) * 4000, (config.bos_token_id,))
+    state = tiny_network.start(features, (0,))
+    logits = tiny_network.decode(torch.tensor([[config.bos_token_id]]), state)[0][0, 0]
+    logits[list(config.suppress_tokens)] = -torch.inf
+    counts = torch.bincount(torch.tensor([row[0] for row in rows]), minlength=config.vocab_size)
+    assert (counts / 4000 - logits.softmax(dim=0)).abs().max() < 0.03
+    for row in rows:
+        assert config.eos_token_id not in row[:-1], "nothing comes after the end"
+
+
+def test_a_network_learns_what_is_rewarded_and_keeps_its_dropout(tiny_network, tokenizer):
+    network = copy.deepcopy(tiny_network).requires_grad_(True).train()
+    critical = SelfCritical(CaptionReward(REFERENCES), tokenizer, weight=0.75, num_samples=8)
+    features = features_of(network, 3)
+    batch = Batch((), torch.tensor([[network.config.decoder.bos_token_id, 5]] * 3), torch.ones(3, 1).bool(), (0, 1, 2))
+    alone = torch.tensor(1.5, dtype=torch.float64)
+    for ids in ((), ("1", "2", "a scene")):
+        other = dataclasses.replace(batch, image_ids=ids)
+        assert critical.mix(alone, network, features, other) is alone, "no reward is known"
+        assert critical.mean_reward is None
+    batch = dataclasses.replace(batch, image_ids=tuple(REFERENCES))
+
+    torch.manual_seed(0)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    rewards = []
+    for _ in range(60):
+        loss = critical.mix(alone, network, features, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        rewards.append(critical.mean_reward)
+    assert np.mean(rewards[-10:]) > 2 * np.mean(rewards[:10]) + 0.05
+    assert network.decoder.training
+
+
+def test_the_loss_is_a_mean_by_weight(tiny_network, tokenizer):
+    critical = SelfCritical(CaptionReward({"1": REFERENCES["1"]}), tokenizer, weight=0.75, num_samples=4)
+    batch = Batch((), torch.tensor([[1, 5]]), torch.ones(1, 1).bool(), (0,), image_ids=("1",))
+    features = features_of(tiny_network, 1)
+    torch.manual_seed(3)
+    sampled = critical.loss(tiny_network, features, batch)
+    torch.manual_seed(3)
+    mixed = critical.mix(torch.tensor(2.0, dtype=torch.float64), tiny_network, features, batch)
+    assert mixed.item() == pytest.approx(0.25 * 2 + 0.75 * sampled.item())
+    assert sampled.item() != 0
+
+
+def test_a_run_writes_the_reward_of_its_samples(tmp_path):
+    rows = []
+    for number in range(6):
+        Image.new("RGB", (24, 24), "red" if number % 2 else "blue").save(tmp_path / f"{number}.png")
+        rows.append({"image": f"{number}.png", "split": "val" if number > 3 else "train", "captions": ["a red wall", "a wall"]})
+    (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ["--data", str(tmp_path / "captions.jsonl"), "--run", str(tmp_path / "run"), "--from-scratch", "--no-check"]
+    flags += ["--max-steps", "3", "--self-critical-weight", "0.5", "--num-samples", "2", "--num-views", "1"]
+    assert train.main([*TINY[2:], *flags]) == 0
+    steps = [row for row in read_log(tmp_path / "run" / "log.jsonl") if "loss" in row]
+    assert len(steps) == 3
+    assert all(isinstance(row["reward"], float) for row in steps)
+
+
+def test_batches_say_whose_captions_they_have(tokenizer, tiny_network):
+    entries = open_dataset("scenes:4").split("train")
+    data = TrainingData(entries, tokenizer, tiny_network.config, None, num_views=1, captions_per_image=1, max_caption_tokens=40)
+    batch = data.batch([2, 0], random.Random(0))
+    assert batch.image_ids == (entries[2].image_id, entries[0].image_id)
+    assert batch.num_special == 1
