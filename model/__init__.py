@@ -45,6 +45,7 @@ from model.errors import (
     read_reason,
 )
 from model.fields import FieldInfo, add_flags, check_fields, declared, fields_of, flag_values, from_json, markdown_table, to_json
+from model.folding import fold_batch_norms
 from model.geometry import Box, ImageView, PatchGrid
 from model.hub import checkpoint_folder, pin_revision
 from model.image import (
@@ -157,6 +158,7 @@ __all__ = [
     "fields_of",
     "find_map_method",
     "flag_values",
+    "fold_batch_norms",
     "from_json",
     "is_image_name",
     "is_out_of_memory",

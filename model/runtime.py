@@ -17,6 +17,7 @@ from model.config import ModelConfig
 from model.cpu import can_pack, pack_linears
 from model.device import DevicePolicy, num_parameters
 from model.encoder import ImageFeatures
+from model.folding import fold_batch_norms
 from model.geometry import PatchGrid
 from model.network import CaptionNetwork
 from model.state import DecoderState
@@ -68,6 +69,7 @@ def prepare_network(network: CaptionNetwork, policy: DevicePolicy, *, copy_weigh
     """
     prepared = copy.deepcopy(network) if copy_weights else network
     prepared = prepared.eval().requires_grad_(False)
+    fold_batch_norms(prepared.encoder)
     decoder_dtype = policy.decoder_dtype(num_parameters(prepared.decoder))
     if policy.dtype != torch.float32:
         prepared.encoder.to(policy.dtype)

@@ -23,7 +23,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from corpus import CaptionedImage, augmented
-from model import CaptionNetwork, ConfigError, ImageConfig, ImageFeatures, PatchEncoder, resize_and_normalize, to_device
+from model import (
+    CaptionNetwork,
+    ConfigError,
+    ImageConfig,
+    ImageFeatures,
+    PatchEncoder,
+    fold_batch_norms,
+    resize_and_normalize,
+    to_device,
+)
 
 _BATCH = 32  # images per call of the frozen part
 _PREPROCESSING = 2  # another number when images are decoded to other pixels; 2: color profiles are applied
@@ -149,7 +158,9 @@ def _write(
     files: list[Any] = []
     plan = [(number, view) for number in range(len(entries)) for view in range(views)]
     done = 0
-    encoder = copy.deepcopy(network.encoder).eval().to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    encoder = copy.deepcopy(network.encoder).eval()
+    fold_batch_norms(encoder)
+    encoder = encoder.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.inference_mode():
         for pixels in _batches(network, entries, plan):
             outputs = part.output(encoder, to_device(pixels, network.device).to(dtype=dtype, memory_format=torch.channels_last))
