@@ -1,4 +1,4 @@
-"""Metrics of captions and maps: `python -m evaluation captions | maps | heads | calibrate | speed`."""
+"""Metrics of captions and maps: `python -m evaluation captions | maps | heads | boxes | calibrate | speed`."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_captions_command(subparsers)
     _add_maps_command(subparsers)
     _add_heads_command(subparsers)
+    _add_boxes_command(subparsers)
     _add_calibrate_command(subparsers)
     add_speed_command(subparsers)
     return parser
@@ -138,6 +139,15 @@ def _add_heads_command(subparsers: Any) -> None:
     _add_scenes_flag(heads)
     add_json_flag(heads)
     heads.set_defaults(run=commands.heads, exact=False)
+
+
+def _add_boxes_command(subparsers: Any) -> None:
+    boxes = subparsers.add_parser("boxes", help="choose the threshold of word boxes by their overlap with annotated ones")
+    boxes.add_argument("--data", required=True, help="images with boxes and captions")
+    boxes.add_argument("--split", help="split of --data (default: all images)")
+    boxes.add_argument("--write", action="store_true", help="write the threshold into the checkpoint's config.json")
+    _add_checkpoint_flags(boxes)
+    boxes.set_defaults(run=commands.boxes, exact=False)
 
 
 def _add_calibrate_command(subparsers: Any) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from corpus import DataError, ErrorLog, Example, draw_scene, matches_language, read_data
+from evaluation.boxes import run_boxes
 from evaluation.calibrate import run_calibrate
 from evaluation.compare import Comparison, compare
 from evaluation.generation import caption_images, png_bytes
@@ -154,6 +155,12 @@ def calibrate(options: argparse.Namespace) -> dict[str, Any]:
     """Fit the confidence and judge it; --write puts it into the checkpoint's config.json."""
     folder = _folder_to_write(options)
     return run_calibrate(options, load_captioner(folder, options.device, options.dtype), folder)
+
+
+def boxes(options: argparse.Namespace) -> dict[str, Any]:
+    """Choose the threshold of boxes; --write puts it into the checkpoint's config.json."""
+    folder = _folder_to_write(options)
+    return run_boxes(options, load_captioner(folder, options.device, options.dtype), folder)
 
 
 def _folder_to_write(options: argparse.Namespace) -> Path:

@@ -226,6 +226,7 @@ class CaptionBatch:
                 view=one.view,
                 grid=features.grid,
                 method=method,
+                box_threshold=self._runtime.config.maps.box_threshold,
             )
             captions[image].append(caption)
         return captions

@@ -82,6 +82,7 @@ def build_caption(
     view: ImageView | None,
     grid: PatchGrid,
     method: MapMethod | None,
+    box_threshold: float,
 ) -> Caption:
     """Return the caption of a scored hypothesis.
 
@@ -102,7 +103,7 @@ def build_caption(
         own_map, box = None, None
         if scored.token_maps is not None and method is not None and view is not None:
             own_map = word_map(scored.token_maps[list(span.tokens)], is_attention_share=method.is_attention_share)
-            box = peak_box(own_map.values, grid, view.covers)
+            box = peak_box(own_map.values, grid, view.covers, box_threshold)
         words.append(Word(text[start:end], start, end, log_prob, reliance, own_map, box))
     reason = "stop" if hypothesis.is_finished else "length"
     return with_confidence(Caption(text, tuple(words), sum(scored.log_probs), reason), confidence)

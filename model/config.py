@@ -164,7 +164,12 @@ class MapConfig:
     method: str = "attention"  # default method: a name of model.maps.MAP_METHODS
     head_mean: Literal["arithmetic", "geometric"] = "arithmetic"
     heads: tuple[tuple[int, int], ...] = ()  # (layer, head) pairs that are averaged; empty: all of them
+    box_threshold: float = 0.5  # of the peak: patches above it belong to the word's box
     pointing: float | None = None  # measured share of object words whose peak is on the object; see the model card
+
+    def __post_init__(self) -> None:
+        if not 0 < self.box_threshold < 1:
+            raise ConfigError(f"box_threshold is {self.box_threshold}; it must be above 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -52,6 +52,12 @@ def test_a_box_does_not_wrap_around_the_edge_of_the_image():
     assert peak_box(values, GRID, IMAGE) == (300, 0, 400, 100)
 
 
+def test_a_lower_threshold_gives_a_larger_box():
+    values = torch.tensor([0.05, 0.1, 0.3, 0.4] + [0.0] * 8, dtype=torch.float64)
+    boxes = [peak_box(values, GRID, IMAGE, threshold) for threshold in (0.8, 0.5, 0.2, 0.1)]
+    assert boxes == [(300, 0, 400, 100), (200, 0, 400, 100), (100, 0, 400, 100), (0, 0, 400, 100)]
+
+
 def test_a_box_bounds_the_component_that_scipy_labels():
     rng = torch.Generator().manual_seed(0)
     for rows, columns in [(1, 1), (1, 9), (9, 1), (7, 5), (14, 14), (24, 24)] * 20:

@@ -46,20 +46,20 @@ def word_map(rows: Tensor, *, is_attention_share: bool = True) -> WordMap:
     return WordMap(mean / mass, image_mass)
 
 
-def peak_box(values: Tensor, grid: PatchGrid, covers: Box) -> tuple[int, int, int, int]:
-    """Return the bounds, in pixels rounded outwards, of the connected patches above half the peak that contain it.
+def peak_box(values: Tensor, grid: PatchGrid, covers: Box, threshold: float = 0.5) -> tuple[int, int, int, int]:
+    """Return the bounds, in pixels rounded outwards, of the connected patches above a share of the peak that contain it.
 
-    values (P,). Patches are connected through their edges (4-connected); the peak is the first of equal ones.
+    values (P,), threshold 0..1. Patches are connected through their edges (4-connected); the peak is the first of equal ones.
     """
     cells: list[float] = values.tolist()
     peak = max(range(len(cells)), key=cells.__getitem__)
-    half, columns = cells[peak] / 2, grid.columns
+    lowest, columns = cells[peak] * threshold, grid.columns
     component, frontier = {peak}, [peak]
     while frontier:  # flood fill
         row, column = divmod(frontier.pop(), columns)
         for r, c in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
             neighbor = r * columns + c
-            if 0 <= r < grid.rows and 0 <= c < columns and neighbor not in component and cells[neighbor] > half:
+            if 0 <= r < grid.rows and 0 <= c < columns and neighbor not in component and cells[neighbor] > lowest:
                 component.add(neighbor)
                 frontier.append(neighbor)
     rows, filled = [cell // columns for cell in component], [cell % columns for cell in component]
