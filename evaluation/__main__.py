@@ -119,6 +119,11 @@ def _add_maps_command(subparsers: Any) -> None:
     maps.add_argument(
         "--controls", action="store_true", help="also compare with mirror images, random weights, and the maps of other images"
     )
+    maps.add_argument(
+        "--faithfulness",
+        action="store_true",
+        help="also take away what maps point at: deletion, insertion, erased objects",
+    )
     _add_checkpoint_flags(maps)
     _add_scenes_flag(maps)
     maps.set_defaults(run=commands.maps, exact=False)

@@ -16,6 +16,7 @@ from corpus import DataError, ErrorLog, Example, draw_scene, matches_language, r
 from evaluation.boxes import run_boxes
 from evaluation.calibrate import run_calibrate
 from evaluation.compare import Comparison, compare
+from evaluation.faithfulness import image_faithfulness, scene_faithfulness
 from evaluation.generation import caption_images, png_bytes
 from evaluation.hallucination import count_scene_hallucinations, read_synonyms
 from evaluation.heads import SELECTION_SERIES, compute_head_rows, objects_of_images, objects_of_scenes, select_heads
@@ -112,6 +113,10 @@ def maps(options: argparse.Namespace) -> dict[str, Any]:
             figures |= scene_controls(captioner, options.scenes, maps=name)
         elif options.controls:
             figures |= image_controls(captioner, examples, maps=name)
+        if options.faithfulness and options.data == "scenes":
+            figures |= scene_faithfulness(captioner, held_out_scenes(options.scenes), maps=name)
+        elif options.faithfulness:
+            figures |= image_faithfulness(captioner, examples, maps=name)
         methods[name] = figures
     return {"methods": methods} if len(names) > 1 else methods[names[0]]
 

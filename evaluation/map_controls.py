@@ -71,9 +71,9 @@ def map_controls(
     for result, flipped, untrained_result, other in zip(own, mirrored, untrained, others, strict=True):
         grids = [_word_maps(entry) for entry in (result, flipped, untrained_result, other)]
         for plain, mirror, noise, elsewhere in zip(*grids, strict=True):
-            flips.append(_correlation(plain, mirror[:, ::-1]))
-            randoms.append(_correlation(mean_ranks(plain), mean_ranks(noise)))
-            wrongs.append(_correlation(plain, elsewhere))
+            flips.append(correlation(plain, mirror[:, ::-1]))
+            randoms.append(correlation(mean_ranks(plain), mean_ranks(noise)))
+            wrongs.append(correlation(plain, elsewhere))
     return {"flip": mean(flips), "random_weights": mean(randoms), "other_image": mean(wrongs)}
 
 
@@ -93,7 +93,7 @@ def _word_maps(result: CaptionResult) -> list[NDArray[np.float64]]:
     return [word.map.values.numpy().reshape(grid.rows, grid.columns) for word in words if word.map is not None]
 
 
-def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+def correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     """Return Pearson's correlation; 0 if one is constant."""
     if not first.std() or not second.std():
         return 0.0

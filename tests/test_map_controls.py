@@ -13,7 +13,7 @@ from PIL import Image
 from corpus import DataError
 from evaluation.__main__ import main
 from evaluation.calibration import mean_ranks
-from evaluation.map_controls import _correlation, map_controls, with_random_weights
+from evaluation.map_controls import correlation, map_controls, with_random_weights
 from model import Captioner, save_checkpoint
 
 
@@ -70,7 +70,7 @@ def test_random_weights_are_those_of_no_training(tiny_captioner):
 
 def test_ranks_share_ties():
     assert mean_ranks(np.array([[3.0, 1.0], [3.0, 2.0]])).tolist() == [[3.5, 1.0], [3.5, 2.0]]
-    assert _correlation(np.ones((2, 2)), np.arange(4.0).reshape(2, 2)) == 0
+    assert correlation(np.ones((2, 2)), np.arange(4.0).reshape(2, 2)) == 0
 
 
 def test_too_few_images_are_an_error(tiny_captioner, images):
