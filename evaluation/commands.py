@@ -72,7 +72,7 @@ def captions(options: argparse.Namespace) -> dict[str, Any]:
     checkpoint_names = [_system_name(folder, generation, options) for folder, _, generation in runs]
     names = unique_names(checkpoint_names + [system.name for system in results])
     systems = [
-        run_checkpoint(name, captioner, generation, examples)
+        run_checkpoint(name, captioner, generation, examples, language=options.language)
         for name, (_, captioner, generation) in zip(names, runs, strict=False)
     ]
     results = [dataclasses.replace(system, name=name) for name, system in zip(names[len(runs) :], results, strict=True)]

@@ -9,20 +9,36 @@ from PIL import Image
 from tqdm import tqdm
 
 from corpus import DataError, Example
-from model import LOCAL_IMAGE_LIMITS, Captioner, CaptionResult, GenerationOptions, ImageError, ImageView, prepare, read_reason
+from model import (
+    LOCAL_IMAGE_LIMITS,
+    Captioner,
+    CaptionResult,
+    ConfigError,
+    GenerationOptions,
+    ImageError,
+    ImageView,
+    prepare,
+    read_reason,
+)
 
 BATCH_SIZE = 32  # images
 
 
-def caption_images(captioner: Captioner, images: Sequence[bytes | Example], options: GenerationOptions) -> list[str]:
-    """Return the best caption of each image, without maps and reliance.
+def caption_images(
+    captioner: Captioner, images: Sequence[bytes | Example], options: GenerationOptions, *, language: str = ""
+) -> list[str]:
+    """Return the best caption of each image, without maps and reliance, in a language if the checkpoint has it, else its own.
 
     Images are read and decoded one batch at a time. Raises DataError that names an image that cannot be read or decoded; so
     do the functions below.
     """
+    try:
+        language = captioner.language(language)
+    except ConfigError:
+        language = ""
     captions: list[str] = []
     for views in prepared_batches(captioner, images, "captions"):
-        results = captioner.caption(views, options, maps="none", reliance=False)
+        results = captioner.caption(views, options, maps="none", reliance=False, language=language)
         captions += [result.captions[0].text for result in results]
     return captions
 

@@ -26,9 +26,14 @@ class System:
     options: GenerationOptions | None = None
 
 
-def run_checkpoint(name: str, captioner: Captioner, options: GenerationOptions, examples: Sequence[Example]) -> System:
-    """Caption the images of the examples. Raises DataError that names an image that cannot be read."""
-    texts = caption_images(captioner, examples, options)
+def run_checkpoint(
+    name: str, captioner: Captioner, options: GenerationOptions, examples: Sequence[Example], *, language: str = ""
+) -> System:
+    """Caption the images of the examples, in a language if the checkpoint has it.
+
+    Raises DataError that names an image that cannot be read.
+    """
+    texts = caption_images(captioner, examples, options, language=language)
     captions = {example.image_id: text for example, text in zip(examples, texts, strict=True)}
     return System(name, captions, captioner, options)
 

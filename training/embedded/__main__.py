@@ -26,6 +26,7 @@ from model import (
     save_checkpoint,
 )
 from training.embedded.data import EmbeddedData, write_weak
+from training.embedded.finish import finish
 from training.embedded.start import LANGUAGES, start_network, with_languages
 from training.embedded.weak import WeakCaptions, weak_captions
 from training.embedded.words import WordProbe, pooled, rank_by_words
@@ -39,8 +40,8 @@ _COMMON = (
     "--region-weight 0.25 --num-views 1 --dropout 0.1 --ema-decay 0.995 --val-share 0 --eval-images 100 --max-caption-tokens 48 "
     "--no-check --batch-size 32"
 )
-_FIRST = "--captions-per-image 3 --lr 3e-4 --max-steps 1200"
-_SECOND = "--captions-per-image 2 --lr 5e-5 --max-steps 400 --self-critical-weight 0.8 --num-samples 5"
+_FIRST = "--captions-per-image 3 --lr 3e-4 --max-steps 866"
+_SECOND = "--captions-per-image 2 --lr 5e-5 --max-steps 700 --self-critical-weight 0.8 --num-samples 5"
 FIRST_FLAGS = tuple(f"{_COMMON} {_FIRST}".split())
 SECOND_FLAGS = tuple(f"{_COMMON} {_SECOND}".split())
 
@@ -70,13 +71,13 @@ class Recipe:
         self.data, self.previous, self.run, self.seed = data, previous, run, seed
 
     def build(self) -> None:
-        """Run the steps that are left. The result is RUN/second/last."""
+        """Run the steps that are left. The result is RUN/default, with its figures in RUN/figures."""
         self.run.mkdir(parents=True, exist_ok=True)
         self.prepare()
         self.choose()
         self.train("first", self.run / "start", FIRST_FLAGS)
         self.train("second", self.run / "first" / "last", SECOND_FLAGS)
-        print(f"trained: {self.run / 'second' / 'last'}; docs/checkpoints.md says how it is calibrated and judged")
+        print(f"the checkpoint is {finish(self.data, self.run / 'second' / 'last', self.run)}; its figures are beside it")
 
     def prepare(self) -> None:
         """Write the start checkpoint: the previous one with the detector, more tokens and more languages."""

@@ -40,6 +40,11 @@ class EmbeddedData:
         return self.folder / "coco_unlabelled"
 
     @property
+    def coco(self) -> str:
+        """Photographs with human captions and boxes, to be measured on: nothing is trained or chosen on them."""
+        return f"shards:{self.folder / 'coco' / 'photographs.jsonl'}"
+
+    @property
     def detector(self) -> Path:
         """The detector's weights."""
         return self.folder / "weights" / "efficientdet-lite2.tflite"

@@ -1,0 +1,58 @@
+"""The last steps of the embedded checkpoint's recipe: annotated boxes from detections, figures that are kept."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+
+import pytest
+from PIL import Image
+
+from corpus import read_data
+from evaluation import png_bytes
+from model import CaptionerError, save_checkpoint
+from training.embedded.data import EmbeddedData
+from training.embedded.finish import figure, write_boxes
+
+
+def test_boxes_are_what_the_detector_is_sure_of_in_pixels(tmp_path):
+    folder = tmp_path / "data" / "flickr8k"
+    folder.mkdir(parents=True)
+    (tmp_path / "data" / "detections").mkdir()
+    rows = []
+    for split in ("train", "val"):
+        with tarfile.open(folder / f"{split}-00.tar", "w") as shard:
+            for number in range(2):
+                content = png_bytes(Image.new("RGB", (40, 20), (90 * number, 80, 70)))
+                member = tarfile.TarInfo(f"{split}{number}.png")
+                member.size = len(content)
+                shard.addfile(member, io.BytesIO(content))
+                rows.append({"image": f"{split}{number}", "split": split, "captions": ["A dog runs ."] * 5})
+    (folder / "captions.en.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    boxes = [[0.25, 0.5, 0.75, 1.0, 18, 0.9], [0, 0, 1, 1, 17, 0.4]]
+    detected = [{"image": row["image"], "boxes": boxes if row["image"] != "val1" else boxes[1:]} for row in rows]
+    with gzip.open(tmp_path / "data" / "detections" / "flickr8k.jsonl.gz", "wt") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in detected))
+
+    write_boxes(tmp_path / "boxes", EmbeddedData(tmp_path / "data", tmp_path / "unused.json"))
+    (example,) = read_data(str(tmp_path / "boxes" / "data.jsonl"))
+    assert (example.image_id, example.split) == ("images/val0", "val")
+    assert Image.open(io.BytesIO(example.read())).size == (40, 20)
+    (box,) = example.objects
+    assert (box.name, box.box.x0, box.box.y0, box.box.x1, box.box.y1) == ("dog", 10, 10, 30, 20)
+
+
+def test_a_figure_is_computed_once_and_a_command_that_fails_leaves_none(tiny_captioner, tmp_path):
+    network = tiny_captioner.runtime
+    save_checkpoint(tmp_path / "c", network.config, network.state_dict(), tiny_captioner.tokenizer, "")
+    arguments = ["maps", "--data", "scenes", "--scenes", "2", "--checkpoint", str(tmp_path / "c")]
+    first = figure(tmp_path, "maps", arguments)
+    assert first["objects"] > 0
+    file = tmp_path / "figures" / "maps.json"
+    file.write_text(json.dumps(first | {"objects": -1}))
+    assert figure(tmp_path, "maps", arguments)["objects"] == -1
+    with pytest.raises(CaptionerError, match="evaluation maps --data none"):
+        figure(tmp_path, "other", ["maps", "--data", "none", "--checkpoint", str(tmp_path / "c")])
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["maps.json"]
