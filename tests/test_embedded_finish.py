@@ -13,6 +13,7 @@ from PIL import Image
 from corpus import read_data
 from evaluation import png_bytes
 from model import CaptionerError, save_checkpoint
+from training.embedded.card import card
 from training.embedded.data import EmbeddedData
 from training.embedded.finish import figure, write_boxes
 
@@ -56,3 +57,36 @@ def test_a_figure_is_computed_once_and_a_command_that_fails_leaves_none(tiny_cap
     with pytest.raises(CaptionerError, match="evaluation maps --data none"):
         figure(tmp_path, "other", ["maps", "--data", "none", "--checkpoint", str(tmp_path / "c")])
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["maps.json"]
+
+
+def test_the_card_has_every_figure():
+    caption = {"CIDEr": 0.512, "BLEU-4": 0.2, "CHAIRi": 0.31, "intervals": {"CIDEr": [0.4, 0.6]}}
+    systems = {"systems": {"beam 3": caption}, "baselines": {"best constant caption": caption | {"CIDEr": 0.117}}}
+    maps = {"pointing": 0.7, "center": 0.5, "swapped": 0.66, "patch_auroc": 0.8, "box_iou": 0.25, "flip": 0.9}
+    reliable = {"expected_error": 0.021, "auroc": 0.81, "coverage_at_90": 0.33}
+    figures = {
+        "coco": systems | {"leave_one_out": {"human": {"CIDEr": 0.957, "BLEU-4": 0.206}}},
+        "flickr8k": systems,
+        "zh": systems,
+        "scenes": {"beam 3": {"training_pairs": {"right": 0.911}, "unseen_pairs": {"right": 0.733}}},
+        "maps_coco": maps,
+        "maps_scenes": maps | {"attributes": 0.85, "erased": 0.99},
+        "calibration": {"captions": reliable, "words": reliable, "object_words": None},
+    }
+    values = {"languages": "en, zh", "parameters": 25.1, "megabytes": 50.2, "tokens": 8000, "heads": 5}
+    text = card(figures, values | {"threshold": 0.1, "length_penalty": 0.7})
+    expectations = (
+        "51.2 (40.0 to 60.0)",
+        "95.7",
+        "11.7",
+        "91.1 %",
+        "73.3 %",
+        "| Chinese (by character) | 51.2",
+        "8,000 tokens",
+        "| color words nearest to their own object |  | 85.0 |",
+        "| captions | 2.1 | 81.0 | 33.0 |",
+        "25.1 million",
+    )
+    for expected in expectations:
+        assert expected in text, expected
+    assert "{" not in text

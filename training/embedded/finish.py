@@ -18,6 +18,7 @@ from corpus import CaptionedImage, open_dataset
 from evaluation import png_bytes
 from evaluation.__main__ import main as evaluate
 from model import CaptionerError, GenerationOptions, load_checkpoint, read_config, save_checkpoint, write_config
+from training.embedded.card import card
 from training.embedded.data import EmbeddedData
 from training.regions import DetectedBox, read_detections
 
@@ -56,9 +57,12 @@ def finish(data: EmbeddedData, trained: Path, run: Path) -> Path:
         everything[language] = ["captions", "--data", flickr8k, "--language", language, "--baselines", "all", *own]
     for name, arguments in everything.items():
         figures[name] = figure(run, name, arguments)
-    pointing = figures["maps_coco"]["pointing"]
     config = read_config(folder)
-    write_config(folder, dataclasses.replace(config, maps=dataclasses.replace(config.maps, pointing=round(pointing, 3))))
+    maps = dataclasses.replace(config.maps, pointing=round(figures["maps_coco"]["pointing"], 3))
+    write_config(folder, dataclasses.replace(config, maps=maps))
+    partial = folder / "README.partial"
+    partial.write_text(card(figures, card_values(folder)), encoding="utf-8")
+    partial.replace(folder / "README.md")
     return folder
 
 
@@ -80,6 +84,21 @@ def figure(run: Path, name: str, arguments: Sequence[str]) -> Figures:
         partial.replace(file)
     read: Figures = json.loads(file.read_text(encoding="utf-8"))
     return read
+
+
+def card_values(folder: Path) -> dict[str, Any]:
+    """Return what the card says of the checkpoint itself."""
+    checkpoint = load_checkpoint(folder)
+    config = checkpoint.network.config
+    return {
+        "languages": ", ".join(config.languages),
+        "parameters": sum(value.numel() for value in checkpoint.network.parameters()) / 1e6,
+        "megabytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6,
+        "tokens": config.decoder.vocab_size,
+        "heads": len(config.maps.heads),
+        "threshold": config.maps.box_threshold,
+        "length_penalty": config.generation.length_penalty,
+    }
 
 
 def write_boxes(folder: Path, data: EmbeddedData) -> None:

@@ -1,0 +1,93 @@
+"""The card of the embedded checkpoint, written from its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Figures = Mapping[str, Any]
+
+TEMPLATE = Path(__file__).with_name("card.md")
+
+_LANGUAGES = {"zh": "Chinese (by character)", "ar": "Arabic", "hi": "Hindi"}
+
+
+def card(figures: Mapping[str, Figures], values: Mapping[str, Any]) -> str:
+    """Return the card. `figures` are results of `python -m evaluation` by name, `values` those of the template."""
+    parts = [
+        _captions("COCO photographs", "283 images of val; none of their captions was trained on", figures["coco"]),
+        _captions("Flickr8k test", "1,000 images, five references", figures["flickr8k"]),
+        _scenes(figures["scenes"]),
+    ]
+    languages = {name: figures[name] for name in _LANGUAGES if name in figures}
+    if languages:
+        parts.append(_other_languages(languages))
+    parts.append(_maps(figures["maps_coco"], figures["maps_scenes"]))
+    parts.append(_confidence(figures["calibration"]))
+    return TEMPLATE.read_text(encoding="utf-8").format(tables="\n".join(parts), **values)
+
+
+def _captions(title: str, note: str, figures: Figures) -> str:
+    lines = [f"**{title}**: {note}.", "", "| | CIDEr | BLEU-4 | CHAIRi |", "|---|---|---|---|"]
+    for name, row in {**figures["systems"], **figures.get("baselines", {})}.items():
+        lines.append(f"| {name} | {_with_interval(row, 'CIDEr')} | {_percent(row['BLEU-4'])} | {_percent(row.get('CHAIRi'))} |")
+    if human := figures.get("leave_one_out", {}).get("human"):
+        lines.append(f"| human, against the other references | {_percent(human['CIDEr'])} | {_percent(human['BLEU-4'])} | |")
+    return "\n".join(lines) + "\n"
+
+
+def _scenes(figures: Figures) -> str:
+    ((name, sets),) = figures.items()
+    rows = [f"| {kind.replace('_', ' ')} | {_percent(values['right'])} % |" for kind, values in sets.items()]
+    return (
+        "\n".join([f"**Synthetic scenes**, {name}: every object, and a true relation.", "", "| | right |", "|---|---|", *rows])
+        + "\n"
+    )
+
+
+def _other_languages(figures: Mapping[str, Figures]) -> str:
+    lines = ["**Other languages**, Flickr8k test, beam 3.", "", "| | CIDEr | nearest-image captions | best constant caption |"]
+    lines.append("|---|---|---|---|")
+    for name, one in figures.items():
+        own = next(iter(one["systems"].values()))
+        baselines = [one["baselines"].get(row, {}).get("CIDEr") for row in ("nearest-image captions", "best constant caption")]
+        lines.append(f"| {_LANGUAGES[name]} | {_with_interval(own, 'CIDEr')} | {' | '.join(map(_percent, baselines))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _maps(coco: Figures, scenes: Figures) -> str:
+    rows = {
+        "pointing": "pointing",
+        "image center": "center",
+        "swapped object (chance 50)": "swapped",
+        "patch AUROC": "patch_auroc",
+        "box IoU": "box_iou",
+        "color words nearest to their own object": "attributes",
+        "mirror image": "flip",
+        "random weights (0 is right)": "random_weights",
+        "words that lose most without the map's patches": "deletion_wins",
+        "words that lose most without their own object": "erased",
+    }
+    lines = ["**Maps**, x 100.", "", "| | COCO photographs | synthetic scenes |", "|---|---|---|"]
+    lines += [f"| {title} | {_percent(coco.get(key))} | {_percent(scenes.get(key))} |" for title, key in rows.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _confidence(figures: Figures) -> str:
+    lines = ["**Confidence**, fitted on Flickr8k's validation split, judged on its test split.", ""]
+    lines += ["| | calibration error | AUROC | share at 90 % precision |", "|---|---|---|---|"]
+    for name, title in (("captions", "captions"), ("words", "words"), ("object_words", "words that name objects")):
+        row = figures[name] or {}  # none if all cases are right
+        cells = [_percent(row.get(key)) for key in ("expected_error", "auroc", "coverage_at_90")]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _with_interval(row: Figures, name: str) -> str:
+    low, high = row["intervals"][name]
+    return f"{_percent(row[name])} ({_percent(low)} to {_percent(high)})"
