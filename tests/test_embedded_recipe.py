@@ -21,7 +21,7 @@ from tests.networks import redraw, tiny_config
 from training import parse_arguments
 from training.embedded import __main__ as recipe
 from training.embedded.data import EmbeddedData, write_weak
-from training.embedded.start import LANGUAGES, start_network, with_languages
+from training.embedded.start import LANGUAGES, interpolated, start_network, with_languages
 from training.embedded.vocabulary import spelled_by, with_more_tokens
 from training.embedded.weak import WeakCaptions, excluded, parse_text, weak_captions
 
@@ -112,6 +112,19 @@ def test_a_network_starts_with_the_captions_of_its_predecessor(tokenizer, monkey
     for piece, spelled in parts.items():
         assert len(spelled) > 1
         torch.testing.assert_close(table[piece], previous.decoder.token_embedding.weight[spelled].mean(dim=0))
+
+
+def test_a_network_between_two_has_their_weights_by_share(tokenizer):
+    networks = []
+    for seed in (1, 2):
+        networks.append(CaptionNetwork(tiny_config(tokenizer.size, stem="resnet10t")).double())
+        redraw(networks[-1], seed)
+    before, after = (network.state_dict() for network in networks)
+    between = interpolated(*networks, 0.75).double().state_dict()
+    assert set(between) == set(after)
+    for name, value in between.items():
+        expected = 0.25 * before[name] + 0.75 * after[name] if value.is_floating_point() else after[name]
+        torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-6)
 
 
 def test_a_tokenizer_ends_with_its_language_tokens(tokenizer):

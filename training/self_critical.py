@@ -21,7 +21,7 @@ from training.regions import DetectedBox
 from training.reward import MIN_SCORE, CaptionReward
 from training.sources import Source
 
-MAX_TOKENS = 30  # of a sample
+MAX_TOKENS = 20  # of a sample
 
 
 class SelfCritical:
