@@ -83,9 +83,8 @@ class Trainer:
     def __init__(self, start: RunStart) -> None:
         """Build the network; a resumed run continues with the weights, the tokenizer and the progress of its state."""
         self.config = config = start.config
-        self.sources = start.sources
-        self.run = Path(config.run)
-        self.policy = choose_policy(config.device, config.dtype, config.threads)
+        self.sources, self.files = start.sources, start.files
+        self.run, self.policy = Path(config.run), choose_policy(config.device, config.dtype, config.threads)
         self.policy.apply()
         print(f"device {self.policy.device}, {self.policy.num_threads} threads, {self.policy.reason}")
         torch.manual_seed(config.seed)
@@ -267,6 +266,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
         }
         settings = dataclasses.asdict(self.config) | {
+            "files": self.files,
             "device": str(self.policy.device),
             "dtype": str(self.policy.dtype).removeprefix("torch."),
             "threads": self.policy.num_threads,

@@ -13,6 +13,7 @@ import train
 from model import load_checkpoint, save_checkpoint
 from tests.networks import redraw
 from tests.runs import QUICK, command, lines_of, run_until, steps_of, write_images, write_start
+from tests.test_training import TINY
 from training import (
     FrozenPart,
     Progress,
@@ -214,3 +215,15 @@ def test_a_run_that_cannot_be_resumed_says_why(quick_run, quick_data, quick_star
     assert train.main(["--run", str(tmp_path / "run"), "--resume", "--epochs", "2"]) == 1
     assert message in capsys.readouterr().err
     assert state.read_bytes() == before
+
+
+def test_a_run_does_not_continue_with_another_text(tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("a red square\n" * 8)
+    run = ["--run", str(tmp_path / "run")]
+    assert train.main([*TINY, *run, "--text", str(text), "--max-steps", "2"]) == 0
+    text.write_text("a blue square\n" * 8)
+    assert train.main([*run, "--resume", "--max-steps", "3"]) == 1
+    assert f"{text} has changed since {tmp_path / 'run'} was started" in capsys.readouterr().err
+    text.write_text("a red square\n" * 8)
+    assert train.main([*run, "--resume", "--max-steps", "3"]) == 0

@@ -59,6 +59,24 @@ def as_state(sources: Sequence[Source]) -> list[dict[str, Any]]:
     return [{"held_out": list(s.held_out), "left_out": list(s.left_out), "digest": s.digest} for s in sources]
 
 
+def file_digests(config: TrainConfig) -> dict[str, str]:
+    """Return a digest of every other file that a run reads, by its path: --text and --detections."""
+    names = [config.text] if config.text else []
+    return {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in (*names, *config.detections)}
+
+
+def check_files(config: TrainConfig, stored: dict[str, str]) -> dict[str, str]:
+    """Return the digests of the files of a resumed run. Raises DataError if one has changed since it was started."""
+    digests = file_digests(config)
+    for name, digest in digests.items():
+        if stored.get(name, digest) != digest:
+            raise DataError(
+                f"{name} has changed since {config.run} was started; restore it, or start a new run from its weights: "
+                f"--init {Path(config.run) / 'last'}"
+            )
+    return digests
+
+
 def write_validation_ids(run: Path, sources: Sequence[Source]) -> None:
     """Write RUN/validation_ids.txt, the ids that were held out of the first source, one per line; others have a number."""
     for number, source in enumerate(sources):

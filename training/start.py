@@ -14,7 +14,7 @@ from training.advice import refusal, warnings
 from training.config import TrainConfig, command_line
 from training.resume import is_length_named, resumed_config
 from training.schedule import count_steps, resolve_length
-from training.sources import Source, open_sources
+from training.sources import Source, check_files, file_digests, open_sources
 from training.state import RunState, load_state, unusable_folder
 
 _MAX_PROBLEMS = 20  # records that are left out and listed
@@ -22,10 +22,11 @@ _MAX_PROBLEMS = 20  # records that are left out and listed
 
 @dataclass(frozen=True, slots=True)
 class RunStart:
-    """What a run starts from: its settings with a length, its data, and the state of a resumed run."""
+    """What a run starts from: its settings with a length, its data, digests of its other files, the state of a resumed run."""
 
     config: TrainConfig
     sources: list[Source]
+    files: dict[str, str]
     state: RunState | None = None
 
 
@@ -46,7 +47,7 @@ def new_run(config: TrainConfig, flags: dict[str, Any]) -> RunStart | int:
     _report_sources(config, sources)
     for text in warnings(config, flags, sources):
         print(f"WARNING: {text}")
-    return RunStart(config, sources)
+    return RunStart(config, sources, file_digests(config))
 
 
 def resumed_run(flags: dict[str, Any]) -> RunStart | int:
@@ -62,6 +63,7 @@ def resumed_run(flags: dict[str, Any]) -> RunStart | int:
         print(f"{config.run} is finished after {progress.step} steps; nothing to do (--epochs {longer} makes it longer)")
         return 0
     sources = open_sources(config, state.sources)
+    files = check_files(config, state.settings.get("files", {}))
     config = resolve_length(config, sources)
     total = count_steps(config, sources)
     if is_length_named(flags) and total <= progress.step:
@@ -77,7 +79,7 @@ def resumed_run(flags: dict[str, Any]) -> RunStart | int:
     print(f"{config.run} continues after {progress.step} of {total} steps")
     if total != count_steps(resolve_length(resumed_config(state.settings, {"run": config.run}), sources), sources):
         print(f"its learning rate follows from here on the schedule of a run of {total} steps")
-    return RunStart(config, sources, state)
+    return RunStart(config, sources, files, state)
 
 
 def check_sources(config: TrainConfig) -> bool:
