@@ -13,6 +13,7 @@ import torch
 from fastapi.testclient import TestClient
 
 from corpus import open_dataset
+from evaluation import caption_images, held_out_scenes, png_bytes
 from model import (
     MAP_METHODS,
     Captioner,
@@ -240,3 +241,11 @@ def test_a_saved_checkpoint_captions_in_both_languages_over_http(network, tokeni
             for language in ("en", "de")
         }
     assert bodies["en"]["captions"][0]["text"] != bodies["de"]["captions"][0]["text"]
+
+
+def test_evaluation_captions_in_the_language_of_the_references_if_there_is_one(captioner):
+    images = [png_bytes(scene.render()) for scene in held_out_scenes(4)]
+    options = GenerationOptions(strategy="greedy", max_words=6)
+    texts = {language: caption_images(captioner, images, options, language=language) for language in ("", "en", "de", "fr")}
+    assert texts["de"] != texts["en"]
+    assert texts[""] == texts["fr"] == texts["en"], "another language has the captions of the first"
