@@ -43,7 +43,7 @@ _COMMON = (
     "--no-check --batch-size 32"
 )
 _FIRST = "--captions-per-image 3 --lr 3e-4 --max-steps 866"
-_SECOND = "--captions-per-image 2 --lr 7e-5 --max-steps 600 --self-critical-weight 0.8 --num-samples 5"
+_SECOND = "--captions-per-image 2 --lr 7e-5 --max-steps 320 --self-critical-weight 0.8 --num-samples 5"
 FIRST_FLAGS = tuple(f"{_COMMON} {_FIRST}".split())
 SECOND_FLAGS = tuple(f"{_COMMON} {_SECOND}".split())
 

@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from corpus import CaptionedImage, open_dataset
 from evaluation import png_bytes
 from evaluation.__main__ import main as evaluate
-from model import CaptionerError, GenerationOptions, load_checkpoint, read_config, save_checkpoint, write_config
+from model import SHARD_BYTES, CaptionerError, GenerationOptions, load_checkpoint, read_config, save_checkpoint, write_config
 from training.embedded.card import card
 from training.embedded.data import EmbeddedData
 from training.regions import DetectedBox, read_detections
@@ -37,7 +39,10 @@ def finish(data: EmbeddedData, trained: Path, run: Path) -> Path:
         config = dataclasses.replace(
             checkpoint.network.config, license=_LICENSE, generation=GenerationOptions(length_penalty=0.7, style="sentence")
         )
-        save_checkpoint(folder, config, checkpoint.network.state_dict(), checkpoint.tokenizer, "")
+        save_checkpoint(
+            folder, config, checkpoint.network.state_dict(), checkpoint.tokenizer, "Not judged yet.\n",
+            dtype=torch.float16, shard_bytes=SHARD_BYTES,
+        )  # fmt: skip
     boxes = run / "boxes"
     if not (boxes / "data.jsonl").exists():
         write_boxes(boxes, data)
