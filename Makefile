@@ -52,13 +52,14 @@ prove-field: .venv
 	$(BIN)/python -m tests.proofs.field $(FIELD)
 
 # The embedded checkpoint, trained again; docs/checkpoints.md has the steps. DATA and CAPTIONS are not in the repository; PREVIOUS is the
-# checkpoint to start from. Run it again after an interruption.
+# checkpoint to start from, by default the one that model/default had before. Run it again after an interruption.
 DATA ?= ../shared/data
 CAPTIONS ?= ../shared/references/captions_val2017.json.gz
-PREVIOUS ?= model/default
+PREVIOUS ?= runs/model/default
 RUN ?= runs/default
 default: .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt ".[detector]"
+	test -d $(PREVIOUS) || { mkdir -p runs && git archive b0fe25f model/default | tar x -C runs; }
 	$(BIN)/python -m training.embedded --data $(DATA) --captions $(CAPTIONS) --previous $(PREVIOUS) --run $(RUN)
 
 check: .venv

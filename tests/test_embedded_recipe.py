@@ -16,7 +16,7 @@ from PIL import Image
 
 from corpus import DataError, open_dataset
 from evaluation import coco_synonyms, png_bytes
-from model import CaptionNetwork, CaptionTokenizer, Checkpoint
+from model import CaptionNetwork, CaptionTokenizer, Checkpoint, ConfigError
 from tests.networks import redraw, tiny_config
 from training import parse_arguments
 from training.embedded import __main__ as recipe
@@ -103,6 +103,8 @@ def test_a_network_starts_with_the_captions_of_its_predecessor(tokenizer, monkey
         torch.testing.assert_close(table[index], old[previous.config.decoder.bos_token_id])
     positions, before_it = network.decoder.position_embedding.weight, previous.decoder.position_embedding.weight
     torch.testing.assert_close(positions[1:], before_it[:-1])
+    with pytest.raises(ConfigError, match="has a detector already"):
+        start_network(Checkpoint(network, grown, ""), grown, Path("unused"))
     columns = previous.encoder.vit.patch_embed.proj.weight
     grown_columns = network.encoder.vit.patch_embed.proj.weight
     torch.testing.assert_close(grown_columns[:, : columns.size(1)], columns)

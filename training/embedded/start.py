@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model import CaptionNetwork, CaptionTokenizer, Checkpoint
+from model import CaptionNetwork, CaptionTokenizer, Checkpoint, ConfigError
 from training.efficientdet import load_detector
 from training.embedded.vocabulary import spelled_by, with_more_tokens
 
@@ -27,9 +27,12 @@ def start_network(previous: Checkpoint, tokenizer: CaptionTokenizer, detector: P
     """Return a network that captions as `previous` does, in English, with a detector whose class map is not used yet.
 
     A new token starts as the mean of the old tokens that spell it. The language token comes after the start token: it starts
-    as a copy of it, and every position as that before it. Raises ConfigError if the file of the detector is of another network.
+    as a copy of it, and every position as that before it. Raises ConfigError if the file of the detector is of another network,
+    or if `previous` has a detector already.
     """
     old = previous.config
+    if old.encoder.stem_detector:
+        raise ConfigError("the previous checkpoint has a detector already; use the one before it (docs/checkpoints.md)")
     languages = [tokenizer.id_of(f"<{language}>") for language in LANGUAGES]
     config = dataclasses.replace(
         old,
