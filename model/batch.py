@@ -28,6 +28,7 @@ from model.scoring import check_method, scoring_pass
 from model.search import Hypothesis
 from model.shorten import shorter_captions
 from model.state import DecoderState
+from model.style import plain_form
 from model.tokenizer import CaptionTokenizer
 
 
@@ -220,7 +221,7 @@ class CaptionBatch:
                 hypothesis,
                 scores,
                 verbatim_text=verbatim_text,
-                style="plain" if one.options is None else one.options.style,
+                style=(one.options or self._runtime.config.generation).style,
                 confidence=self._confidence(one.language),
                 is_full_caption=one.options is None,
                 view=one.view,
@@ -280,7 +281,7 @@ class CaptionBatch:
 
     def _written(self, text: str) -> Hypothesis:
         """Return a text as a finished hypothesis. Raises TextError if it is too long."""
-        tokens = tuple(self._tokenizer.encode(text))
+        tokens = tuple(self._tokenizer.encode(plain_form(text, self._runtime.config.generation.style)[0]))
         special = len(prefix_ids(self._runtime.config, self._tokenizer).special)
         if special + 1 + len(tokens) > self._runtime.config.decoder.max_positions:
             raise TextError(

@@ -14,7 +14,7 @@ from model.maps import MapMethod, WordMap, peak_box, word_map
 from model.options import Style
 from model.scoring import ScoredCaption
 from model.search import Hypothesis
-from model.style import as_sentence, moved
+from model.style import as_sentence, moved, plain_form
 from model.tokenizer import CaptionTokenizer
 
 
@@ -89,7 +89,7 @@ def build_caption(
     `verbatim_text` is text that a person wrote and that stays as written: the caption's beginning, or the whole of it. The
     rest has the `style`. `confidence` is None if the checkpoint's does not apply.
     """
-    plain, offsets = _text(tokenizer, hypothesis.tokens, verbatim_text, is_full_caption)
+    plain, offsets = _text(tokenizer, hypothesis.tokens, verbatim_text, is_full_caption, style)
     text, moves = plain, list(range(len(plain) + 1))
     if style == "sentence" and not is_full_caption:
         text, moves = as_sentence(plain, start=len(verbatim_text), is_finished=hypothesis.is_finished)
@@ -123,9 +123,14 @@ def with_confidence(caption: Caption, config: ConfidenceConfig | None) -> Captio
     return dataclasses.replace(caption, words=words, confidence=whole)
 
 
-def _text(tokenizer: CaptionTokenizer, tokens: Sequence[int], verbatim_text: str, is_full_caption: bool) -> tuple[str, list[int]]:
+def _text(
+    tokenizer: CaptionTokenizer, tokens: Sequence[int], verbatim_text: str, is_full_caption: bool, style: Style
+) -> tuple[str, list[int]]:
     """Return the caption's text, and for every code point of the tokenizer's own spelling its offset in that text."""
+    if is_full_caption:
+        plain, moves = plain_form(verbatim_text, style)
+        return verbatim_text, [moves[offset] for offset in tokenizer.align(plain)]
     spelled = tokenizer.decode(tokens)
     offsets = tokenizer.align(verbatim_text)
-    text = verbatim_text if is_full_caption else verbatim_text + spelled[len(offsets) :]
+    text = verbatim_text + spelled[len(offsets) :]
     return text, offsets + [len(verbatim_text) + offset for offset in range(len(spelled) - len(offsets))]

@@ -33,6 +33,27 @@ def as_sentence(text: str, *, start: int = 0, is_finished: bool = True) -> tuple
     return sentence, offsets
 
 
+def plain_form(text: str, style: str) -> tuple[str, list[int]]:
+    """Return a written text as a network of a style spells it, and the offset in `text` of each of its code points (and its end).
+
+    With the style `sentence` that is what `as_sentence` would make the text from: a space before marks, no full stop at the end;
+    capitals are the tokenizer's affair. A text that is no such sentence stays as it is.
+    """
+    as_written = text, list(range(len(text) + 1))
+    if style != "sentence" or text[-1:] not in {".", *_STOPS.values()}:
+        return as_written
+    characters: list[str] = []
+    offsets: list[int] = []
+    for index, character in enumerate(text[:-1]):
+        if character in _MARKS and text[index + 1 : index + 2] == " " and text[index - 1 : index].isalnum():
+            characters.append(" ")
+            offsets.append(index)
+        characters.append(character)
+        offsets.append(index)
+    plain = "".join(characters)
+    return (plain, [*offsets, len(text)]) if as_sentence(plain)[0].lower() == text.lower() else as_written
+
+
 def moved(offsets: Sequence[int], start: int, end: int) -> tuple[int, int]:
     """Return where text[start:end] is in the sentence."""
     return offsets[start], offsets[end - 1] + 1 if end > start else offsets[start]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus import open_dataset
-from model import GenerationOptions
-from model.style import as_sentence, moved
+from model import Captioner, CaptionNetwork, GenerationOptions
+from model.style import as_sentence, moved, plain_form
 from training import TrainConfig, build_network
 
 
@@ -81,3 +83,53 @@ def test_new_networks_write_sentences_and_converted_ones_what_their_source_does(
     network, _ = build_network(config, [open_dataset("scenes:4")])
     assert network.config.generation.style == "sentence"
     assert GenerationOptions().style == "plain"
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("A dog, a cat.", "A dog , a cat"),
+        ("A dog , a cat", "A dog , a cat"),
+        ("A dog", "A dog"),
+        ("Is it 3.5 m?", "Is it 3.5 m?"),
+        ("a dog.", "a dog"),
+        ("A dog ,a cat.", "A dog ,a cat."),
+        ("一只狗。", "一只狗"),
+        (".", "."),
+        ("", ""),
+    ],
+)
+def test_a_sentence_has_the_plain_form_that_it_was_made_from(text, plain):
+    own, offsets = plain_form(text, "sentence")
+    assert own == plain
+    assert len(offsets) == len(own) + 1
+    assert offsets == sorted(offsets)
+    assert offsets[-1] == len(text)
+    for index, character in enumerate(own):
+        assert character in (text[offsets[index]], " ")
+    assert plain_form(text, "plain") == (text, list(range(len(text) + 1)))
+
+
+@given(st.text(st.sampled_from("ab ,.Z狗3"), max_size=12))
+def test_the_plain_form_of_a_sentence_makes_that_sentence(text):
+    sentence, _ = as_sentence(" ".join(text.split()))
+    own, _ = plain_form(sentence, "sentence")
+    assert own == sentence or as_sentence(own)[0] == sentence
+
+
+def test_a_sentence_is_explained_as_the_caption_that_it_was_made_from(tiny_captioner, views):
+    network = tiny_captioner.runtime
+    config = dataclasses.replace(network.config, generation=GenerationOptions(style="sentence"))
+    captioner = Captioner(CaptionNetwork(config).eval(), tiny_captioner.tokenizer)
+    captioner.runtime.load_state_dict(network.state_dict())
+    text = "A red square, a blue ring and a star."
+    texts = [text, "a red square , a blue ring and a star"]
+    sentence, plain = captioner.explain([views[0]], [texts])[0].captions
+    assert [sentence.text, plain.text] == texts
+    assert sentence.log_probability == pytest.approx(plain.log_probability, abs=1e-4)
+    for own, other in zip(sentence.words, plain.words, strict=True):
+        assert own.text.lower() == other.text
+        assert text[own.start : own.end] == own.text
+        assert own.log_probability == pytest.approx(other.log_probability, abs=1e-4)
+    (other,) = tiny_captioner.explain([views[0]], [[text]])[0].captions
+    assert other.log_probability != pytest.approx(sentence.log_probability, abs=1e-2), "the style plain reads every mark"

@@ -52,14 +52,14 @@ def finish(data: EmbeddedData, trained: Path, run: Path) -> Path:
         "calibration": figure(run, "calibration", ["calibrate", "--data", flickr8k, "--write", *own]),
     }
     everything = {
-        "coco": ["captions", "--data", coco, "--split", "val", "--training", flickr8k, "--baselines", "all", *_BEAMS, *own],
-        "flickr8k": ["captions", "--data", flickr8k, "--baselines", "all", *_BEAMS, *own],
+        "coco": ["captions", "--data", coco, "--split", "val", "--training", flickr8k, *_BEAMS, *own],
+        "flickr8k": ["captions", "--data", flickr8k, *_BEAMS, *own],
         "scenes": ["captions", "--data", "scenes", *own],
         "maps_coco": ["maps", "--data", coco, "--split", "val", "--controls", "--faithfulness", *own],
         "maps_scenes": ["maps", "--data", "scenes", "--controls", "--faithfulness", *own],
     }
     for language in read_config(folder).languages[1:]:
-        everything[language] = ["captions", "--data", flickr8k, "--language", language, "--baselines", "all", *own]
+        everything[language] = ["captions", "--data", flickr8k, "--language", language, *own]
     for name, arguments in everything.items():
         figures[name] = figure(run, name, arguments)
     config = read_config(folder)
