@@ -29,7 +29,8 @@ from model import (
     write_config,
 )
 
-ABSTRACT_IMAGES = 60  # images that are added to the fit: no caption of them is acceptable
+ABSTRACT_IMAGES = 60  # that the confidence is compared on: no caption of them is acceptable
+ABSTRACT_SHARE = 0.05  # of the images of the fit that are added as such images; more would lower the confidence of photographs
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Cases:
 def calibrate(captioner: Captioner, fit: Sequence[Example], test: Sequence[Example]) -> tuple[ConfidenceConfig, dict[str, Any]]:
     """Return the weights fitted on the images of `fit`, and how they do on those of `test`; both have five references each."""
     fitted, threshold = _cases(captioner, fit, None)
-    others = best_captions(captioner, [png_bytes(image) for image in abstract_images(ABSTRACT_IMAGES)])
+    others = best_captions(captioner, [png_bytes(image) for image in abstract_images(max(1, round(ABSTRACT_SHARE * len(fit))))])
     no_captions = [_features(caption) for caption in others if caption.words]
     caption_weights = fit_logistic(
         fitted.captions + [whole for whole, _ in no_captions], fitted.acceptable + [False] * len(no_captions)

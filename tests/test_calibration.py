@@ -94,6 +94,7 @@ def test_abstract_images_are_of_many_kinds():
 def test_a_checkpoint_is_calibrated_on_val_and_judged_on_test(tmp_path, photo, capsys, monkeypatch):
     """Scenes that the embedded checkpoint captions right, and noise with the captions of scenes, which it cannot."""
     monkeypatch.setattr("evaluation.calibrate.ABSTRACT_IMAGES", 6)
+    monkeypatch.setattr("evaluation.calibrate.ABSTRACT_SHARE", 0.75)  # six for eight images
     folder = tmp_path / "checkpoint"
     shutil.copytree(DEFAULT_CHECKPOINT, folder)
     rows = []

@@ -70,7 +70,9 @@ def _maps(coco: Figures, scenes: Figures) -> str:
         "words that lose most without their own object": "erased",
     }
     lines = ["**Maps**, x 100.", "", "| | COCO photographs | synthetic scenes |", "|---|---|---|"]
-    lines += [f"| {title} | {_percent(coco.get(key))} | {_percent(scenes.get(key))} |" for title, key in rows.items()]
+    for title, key in rows.items():
+        if key in coco or key in scenes:
+            lines.append(f"| {title} | {_percent(coco.get(key))} | {_percent(scenes.get(key))} |")
     return "\n".join(lines) + "\n"
 
 

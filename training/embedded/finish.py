@@ -55,8 +55,8 @@ def finish(data: EmbeddedData, trained: Path, run: Path) -> Path:
         "coco": ["captions", "--data", coco, "--split", "val", "--training", flickr8k, *_BEAMS, *own],
         "flickr8k": ["captions", "--data", flickr8k, *_BEAMS, *own],
         "scenes": ["captions", "--data", "scenes", *own],
-        "maps_coco": ["maps", "--data", coco, "--split", "val", "--controls", "--faithfulness", *own],
-        "maps_scenes": ["maps", "--data", "scenes", "--controls", "--faithfulness", *own],
+        "maps_coco": ["maps", "--data", coco, "--split", "val", "--controls", *own],
+        "maps_scenes": ["maps", "--data", "scenes", "--controls", *own],
     }
     for language in read_config(folder).languages[1:]:
         everything[language] = ["captions", "--data", flickr8k, "--language", language, *own]
