@@ -27,7 +27,7 @@ def overlaps(captioner: Captioner, examples: Sequence[Example], *, maps: str | N
     Words are those of human captions that name a boxed class. Raises DataError if there is none.
     """
     boxed = [example for example in examples if example.objects and example.references]
-    found: dict[float, list[float]] = {threshold: [] for threshold in THRESHOLDS}
+    overlaps_at: dict[float, list[float]] = {threshold: [] for threshold in THRESHOLDS}
     results = explain_images(captioner, boxed, [example.references for example in boxed], maps=maps)
     for example, result in zip(boxed, results, strict=True):
         width, height = decode_image(example.read(), example.image_limits).upright_size
@@ -40,10 +40,10 @@ def overlaps(captioner: Captioner, examples: Sequence[Example], *, maps: str | N
                     continue
                 for threshold in THRESHOLDS:
                     own = Box(*peak_box(word.map.values, result.grid, Box(0, 0, width, height), threshold))
-                    found[threshold].append(max(box_iou(own, box) for box in boxes))
-    if not found[THRESHOLDS[0]]:
+                    overlaps_at[threshold].append(max(box_iou(own, box) for box in boxes))
+    if not overlaps_at[THRESHOLDS[0]]:
         raise DataError("no caption names a boxed object; use images with boxes and captions")
-    return {threshold: mean(values) for threshold, values in found.items()}
+    return {threshold: mean(values) for threshold, values in overlaps_at.items()}
 
 
 def run_boxes(options: Any, captioner: Captioner, folder: Path) -> dict[str, Any]:

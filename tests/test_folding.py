@@ -49,7 +49,7 @@ def test_other_backbones_stay_as_they_are():
     assert len(batch_norms(backbone)) == count > 0
 
 
-def test_a_network_is_folded_for_inference_and_the_given_one_is_not(tokenizer):
+def test_a_network_is_folded_for_inference_and_the_original_is_not(tokenizer):
     torch.manual_seed(0)
     network = CaptionNetwork(tiny_config(tokenizer.size, stem="tf_efficientnet_lite0", stem_strides=(8,)))
     with_statistics(network).float()

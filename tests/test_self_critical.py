@@ -113,7 +113,7 @@ def test_a_network_learns_what_is_rewarded_and_keeps_its_dropout(tiny_network, t
         loss.backward()
         optimizer.step()
         rewards.append(critical.mean_reward)
-    assert np.mean(rewards[-10:]) > 2 * np.mean(rewards[:10]) + 0.05
+    assert np.mean(rewards[-10:]) > 2 * np.mean(rewards[:10])
     assert network.decoder.training
 
 

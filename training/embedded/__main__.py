@@ -102,18 +102,18 @@ class Recipe:
         captions = {image: weak_captions(texts, own, *FIRST_CHOICE) for image, own in candidates.items()}
         write_weak(weak.with_name("detected") / "weak", self.data.unlabelled, captions)  # the same name: the same features
         network = load_checkpoint(self.run / "start").network
-        photographs = open_dataset(str(weak.with_name("detected") / "weak")).split("train")
+        unlabelled = open_dataset(str(weak.with_name("detected") / "weak")).split("train")
         captioned = open_dataset(str(self.data.flickr8k)).split("train")
         features = {
             name: pooled(cached_features(self.run / "features", network, FrozenPart("stem"), entries, 1, torch.float32, name))
-            for name, entries in (("weak", photographs), ("flickr8k", captioned))
+            for name, entries in (("weak", unlabelled), ("flickr8k", captioned))
         }
         probe = WordProbe([text.caption for text in texts] + [text for entry in captioned for text in entry.captions])
-        probe.fit(torch.cat(list(features.values())), [entry.captions for entry in photographs + captioned])
-        own = [candidates[entry.image_id] for entry in photographs]
+        probe.fit(torch.cat(list(features.values())), [entry.captions for entry in unlabelled + captioned])
+        own = [candidates[entry.image_id] for entry in unlabelled]
         ranked = rank_by_words(probe.raises(features["weak"]), probe.occurrences([text.caption for text in texts]), own)
         chosen = [weak_captions(texts, best, *CHOICE) for best in ranked]
-        write_weak(weak, self.data.unlabelled, dict(zip((entry.image_id for entry in photographs), chosen, strict=True)))
+        write_weak(weak, self.data.unlabelled, dict(zip((entry.image_id for entry in unlabelled), chosen, strict=True)))
 
     def mix(self) -> None:
         """Write the checkpoint between the start and the first training."""

@@ -6,10 +6,10 @@ anything.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ import torch
 
 from corpus import CaptionedImage, open_dataset
 from evaluation import png_bytes
-from evaluation.__main__ import main as evaluate
 from model import SHARD_BYTES, CaptionerError, GenerationOptions, load_checkpoint, read_config, save_checkpoint, write_config
 from training.embedded.card import card
 from training.embedded.data import EmbeddedData
@@ -78,14 +77,13 @@ def figure(run: Path, name: str, arguments: Sequence[str]) -> Figures:
     """Return the result of a command of `python -m evaluation`, kept in RUN/figures/NAME.json. Raises CaptionerError."""
     file = run / "figures" / f"{name}.json"
     if not file.exists():
-        output = io.StringIO()
-        with contextlib.redirect_stdout(output):
-            status = evaluate([*arguments, "--json"])
-        if status:
+        command = [sys.executable, "-m", "evaluation", *arguments, "--json"]
+        process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if process.returncode:
             raise CaptionerError(f"`python -m evaluation {' '.join(arguments)}` has failed; the lines above say why")
         file.parent.mkdir(exist_ok=True)
         partial = file.with_suffix(".partial")
-        partial.write_text(output.getvalue().splitlines()[-1] + "\n", encoding="utf-8")
+        partial.write_text(process.stdout.splitlines()[-1] + "\n", encoding="utf-8")
         partial.replace(file)
     read: Figures = json.loads(file.read_text(encoding="utf-8"))
     return read

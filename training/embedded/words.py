@@ -83,10 +83,10 @@ class WordProbe:
 
     @torch.inference_mode()
     def raises(self, features: Tensor) -> Tensor:
-        """Return (N, W): by how much each image raises the log-odds of each word over its share in captions."""
+        """Return (N, W): by how much each image raises log(p / (1 - p)) of each word over its share in captions."""
         probability = functional.linear((features - self._mean) / self._std, self._weight, self._bias).sigmoid()
-        odds = torch.log((probability + _FLOOR) / (1 - probability + _FLOOR))
-        raised: Tensor = odds - self._prior
+        ratio = torch.log((probability + _FLOOR) / (1 - probability + _FLOOR))
+        raised: Tensor = ratio - self._prior
         return raised
 
 
