@@ -36,6 +36,11 @@ class CaptionedImage:
     scene: tuple[int, int] | None = None  # series and number of a synthetic scene
     scene_words: tuple[tuple[SceneWord, ...], ...] = ()  # of a synthetic scene: the words of each caption that name its objects
 
+    @property
+    def key(self) -> str:
+        """Different for every image of every --data, whose ids may be the same, and another one if the image changes."""
+        return f"{self.image_id} {self.fingerprint}"
+
 
 @dataclass(frozen=True, slots=True)
 class CaptionDataset:

@@ -25,7 +25,7 @@ from evaluation.heads import (
     select_heads,
 )
 from evaluation.meteor import meteor
-from evaluation.metrics import Bleu, bleu, bleu_from_counts, cider, common_subsequence_length, rouge_l
+from evaluation.metrics import Bleu, CiderScorer, bleu, bleu_from_counts, cider, common_subsequence_length, rouge_l
 from evaluation.pages import captions_page
 from evaluation.pointing import Pointing, image_pointing, scene_pointing
 from evaluation.ptb import clear_token_cache, ptb_tokens, scored_tokens
@@ -40,6 +40,7 @@ __all__ = [
     "SELECTION_SERIES",
     "Bleu",
     "CaptionScores",
+    "CiderScorer",
     "Comparison",
     "Hallucination",
     "HeadRows",

@@ -131,6 +131,28 @@ def cider(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]], 
     return np.concatenate([_cider(part, frequencies, log_images, plain=plain) for part in kept or count_chunks()])
 
 
+class CiderScorer:
+    """CIDEr with the document frequencies of given references, for candidates that come a few at a time."""
+
+    def __init__(self, references: Sequence[Sequence[Tokens]]) -> None:
+        """`references` are those of every image of the corpus."""
+        _check([()] * len(references), references)
+        self._numbers = TokenNumbers()
+        parts = (
+            _CountedCaptions.of([()] * len(references[part]), references[part], self._numbers)
+            for part in _chunks(len(references))
+        )
+        self._frequencies = _document_frequencies(parts)
+        self._log_images = math.log(len(references))
+
+    def __call__(self, candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Floats:
+        """Return CIDEr, as `cider` does, of each candidate against its references (I,)."""
+        _check(candidates, references)
+        return _cider(
+            _CountedCaptions.of(candidates, references, self._numbers), self._frequencies, self._log_images, plain=False
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _CountedCaptions:
     """The captions of consecutive images, each image's candidate before its references, and their n-grams."""
@@ -193,11 +215,19 @@ def _merge_counts(key: Keys, count: Integers) -> tuple[Keys, Integers]:
     return unique, np.bincount(index, count, len(unique)).astype(np.int64)
 
 
+def _counts_of(wanted: Keys, keys: Keys, counts: Integers) -> Integers:
+    """Return the count of each wanted key, 0 if it is not among the keys, which are ascending."""
+    if not len(keys):
+        return np.zeros(len(wanted), np.int64)
+    index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[index] == wanted, counts[index], 0)
+
+
 def _cider(part: _CountedCaptions, frequencies: list[tuple[Keys, Integers]], log_images: float, *, plain: bool) -> Floats:
     candidate_of = np.flatnonzero(part.is_candidate)[part.image]  # (C,) the candidate of each caption's image
     scores = np.zeros(len(candidate_of))  # of each caption against that candidate
     for table, (keys, frequency) in zip(part.tables, frequencies, strict=True):
-        num_images = np.maximum(1, frequency[np.searchsorted(keys, table.keys)])  # (U,) 0 counts as 1
+        num_images = np.maximum(1, _counts_of(table.keys, keys, frequency))  # (U,) 0 counts as 1
         weight = table.count * (log_images - np.log(num_images))[table.ngram]  # (E,) tf-idf
         norm = np.sqrt(_sum_by_index(table.caption, weight**2, len(candidate_of)))
         # For each entry, the weight of the same n-gram in the candidate of its image, 0 if the candidate has none.

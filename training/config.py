@@ -44,7 +44,9 @@ class TrainConfig:
         (), "other languages that the data has captions in: 20 % of its batches have one of them", unit="languages"
     )
     text: str = declared("", "file of captions without images, one per line: learned as captions of no image")
-    detections: tuple[str, ...] = declared((), "files of detected objects, for --region-weight; may be repeated")
+    detections: tuple[str, ...] = declared(
+        (), "files of detected objects, for --region-weight and --self-critical-weight; may be repeated"
+    )
     region_weight: float = declared(
         0.0, "weight of the loss that keeps the attention of a word on its object: detected ones, and shapes of scenes", minimum=0
     )

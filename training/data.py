@@ -34,7 +34,7 @@ class Batch:
     is_target: Tensor
     image_of: tuple[int, ...]
     regions: RegionBatch | None = None
-    image_ids: tuple[str, ...] = ()  # of the images, if the captions are in the run's own language
+    image_keys: tuple[str, ...] = ()  # of the images, if the captions are in the run's own language
     num_special: int = 1  # special ids before each caption
 
     @property
@@ -135,8 +135,8 @@ class TrainingData:
         batch = None
         if self._regions is not None:
             batch = collate_regions(regions, self._num_special - 1, self._num_patches)
-        ids = () if language else tuple(self._entries[index].image_id for index in indices)
-        return Batch(inputs, tokens, is_target, tuple(image_of), batch, ids, self._num_special)
+        keys = () if language else tuple(self._entries[index].key for index in indices)
+        return Batch(inputs, tokens, is_target, tuple(image_of), batch, keys, self._num_special)
 
     def _choose_view(self, index: int, language: str, rng: random.Random) -> int:
         """Return a view of an image: the image itself where left and right cannot be exchanged in the captions."""

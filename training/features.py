@@ -102,7 +102,7 @@ def cached_features(
     complete; the rest of an interrupted one is removed by the next call. Raises ConfigError if the disk has no room for it.
     """
     target = folder / f"{name}-{_fingerprint(network, part, views)}"
-    keys = [f"{entry.image_id} {entry.fingerprint}" for entry in entries]
+    keys = [entry.key for entry in entries]
     known = _read_parts(target)
     if new := [number for number, key in enumerate(keys) if key not in known]:
         _remove_interrupted(target)

@@ -35,7 +35,7 @@ class SelfCritical:
     def mix(self, loss: Tensor, network: CaptionNetwork, features: ImageFeatures, batch: Batch) -> Tensor:
         """Return the loss of a batch's captions and that of samples, by weight; the former alone where no reward is known."""
         self.mean_reward = None
-        if not (batch.image_ids and all(image in self.reward for image in batch.image_ids)):
+        if not (batch.image_keys and all(image in self.reward for image in batch.image_keys)):
             return loss
         return (1 - self._weight) * loss + self._weight * self.loss(network, features, batch)
 
@@ -47,9 +47,9 @@ class SelfCritical:
         texts = [
             self._tokenizer.decode([token for token in row if token != network.config.decoder.eos_token_id]) for row in samples
         ]
-        rewards = torch.tensor([self.reward(batch.image_ids[image], text) for image, text in zip(image_of, texts, strict=True)])
+        rewards = self.reward([batch.image_keys[image] for image in image_of], texts)  # (R,)
         self.mean_reward = rewards.mean().item()
-        per_row = advantages(rewards.view(-1, self._num_samples)).flatten().to(network.device)  # (R,)
+        per_row = advantages(rewards.view(-1, self._num_samples)).flatten().float().to(network.device)  # (R,)
 
         rows = [[*special, *row] for row in samples]
         tokens, is_target = collate(rows, len(special), network.config.decoder.pad_token_id)
@@ -101,12 +101,12 @@ def self_critical_of(
     """Return the self-critical part of a run's loss, None without one. The captions of the training images are the references."""
     if not config.self_critical_weight:
         return None
-    entries = (entry for source in sources for entry in source.train if entry.scene is None)
-    references = {entry.image_id: entry.captions for entry in entries}
+    entries = [entry for source in sources for entry in source.train if entry.scene is None]
+    references = {entry.key: entry.captions for entry in entries}
     classes = {
-        image: frozenset(box.name for box in boxes if box.score >= MIN_SCORE)
-        for image, boxes in detections.items()
-        if image in references
+        entry.key: frozenset(box.name for box in detections[entry.image_id] if box.score >= MIN_SCORE)
+        for entry in entries
+        if entry.image_id in detections
     }
     reward = CaptionReward(references, classes)
     return SelfCritical(reward, tokenizer, weight=config.self_critical_weight, num_samples=config.num_samples)

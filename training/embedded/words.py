@@ -70,7 +70,7 @@ class WordProbe:
         inputs = (features - self._mean) / self._std
         self._weight = torch.zeros(len(self.words), features.size(1), requires_grad=True)
         self._bias = self._prior.clone().requires_grad_()
-        optimizer = torch.optim.AdamW([self._weight, self._bias], lr=_LR / features.size(1), weight_decay=0.0)
+        optimizer = torch.optim.Adam([self._weight, self._bias], lr=_LR / features.size(1))
         generator = torch.Generator().manual_seed(0)
         for _ in range(_EPOCHS):
             for batch in torch.randperm(len(inputs), generator=generator).split(_BATCH):
