@@ -76,6 +76,7 @@ from model.runtime import Runtime, prepare_network
 from model.scoring import ScoredCaption, scoring_pass
 from model.search import Hypothesis
 from model.state import DecoderState
+from model.style import plain_form
 from model.tokenizer import BOS_ID, EOS_ID, PAD_ID, CaptionTokenizer, WordSpan
 
 __all__ = [
@@ -173,6 +174,7 @@ __all__ = [
     "num_pixels",
     "peak_box",
     "pin_revision",
+    "plain_form",
     "prefix_ids",
     "prepare",
     "prepare_network",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 import json
@@ -12,10 +13,10 @@ from PIL import Image
 
 from corpus import read_data
 from evaluation import png_bytes
-from model import CaptionerError, save_checkpoint
+from model import CaptionerError, ModelConfig, save_checkpoint
 from training.embedded.card import card
 from training.embedded.data import EmbeddedData
-from training.embedded.finish import figure, write_boxes
+from training.embedded.finish import figure, learned_languages, offering, write_boxes
 
 
 def test_boxes_are_what_the_detector_is_sure_of_in_pixels(tmp_path):
@@ -60,18 +61,20 @@ def test_a_figure_is_computed_once_and_a_command_that_fails_leaves_none(tiny_cap
 
 
 def test_the_card_has_every_figure():
-    caption = {"CIDEr": 0.512, "BLEU-4": 0.2, "CHAIRi": 0.31, "intervals": {"CIDEr": [0.4, 0.6]}}
+    caption = {"CIDEr": 0.512, "BLEU-4": 0.2, "CHAIRi": 0.31, "images": 1283, "intervals": {"CIDEr": [0.4, 0.6]}}
     systems = {"systems": {"beam 3": caption}, "baselines": {"best constant caption": caption | {"CIDEr": 0.117}}}
-    maps = {"pointing": 0.7, "center": 0.5, "swapped": 0.66, "patch_auroc": 0.8, "box_iou": 0.25, "flip": 0.9}
-    reliable = {"expected_error": 0.021, "auroc": 0.81, "coverage_at_90": 0.33}
+    maps = {"objects": 325, "pointing": 0.7, "center": 0.5, "swapped": 0.66, "patch_auroc": 0.8, "box_iou": 0.25, "flip": 0.9}
+    reliable = {"count": 250, "expected_error": 0.021, "auroc": 0.81, "coverage_at_90": 0.33}
     figures = {
         "coco": systems | {"leave_one_out": {"human": {"CIDEr": 0.957, "BLEU-4": 0.206}}},
         "flickr8k": systems,
         "zh": systems,
-        "scenes": {"beam 3": {"training_pairs": {"right": 0.911}, "unseen_pairs": {"right": 0.733}}},
+        "scenes": {
+            "beam 3": {"training_pairs": {"right": 0.911, "scenes": 500}, "unseen_pairs": {"right": 0.733, "scenes": 500}}
+        },
         "maps_coco": maps,
         "maps_scenes": maps | {"attributes": 0.85, "erased": 0.99},
-        "calibration": {"captions": reliable, "words": reliable, "object_words": None},
+        "calibration": {"abstract_images_above_median": 0.4167, "captions": reliable, "words": reliable, "object_words": None},
     }
     values = {"languages": "en, zh", "parameters": 25.1, "megabytes": 50.2, "tokens": 8000, "heads": 5}
     text = card(figures, values | {"threshold": 0.1, "length_penalty": 0.7})
@@ -86,7 +89,24 @@ def test_the_card_has_every_figure():
         "| color words nearest to their own object |  | 85.0 |",
         "| captions | 2.1 | 81.0 | 33.0 |",
         "25.1 million",
+        "1,283 images",
+        "training pairs, 500 scenes",
+        "of 325 objects",
+        "250 images of its test split",
+        "41.7 % of images that are no photographs",
     )
     for expected in expectations:
         assert expected in text, expected
     assert "{" not in text
+
+
+def test_only_languages_that_were_learned_are_offered():
+    def result(low, constant):
+        system = {"CIDEr": low + 0.1, "intervals": {"CIDEr": [low, low + 0.2]}}
+        return {"systems": {"beam 3": system}, "baselines": {"best constant caption": {"CIDEr": constant}}}
+
+    languages = learned_languages(("en", "zh", "ar"), {"zh": result(0.4, 0.3), "ar": result(0.2, 0.3)})
+    assert languages == ["en", "zh"]
+    config = dataclasses.replace(ModelConfig(), languages=("en", "ar", "zh"), language_token_ids=(7, 8, 9))
+    offered = offering(config, languages)
+    assert (offered.languages, offered.language_token_ids) == (("en", "zh"), (7, 9))

@@ -10,11 +10,21 @@ import pytest
 import torch
 from PIL import Image
 
-from corpus import captions_of, draw_scene
+from corpus import DataError, captions_of, draw_scene
 from evaluation import png_bytes
 from evaluation.__main__ import main
-from evaluation.faithfulness import _erase, _hidden, _scores, deletion_insertion, erased, pixel_occlusion
-from model import Captioner, prefix_ids, save_checkpoint
+from evaluation.faithfulness import (
+    _erase,
+    _hidden,
+    _limited,
+    _log_probs,
+    _scores,
+    _Words,
+    deletion_insertion,
+    erased,
+    pixel_occlusion,
+)
+from model import LOCAL_IMAGE_LIMITS, Captioner, prefix_ids, prepare, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +73,27 @@ def test_the_figures_of_random_weights_are_finite_and_of_every_word(tiny_caption
     assert figures["words"] >= 2 * len(scenes)
     assert -1 <= pixel_occlusion(tiny_captioner, images[:1], texts[:1]) <= 1
     assert 0 <= erased(tiny_captioner, scenes) <= 1
+
+
+def test_captions_without_two_words_are_an_error(tiny_captioner, scenes):
+    with pytest.raises(DataError, match="two words of 4 letters"):
+        deletion_insertion(tiny_captioner, [png_bytes(scenes[0].render())], ["a red"])
+
+
+def test_several_images_and_several_rows_are_scored_as_one_by_one(tiny_captioner, scenes):
+    text, tokenizer = "a red square and a star", tiny_captioner.tokenizer
+    words = _Words([tuple(word.tokens) for word in tokenizer.words(tokenizer.encode(text))], torch.empty(0))
+    images = [scene.render() for scene in scenes[:3]]
+    together = _log_probs(tiny_captioner, images, text, words)
+    for number, image in enumerate(images):
+        torch.testing.assert_close(_log_probs(tiny_captioner, [image], text, words)[0], together[number], atol=1e-5, rtol=1e-5)
+    view = prepare(png_bytes(images[0]), tiny_captioner.image_config, LOCAL_IMAGE_LIMITS)
+    features = tiny_captioner.runtime.encode(view.pixels[None])
+    every = torch.arange(features.grid.num_patches).expand(3 * len(words.tokens), -1)
+    assert _limited(tiny_captioner, features, text, words, every).shape == (3, len(words.tokens))
+    torch.testing.assert_close(
+        _limited(tiny_captioner, features, text, words, every), together[:1].expand(3, -1), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_the_embedded_checkpoint_loses_words_by_their_own_patches(scenes):

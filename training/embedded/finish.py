@@ -18,12 +18,22 @@ import torch
 
 from corpus import CaptionedImage, open_dataset
 from evaluation import png_bytes
-from model import SHARD_BYTES, CaptionerError, GenerationOptions, load_checkpoint, read_config, save_checkpoint, write_config
+from model import (
+    SHARD_BYTES,
+    CaptionerError,
+    GenerationOptions,
+    ModelConfig,
+    load_checkpoint,
+    read_config,
+    save_checkpoint,
+    write_config,
+)
 from training.embedded.card import card
 from training.embedded.data import EmbeddedData
 from training.regions import DetectedBox, read_detections
 
 BOX_IMAGES = 400  # of Flickr8k's validation split, whose detected objects choose the threshold of word boxes
+BEAMS = ("--num-beams", "3", "--num-beams", "1")
 _MIN_SCORE = 0.5  # a weaker detection is no annotated box
 _LICENSE = "research and education only (trained on Flickr8k and photographs of COCO); see the card"
 
@@ -51,26 +61,24 @@ def finish(data: EmbeddedData, trained: Path, run: Path) -> Path:
         "calibration": figure(run, "calibration", ["calibrate", "--data", flickr8k, "--write", *own]),
     }
     everything = {
-        "coco": ["captions", "--data", coco, "--split", "val", "--training", flickr8k, *_BEAMS, *own],
-        "flickr8k": ["captions", "--data", flickr8k, *_BEAMS, *own],
+        "coco": ["captions", "--data", coco, "--split", "val", "--training", flickr8k, "--baselines", "all", *BEAMS, *own],
+        "flickr8k": ["captions", "--data", flickr8k, "--baselines", "all", *BEAMS, *own],
         "scenes": ["captions", "--data", "scenes", *own],
-        "maps_coco": ["maps", "--data", coco, "--split", "val", "--controls", *own],
-        "maps_scenes": ["maps", "--data", "scenes", "--controls", *own],
+        "maps_coco": ["maps", "--data", coco, "--split", "val", "--controls", "--faithfulness", *own],
+        "maps_scenes": ["maps", "--data", "scenes", "--controls", "--faithfulness", *own],
     }
-    for language in read_config(folder).languages[1:]:
+    languages = read_config(trained).languages
+    for language in languages[1:]:
         everything[language] = ["captions", "--data", flickr8k, "--language", language, *own]
     for name, arguments in everything.items():
         figures[name] = figure(run, name, arguments)
     config = read_config(folder)
     maps = dataclasses.replace(config.maps, pointing=round(figures["maps_coco"]["pointing"], 3))
-    write_config(folder, dataclasses.replace(config, maps=maps))
+    write_config(folder, offering(dataclasses.replace(config, maps=maps), learned_languages(languages, figures)))
     partial = folder / "README.partial"
     partial.write_text(card(figures, card_values(folder)), encoding="utf-8")
     partial.replace(folder / "README.md")
     return folder
-
-
-_BEAMS = ("--num-beams", "3", "--num-beams", "1")
 
 
 def figure(run: Path, name: str, arguments: Sequence[str]) -> Figures:
@@ -87,6 +95,23 @@ def figure(run: Path, name: str, arguments: Sequence[str]) -> Figures:
         partial.replace(file)
     read: Figures = json.loads(file.read_text(encoding="utf-8"))
     return read
+
+
+def learned_languages(languages: Sequence[str], figures: dict[str, Figures]) -> list[str]:
+    """Return the first language, and those whose captions are better than one caption for all images (by the interval)."""
+    learned = [languages[0]]
+    for name in languages[1:]:
+        (system,) = figures[name]["systems"].values()
+        if system["intervals"]["CIDEr"][0] > figures[name]["baselines"]["best constant caption"]["CIDEr"]:
+            learned.append(name)
+    return learned
+
+
+def offering(config: ModelConfig, languages: Sequence[str]) -> ModelConfig:
+    """Return the config with these of its languages only; the tokenizer keeps the tokens of the others."""
+    ids = dict(zip(config.languages, config.language_token_ids, strict=True))
+    kept = [name for name in config.languages if name in languages]
+    return dataclasses.replace(config, languages=tuple(kept), language_token_ids=tuple(ids[name] for name in kept))
 
 
 def card_values(folder: Path) -> dict[str, Any]:
