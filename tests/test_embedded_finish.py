@@ -93,7 +93,7 @@ def test_the_card_has_every_figure():
         "training pairs, 500 scenes",
         "of 325 objects",
         "250 images of its test split",
-        "41.7 % of images that are no photographs",
+        "41.7 % of images that are no photographs are above",
     )
     for expected in expectations:
         assert expected in text, expected

@@ -87,7 +87,7 @@ def _confidence(figures: Figures) -> str:
         lines.append(f"| {title} | {' | '.join(cells)} |")
     lines += [
         "",
-        f"{_percent(above)} % of images that are no photographs are above the median of photographs (50: no difference).",
+        f"{_percent(above)} % of images that are no photographs are above photographs' median (50: no difference).",
     ]
     return "\n".join(lines) + "\n"
 
