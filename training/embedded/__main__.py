@@ -39,11 +39,11 @@ FIRST_CHOICE = (8, 6)  # images that the captions of a photograph come from, and
 CHOICE = (10, 8)
 TRAINED_SHARE = 0.8  # of the weights after the first training, the rest are those of the start (docs/decisions.md)
 _COMMON = (
-    "--region-weight 0.25 --num-views 1 --dropout 0.1 --ema-decay 0.995 --val-share 0 --eval-images 100 --max-caption-tokens 48 "
+    "--region-weight 0.25 --num-views 1 --dropout 0.1 --val-share 0 --eval-images 100 --max-caption-tokens 48 "
     "--no-check --batch-size 32"
 )
-_FIRST = "--captions-per-image 3 --lr 3e-4 --max-steps 866"
-_SECOND = "--captions-per-image 2 --lr 7e-5 --max-steps 320 --self-critical-weight 0.8 --num-samples 5"
+_FIRST = "--ema-decay 0.995 --captions-per-image 3 --lr 3e-4 --max-steps 866"
+_SECOND = "--ema-decay 0.99 --captions-per-image 2 --lr 7e-5 --max-steps 320 --self-critical-weight 0.8 --num-samples 5"
 FIRST_FLAGS = tuple(f"{_COMMON} {_FIRST}".split())
 SECOND_FLAGS = tuple(f"{_COMMON} {_SECOND}".split())
 
