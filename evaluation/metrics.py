@@ -215,12 +215,12 @@ def _merge_counts(key: Keys, count: Integers) -> tuple[Keys, Integers]:
     return unique, np.bincount(index, count, len(unique)).astype(np.int64)
 
 
-def _counts_of(wanted: Keys, keys: Keys, counts: Integers) -> Integers:
-    """Return the count of each wanted key, 0 if it is not among the keys, which are ascending."""
+def _counts_of(query: Keys, keys: Keys, counts: Integers) -> Integers:
+    """Return the count of each key of the query, 0 if it is not among the keys, which are ascending."""
     if not len(keys):
-        return np.zeros(len(wanted), np.int64)
-    index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[index] == wanted, counts[index], 0)
+        return np.zeros(len(query), np.int64)
+    index = np.minimum(np.searchsorted(keys, query), len(keys) - 1)
+    return np.where(keys[index] == query, counts[index], 0)
 
 
 def _cider(part: _CountedCaptions, frequencies: list[tuple[Keys, Integers]], log_images: float, *, plain: bool) -> Floats:
