@@ -44,9 +44,9 @@ def test_the_reward_is_cider_with_the_document_frequencies_of_the_references():
     assert reward(["1", "1"], ["", "a zebra"]).tolist() == [0, pytest.approx(reward(["1"], ["a giraffe"]).item())]
 
 
-def test_a_class_that_is_not_detected_costs_the_same_everywhere():
-    captions = ["a man and a dog and a puppy on a horse", "a man in a field", "two dogs play"]  # a dog twice, and a horse
-    images = ["1", "1", "2"]  # nothing is known about the second image
+def test_a_class_that_is_not_in_the_image_costs_the_same_everywhere():
+    captions = ["a man and a dog and a puppy on a bench", "a man on a horse", "two dogs play"]  # a dog twice, and a bench
+    images = ["1", "1", "2"]  # the horse is in captions of the first image; nothing is known about the second one
     difference = CaptionReward(REFERENCES)(images, captions) - CaptionReward(REFERENCES, {"1": frozenset({"person"})})(
         images, captions
     )
@@ -72,10 +72,14 @@ def test_weak_detections_are_no_objects_and_scenes_have_no_reward(tokenizer):
     assert self_critical_of(TrainConfig(data=("x",), run="r"), sources, {}, tokenizer) is None
 
 
-def test_an_advantage_is_the_reward_less_the_mean_of_the_others():
+def test_an_advantage_is_the_reward_less_the_mean_of_the_others_in_units_of_their_size():
     rewards = torch.tensor([[1.0, 0.0, 2.0], [0.5, 0.5, 0.5]], dtype=torch.float64)
-    expected = torch.tensor([[0.0, -1.5, 1.5], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    differences = torch.tensor([[0.0, -1.5, 1.5], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    expected = differences / np.sqrt(2 * 1.5**2 / 6)
     torch.testing.assert_close(advantages(rewards), expected)
+    torch.testing.assert_close(advantages(0.01 * rewards + 3), expected)
+    assert advantages(rewards[1:]).abs().max() == 0, "all are equally good"
+    assert advantages(rewards[1:] + torch.tensor([0, 1e-12, 0])).abs().max() < 1e-11, "nor is a rounding error better"
 
 
 def features_of(network, count, seed=0):

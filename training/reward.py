@@ -1,7 +1,8 @@
 """The reward of captions in self-critical training: CIDEr of the training captions, less what is not in the image.
 
-A class that the caption names and the object detector does not find costs a fixed amount: CIDEr alone rewards a frequent object
-that is not there (Rohrbach et al. 2018, "Object Hallucination in Image Captioning", section 4).
+A class that the caption names, and that neither the object detector nor a training caption of the image names, costs a fixed
+amount: CIDEr alone rewards a frequent object that is not there (Rohrbach et al. 2018, "Object Hallucination in Image
+Captioning", section 4).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from evaluation import CiderScorer, coco_synonyms, tokenize_caption
 
-HALLUCINATION = 0.3  # of the reward, for each class that is named and not detected
+HALLUCINATION = 0.3  # of the reward, for each class that is named and not in the image
 MIN_SCORE = 0.15  # a class with a weaker detection is not in the image
 
 
@@ -26,8 +27,11 @@ class CaptionReward:
         """
         self._references = {image: [tokenize_caption(text) for text in texts] for image, texts in references.items()}
         self._cider = CiderScorer(list(self._references.values()))
-        self._classes = classes or {}
         self._synonyms = coco_synonyms()
+        self._classes = {  # a detector misses what a person names: that is no hallucination
+            image: own.union(*(self._synonyms.mentions(text) for text in references.get(image, ())))
+            for image, own in (classes or {}).items()
+        }
 
     def __contains__(self, image: object) -> bool:
         return image in self._references
@@ -36,11 +40,11 @@ class CaptionReward:
         """Return the reward of each caption of an image (N,) float64; CIDEr of 1.0 is 100 in tables."""
         tokens = [tokenize_caption(caption) for caption in captions]
         rewards = torch.from_numpy(self._cider(tokens, [self._references[image] for image in images]))
-        wrong = [len(self._not_detected(image, caption)) for image, caption in zip(images, captions, strict=True)]
+        wrong = [len(self._hallucinated(image, caption)) for image, caption in zip(images, captions, strict=True)]
         return rewards - HALLUCINATION * torch.tensor(wrong, dtype=torch.float64)
 
-    def _not_detected(self, image: str, caption: str) -> set[str]:
-        """Return the classes that a caption names and the detector does not find."""
+    def _hallucinated(self, image: str, caption: str) -> set[str]:
+        """Return the classes that a caption names and that are not in the image."""
         if image not in self._classes:
             return set()
         return set(self._synonyms.mentions(caption)) - self._classes[image]

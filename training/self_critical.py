@@ -22,6 +22,7 @@ from training.reward import MIN_SCORE, CaptionReward
 from training.sources import Source
 
 MAX_TOKENS = 20  # of a sample
+_SMALLEST_UNIT = 1e-6  # of a reward; all samples are equally good
 
 
 class SelfCritical:
@@ -40,7 +41,7 @@ class SelfCritical:
         return (1 - self._weight) * loss + self._weight * self.loss(network, features, batch)
 
     def loss(self, network: CaptionNetwork, features: ImageFeatures, batch: Batch) -> Tensor:
-        """Return the mean over tokens of -advantage * log p, in which advantages are rewards less the mean of the others'."""
+        """Return the mean over tokens of -advantage * log p."""
         special = tuple(batch.tokens[0, : batch.num_special].tolist())
         image_of = tuple(image for image in range(features.num_images) for _ in range(self._num_samples))
         samples = sample(network, features, image_of, special)
@@ -60,9 +61,14 @@ class SelfCritical:
 
 
 def advantages(rewards: Tensor) -> Tensor:
-    """Return each reward (B, K) less the mean of the other rewards of its image."""
+    """Return each reward (B, K) less the mean of the other rewards of its image, in units of their root mean square.
+
+    Without a unit the share of the samples in the loss depends on how good they are: rewards of bad captions are all small.
+    """
     others = (rewards.sum(dim=1, keepdim=True) - rewards) / (rewards.size(1) - 1)
-    return rewards - others
+    differences = rewards - others
+    unit = differences.square().mean().sqrt()
+    return differences / unit if unit > _SMALLEST_UNIT else differences
 
 
 @torch.no_grad()
