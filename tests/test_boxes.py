@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -11,7 +12,23 @@ from PIL import Image
 from corpus import DataError, Example, NamedBox
 from evaluation.__main__ import main
 from evaluation.boxes import THRESHOLDS, overlaps
-from model import Box, Caption, CaptionResult, ImageConfig, PatchGrid, Timing, Word, WordMap, read_config, save_checkpoint
+from model import (
+    Box,
+    Caption,
+    CaptionNetwork,
+    Captioner,
+    CaptionResult,
+    Checkpoint,
+    ImageConfig,
+    PatchGrid,
+    Timing,
+    Word,
+    WordMap,
+    peak_box,
+    prepare,
+    read_config,
+    save_checkpoint,
+)
 
 
 class BlobCaptioner:
@@ -65,3 +82,17 @@ def test_the_command_writes_the_threshold(tiny_captioner, tmp_path, capsys):
     assert read_config(tmp_path / "c").maps.box_threshold == 0.5, "nothing is written without --write"
     assert main([*flags, "--write"]) == 0
     assert read_config(tmp_path / "c").maps.box_threshold == chosen < 0.5
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.9])
+def test_the_boxes_of_captions_have_the_threshold_of_their_checkpoint(tiny_captioner, photo, threshold):
+    network = tiny_captioner.runtime
+    config = dataclasses.replace(network.config, maps=dataclasses.replace(network.config.maps, box_threshold=threshold))
+    other = CaptionNetwork(config)
+    other.load_state_dict(network.state_dict())
+    captioner = Captioner.from_checkpoint(Checkpoint(other, tiny_captioner.tokenizer, "# A tiny card"))
+    view = prepare(photo(), captioner.image_config)
+    (result,) = captioner.explain([view], ["a dog and a cat"])
+    for word in result.captions[0].words:
+        assert word.box == peak_box(word.map.values, result.grid, view.covers, threshold)
+        assert word.box != peak_box(word.map.values, result.grid, view.covers, 1.1 - threshold), "it matters"
