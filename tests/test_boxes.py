@@ -15,8 +15,8 @@ from evaluation.boxes import THRESHOLDS, overlaps
 from model import (
     Box,
     Caption,
-    CaptionNetwork,
     Captioner,
+    CaptionNetwork,
     CaptionResult,
     Checkpoint,
     ImageConfig,

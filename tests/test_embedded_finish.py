@@ -9,14 +9,24 @@ import json
 import tarfile
 
 import pytest
+import torch
 from PIL import Image
 
-from corpus import read_data
+from corpus import draw_scene, read_data
 from evaluation import png_bytes
-from model import CaptionerError, ModelConfig, save_checkpoint
+from model import (
+    DEFAULT_CHECKPOINT,
+    Captioner,
+    CaptionerError,
+    ModelConfig,
+    load_checkpoint,
+    prepare,
+    read_config,
+    save_checkpoint,
+)
 from training.embedded.card import card
 from training.embedded.data import EmbeddedData
-from training.embedded.finish import figure, learned_languages, offering, write_boxes
+from training.embedded.finish import figure, finish, learned_languages, offering, write_boxes
 
 
 def test_boxes_are_what_the_detector_is_sure_of_in_pixels(tmp_path):
@@ -98,6 +108,66 @@ def test_the_card_has_every_figure():
     for expected in expectations:
         assert expected in text, expected
     assert "{" not in text
+
+
+def _write_shards(folder, name, rows, images, split_of):
+    """Write images, which are named by their number, as tar shards; `rows` are those of the captions file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in {row[split_of] for row in rows}:
+        with tarfile.open(folder / name.format(split=split), "w") as shard:
+            for row in (row for row in rows if row[split_of] == split):
+                content = images[int(row["image"])]
+                member = tarfile.TarInfo(f"{row['image']}.png")
+                member.size = len(content)
+                shard.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.slow
+def test_a_trained_checkpoint_is_finished_with_boxes_confidence_figures_and_a_card(tmp_path):
+    data = EmbeddedData(tmp_path / "data", tmp_path / "unused.json")
+    captioner, rows = Captioner.load(device="cpu"), []
+    images = [png_bytes(draw_scene(5, number).render()) for number in range(18)]
+    results = captioner.caption([prepare(image, captioner.image_config) for image in images])
+    for number, result in enumerate(results):  # a third of the captions are wrong
+        captions = ["two people walk down a street at night" if number % 3 == 0 else result.captions[0].text] * 4
+        split = ("train", "val", "test")[number // 6]
+        rows.append({"image": str(number), "split": split, "captions": [*captions, "a dog runs beside a person on grass"]})
+    _write_shards(data.flickr8k, "{split}-00.tar", rows, images, "split")
+    (data.flickr8k / "captions.en.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    boxed = {"width": 224, "height": 224, "boxes": [[10, 10, 90, 90, "dog"], [120, 20, 220, 200, "person"]]}
+    photographs = [row | boxed | {"coco_split": "val"} for row in rows[:4]]
+    _write_shards(tmp_path / "data" / "coco", "photographs.tar", photographs, images, "coco_split")
+    coco = tmp_path / "data" / "coco" / "photographs.jsonl"
+    coco.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "split"}) + "\n" for row in photographs))
+    (tmp_path / "data" / "detections").mkdir()
+    with gzip.open(data.detections("flickr8k"), "wt") as file:
+        file.write("".join(json.dumps({"image": row["image"], "boxes": [[0, 0, 0.5, 0.5, 18, 0.9]]}) + "\n" for row in rows))
+    run = tmp_path / "run"
+    scenes = {name: {"right": 0.5, "scenes": 500} for name in ("training_pairs", "unseen_pairs")}
+    (run / "figures").mkdir(parents=True)  # of an interrupted recipe: 1,000 scenes take long
+    (run / "figures" / "scenes.json").write_text(json.dumps({"beam 3": scenes}))
+    (run / "figures" / "maps_scenes.json").write_text(json.dumps({"objects": 7, "pointing": 0.875}))
+
+    folder = finish(data, DEFAULT_CHECKPOINT, run)
+    config = read_config(folder)
+    assert sorted(path.stem for path in (run / "figures").iterdir()) == sorted(
+        ["boxes", "calibration", "coco", "flickr8k", "maps_coco", "maps_scenes", "scenes"]
+    )
+    figures = {path.stem: json.loads(path.read_text()) for path in (run / "figures").iterdir()}
+    assert config.maps.box_threshold == figures["boxes"]["box_threshold"]
+    assert list(config.confidence.caption) == figures["calibration"]["weights"]["caption"]
+    assert config.maps.pointing == round(figures["maps_coco"]["pointing"], 3)
+    assert config.generation.style == "sentence"
+    assert "research and education only" in config.license
+    trained = load_checkpoint(DEFAULT_CHECKPOINT).network.state_dict()
+    for name, value in load_checkpoint(folder).network.state_dict().items():
+        assert torch.equal(value, trained[name]), name
+    text = (folder / "README.md").read_text()
+    for expected in ("| | COCO photographs | synthetic scenes |", "87.5", "6 images", "4 objects"):
+        assert expected in text, expected
+    before = {path: path.stat().st_mtime_ns for path in (run / "figures").iterdir()}
+    assert finish(data, DEFAULT_CHECKPOINT, run) == folder
+    assert {path: path.stat().st_mtime_ns for path in (run / "figures").iterdir()} == before, "nothing is computed again"
 
 
 def test_only_languages_that_were_learned_are_offered():
