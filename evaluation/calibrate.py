@@ -13,6 +13,7 @@ from evaluation.abstract_images import abstract_images
 from evaluation.calibration import (
     acceptable_captions,
     fit_logistic,
+    fit_words,
     judged_words,
     reliability,
 )
@@ -25,6 +26,7 @@ from model import (
     caption_features,
     logistic,
     read_config,
+    word_confidences,
     word_features,
     write_config,
 )
@@ -40,6 +42,7 @@ class Cases:
     captions: list[list[float]]
     acceptable: list[bool]
     words: list[list[float]]
+    texts: list[str]  # of the words, in lower case
     right: list[bool]
     is_object: list[bool]
 
@@ -53,19 +56,20 @@ def calibrate(captioner: Captioner, fit: Sequence[Example], test: Sequence[Examp
         fitted.captions + [whole for whole, _ in no_captions], fitted.acceptable + [False] * len(no_captions)
     )
     wrong = [features for _, words in no_captions for features in words]
-    weights = ConfidenceConfig(
-        caption=caption_weights, word=fit_logistic(fitted.words + wrong, fitted.right + [False] * len(wrong))
+    word_weights, offsets = fit_words(  # the words of such images say nothing about how reliable the same words are elsewhere
+        fitted.words + wrong, fitted.texts + [""] * len(wrong), fitted.right + [False] * len(wrong)
     )
+    weights = ConfidenceConfig(caption=caption_weights, word=word_weights, word_offsets=offsets)
     judged, _ = _cases(captioner, test, threshold)
     confidences = [logistic(weights.caption, features) for features in judged.captions]
-    word_confidences = [logistic(weights.word, features) for features in judged.words]
+    confidences_of_words = word_confidences(weights.word, weights.word_offsets, judged.texts, judged.words)
     objects = [number for number, named in enumerate(judged.is_object) if named]
     unseen = best_captions(captioner, [png_bytes(image) for image in abstract_images(ABSTRACT_IMAGES, seed=1)])
     figures: dict[str, Any] = {
         "threshold_cider": threshold,
         "captions": reliability(confidences, judged.acceptable).as_json(),
-        "words": reliability(word_confidences, judged.right).as_json(),
-        "object_words": _part(word_confidences, judged.right, objects),
+        "words": reliability(confidences_of_words, judged.right).as_json(),
+        "object_words": _part(confidences_of_words, judged.right, objects),
         "median_confidence": sorted(confidences)[len(confidences) // 2],
         "abstract_images_above_median": _share_above(weights, unseen, sorted(confidences)[len(confidences) // 2]),
     }
@@ -103,7 +107,7 @@ def _cases(captioner: Captioner, examples: Sequence[Example], threshold: float |
     captions = best_captions(captioner, examples)
     references = [example.references for example in examples]
     acceptable, limit = acceptable_captions([caption.text for caption in captions], references, threshold=threshold)
-    cases, synonyms = Cases([], [], [], [], []), coco_synonyms()
+    cases, synonyms = Cases([], [], [], [], [], []), coco_synonyms()
     for caption, example, verdict in zip(captions, examples, acceptable, strict=True):
         if not caption.words:
             continue
@@ -115,6 +119,7 @@ def _cases(captioner: Captioner, examples: Sequence[Example], threshold: float |
         for word, features, is_right in zip(caption.words, words, verdicts, strict=True):
             if is_right is not None:
                 cases.words.append(features)
+                cases.texts.append(word.text.lower())
                 cases.right.append(is_right)
                 cases.is_object.append(bool(synonyms.mentions(word.text)))
     return cases, limit

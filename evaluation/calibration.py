@@ -8,6 +8,7 @@ its object class, or the image has a box of that class; words that say nothing a
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ _SILENT = (  # words that say nothing about an image
 )
 _FUNCTION_WORDS = frozenset(_SILENT.split())
 _BINS = 15
+_MIN_CASES = 10  # of a word that has an offset
+_OFFSET_VARIANCE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +84,25 @@ def mean_ranks(values: Floats) -> Floats:
 
 def fit_logistic(features: Sequence[Sequence[float]], is_right: Sequence[bool], *, ridge: float = 1e-2) -> tuple[float, ...]:
     """Return intercept and weights of a logistic regression, by Newton's method; `ridge` is per case, on scaled features."""
+    return fit_words(features, [""] * len(features), is_right, ridge=ridge)[0]
+
+
+def fit_words(
+    features: Sequence[Sequence[float]], words: Sequence[str], is_right: Sequence[bool], *, ridge: float = 1e-2
+) -> tuple[tuple[float, ...], dict[str, float]]:
+    """Return intercept, weights, and an offset for every word that has ten cases or more; "" is no word.
+
+    Offsets are random effects: normal around 0 with variance 1, so that few cases move an offset little (Gelman and Hill 2006,
+    section 12).
+    """
     values, right = np.asarray(features, np.float64), np.asarray(is_right, np.float64)
     mean, scale = values.mean(axis=0), values.std(axis=0) + 1e-9
-    design = np.hstack([np.ones((len(values), 1)), (values - mean) / scale])
+    frequent = [word for word, count in Counter(words).items() if word and count >= _MIN_CASES]
+    own = np.asarray(words)[:, None] == np.asarray(frequent, dtype=np.str_)[None, :]
+    design = np.hstack([np.ones((len(values), 1)), (values - mean) / scale, own])
     weights = np.zeros(design.shape[1])
-    penalty = np.diag([0.0, *[ridge * len(values)] * (len(weights) - 1)])
+    count = values.shape[1]
+    penalty = np.diag([0.0, *[ridge * len(values)] * count, *[1 / _OFFSET_VARIANCE] * len(frequent)])
     for _ in range(50):
         predicted = 1 / (1 + np.exp(-design @ weights))
         gradient = design.T @ (predicted - right) + penalty @ weights
@@ -94,8 +111,9 @@ def fit_logistic(features: Sequence[Sequence[float]], is_right: Sequence[bool], 
         weights -= step
         if np.abs(step).max() < 1e-10:
             break
-    slopes = weights[1:] / scale
-    return (float(weights[0] - slopes @ mean), *map(float, slopes))
+    slopes = weights[1 : 1 + count] / scale
+    offsets = dict(zip(frequent, map(float, weights[1 + count :]), strict=True))
+    return (float(weights[0] - slopes @ mean), *map(float, slopes)), offsets
 
 
 def acceptable_captions(

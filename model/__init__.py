@@ -15,7 +15,7 @@ from model.checkpoint import (
     save_checkpoint,
     write_config,
 )
-from model.confidence import CAPTION_FEATURES, WORD_FEATURES, caption_features, logistic, word_features
+from model.confidence import CAPTION_FEATURES, WORD_FEATURES, caption_features, logistic, word_confidences, word_features
 from model.config import ConfidenceConfig, DecoderConfig, EncoderConfig, ImageConfig, MapConfig, ModelConfig
 from model.cpu import available_threads
 from model.decoder import TextDecoder
@@ -190,6 +190,7 @@ __all__ = [
     "timm_configs",
     "to_device",
     "to_json",
+    "word_confidences",
     "word_features",
     "word_map",
     "write_config",

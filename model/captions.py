@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model.confidence import caption_features, logistic, word_features
+from model.confidence import caption_features, logistic, word_confidences, word_features
 from model.config import ConfidenceConfig
 from model.geometry import ImageView, PatchGrid
 from model.maps import MapMethod, WordMap, peak_box, word_map
@@ -117,7 +117,8 @@ def with_confidence(caption: Caption, config: ConfidenceConfig | None) -> Captio
         return caption
     words = caption.words
     if config.word:
-        values = [logistic(config.word, features) for features in word_features(log_probs, reliances)]
+        texts, features = [word.text for word in words], word_features(log_probs, reliances)
+        values = word_confidences(config.word, config.word_offsets, texts, features)
         words = tuple(dataclasses.replace(word, confidence=value) for word, value in zip(words, values, strict=True))
     whole = logistic(config.caption, caption_features(log_probs, reliances)) if config.caption else None
     return dataclasses.replace(caption, words=words, confidence=whole)

@@ -178,6 +178,7 @@ class ConfidenceConfig:
 
     caption: tuple[float, ...] = ()
     word: tuple[float, ...] = ()
+    word_offsets: dict[str, float] = field(default_factory=dict)  # added to the score of these words, in lower case
 
     def __post_init__(self) -> None:
         for name, features in (("caption", CAPTION_FEATURES), ("word", WORD_FEATURES)):

@@ -204,6 +204,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return tuple(
             _value(kind, entry, f"{where}[{index}]") for index, (kind, entry) in enumerate(zip(inner, value, strict=True))
         )
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} is {value!r}; it must be an object")
+        return {name: _value(arguments[1], entry, f"{where}.{name}") for name, entry in value.items()}
     if origin is Literal:
         if value not in arguments:
             raise ConfigError(f"{where} is {value!r}; it must be one of {', '.join(map(repr, arguments))}")

@@ -13,7 +13,7 @@ from corpus import captions_of, draw_scene
 from evaluation import coco_synonyms, png_bytes
 from evaluation.__main__ import main
 from evaluation.abstract_images import abstract_images
-from evaluation.calibration import acceptable_captions, auroc, fit_logistic, judged_words, reliability
+from evaluation.calibration import acceptable_captions, auroc, fit_logistic, fit_words, judged_words, reliability
 from model import DEFAULT_CHECKPOINT, Caption, Captioner, Word, prepare, read_config
 from model.confidence import logistic
 
@@ -53,6 +53,29 @@ def test_the_fit_finds_the_weights_that_made_the_data():
     assert fit_logistic(features, right, ridge=0) == pytest.approx(true, abs=0.35)
     flat = fit_logistic(features, right, ridge=1e6)
     assert max(map(abs, flat[1:])) < 1e-3
+
+
+def test_a_frequent_word_has_an_offset_and_a_rare_one_has_none():
+    rng = np.random.default_rng(3)
+    words = [("dog", "shirt", "sky")[number % 3] for number in range(9000)]
+    true = {"dog": 1.5, "shirt": -1.0, "sky": -0.5}
+    features = rng.normal(size=(9000, 1))
+    right = [rng.random() < logistic((0.2, 0.7), row, true[word]) for word, row in zip(words, features, strict=True)]
+    weights, offsets = fit_words(features, words, right, ridge=0)
+    assert weights[1] == pytest.approx(0.7, abs=0.1)
+    assert {word: weights[0] + value for word, value in offsets.items()} == {
+        word: pytest.approx(0.2 + value, abs=0.15) for word, value in true.items()
+    }
+    few = fit_words(features[:39], ["dog"] * 30 + ["cat"] * 9, [True] * 30 + [False] * 9, ridge=0)[1]
+    assert few.keys() == {"dog"}, "nine cases are too few"
+    assert fit_words(features, [""] * 9000, right) == (fit_logistic(features, right), {})
+
+
+def test_an_offset_of_few_cases_is_small():
+    features = np.zeros((210, 1))
+    right = [number % 2 == 0 for number in range(200)] + [True] * 10
+    offsets = fit_words(features, [""] * 200 + ["dog"] * 10, right)[1]
+    assert 0.5 < offsets["dog"] < 2, "ten of ten are no certainty"
 
 
 def test_a_caption_like_the_references_is_acceptable():

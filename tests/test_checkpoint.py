@@ -97,6 +97,8 @@ def test_a_truncated_weights_file_is_named(folder):
         (lambda document: document["decoder"].update(heads=2, width=9), "unknown fields heads, width"),
         (lambda document: document["decoder"].update(num_heads="two"), r"decoder\.num_heads is 'two'"),
         (lambda document: document["decoder"].update(num_heads=3), "multiple of num_heads, 3"),
+        (lambda document: document["confidence"].update(word_offsets=[1]), r"word_offsets is \[1\]; it must be an object"),
+        (lambda document: document["confidence"].update(word_offsets={"a": "b"}), r"word_offsets\.a is 'b'"),
         (lambda document: document.update(format="other-9"), "format 'other-9'"),
         (lambda document: document["maps"].update(heads=[[9, 9]]), "layer 9, head 9"),
         (lambda document: document["image"].update(height=25), "cannot be divided into patches of 8 pixels"),

@@ -17,7 +17,9 @@ from service import Settings, create_app
 from service.http.dialects.native.json_body import result_json
 
 GREEDY = GenerationOptions(strategy="greedy", max_words=6)
-WEIGHTS = ConfidenceConfig(caption=(0.3, 0.5, -0.2, 0.1, 0.4, -0.6), word=(-0.1, 0.7, 0.2, -0.3, 0.5, 0.1))
+WEIGHTS = ConfidenceConfig(
+    caption=(0.3, 0.5, -0.2, 0.1, 0.4, -0.6), word=(-0.1, 0.7, 0.2, -0.3, 0.5, 0.1), word_offsets={"square": 0.9}
+)
 
 
 def with_weights(captioner, weights):
@@ -52,7 +54,9 @@ def test_confidence_is_the_logistic_function_of_the_features(calibrated, views):
     score = sum(weight * value for weight, value in zip(WEIGHTS.caption, values, strict=True))
     assert caption.confidence == pytest.approx(1 / (1 + math.exp(-score)))
     for word, features in zip(caption.words, word_features(log_probs, reliances), strict=True):
-        assert word.confidence == pytest.approx(logistic(WEIGHTS.word, features))
+        score = sum(weight * value for weight, value in zip(WEIGHTS.word, [1, *features], strict=True))
+        offset = WEIGHTS.word_offsets.get(word.text, 0)
+        assert word.confidence == pytest.approx(1 / (1 + math.exp(-score - offset)))
     assert word_features(log_probs, reliances)[1][:3] == [log_probs[1], reliances[1], log_probs[0]]
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model import (
+    ConfidenceConfig,
     ConfigError,
     DecoderConfig,
     EncoderConfig,
@@ -42,6 +43,7 @@ def test_a_model_config_survives_json():
     config = ModelConfig(
         encoder=EncoderConfig(stem="resnet18", stem_strides=(16, 32), num_register_tokens=4),
         maps=MapConfig(heads=((0, 1), (2, 5)), pointing=0.5),
+        confidence=ConfidenceConfig(word_offsets={"dog": 1.5}),
         languages=("en", "zh"),
         language_token_ids=(5, 6),
     )
