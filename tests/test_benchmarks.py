@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import numpy as np
@@ -38,6 +39,21 @@ def test_streams_print_one_json_object(tmp_path, capsys):
 def test_a_missing_folder_of_golden_results_is_bad_data(tmp_path, capsys):
     assert main(["golden", str(tmp_path / "none")]) == 1
     assert "name the folder of the recorded results" in capsys.readouterr().err
+
+
+def test_the_cost_of_scoring_is_measured_on_as_many_captions_as_requested(tmp_path, capsys):
+    texts = [
+        f"a {color} {animal} on the {place}" for color in ("red", "tan") for animal in ("dog", "cat") for place in ("hill", "bed")
+    ]
+    annotations = [{"image_id": number // 2, "id": number, "caption": text} for number, text in enumerate(texts)]
+    with gzip.open(tmp_path / "captions_val2017.json.gz", "wt") as file:
+        json.dump({"annotations": annotations}, file)
+    assert main(["golden", str(tmp_path), "--candidates", "30", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["candidates"] == 30
+    assert list(figures["seconds"]) == ["tokens", "reference_tokens", "CIDEr", "BLEU", "ROUGE-L"]
+    assert all(seconds > 0 for seconds in figures["seconds"].values())
+    assert figures["peak_mb"] >= figures["peak_mb_before"] > 10
 
 
 def test_speed_of_a_checkpoint_has_every_setting_with_and_without_maps(tiny_captioner):
