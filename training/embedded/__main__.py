@@ -16,28 +16,24 @@ from pathlib import Path
 import torch
 
 import train
-from corpus import CaptionDataset, open_dataset
+from corpus import open_dataset
 from model import (
     SHARD_BYTES,
     CaptionerError,
-    CaptionNetwork,
-    CaptionTokenizer,
     available_threads,
     load_checkpoint,
     save_checkpoint,
 )
 from training.embedded.data import EmbeddedData, write_weak
 from training.embedded.finish import finish
-from training.embedded.start import LANGUAGES, interpolated, start_network, with_languages
+from training.embedded.start import start_network
 from training.embedded.weak import WeakCaptions, weak_captions
 from training.embedded.words import WordProbe, pooled, rank_by_words
 from training.features import FrozenPart, cached_features
 
-NEW_TOKENS = {"en": 900, "zh": 1000, "ar": 1200, "hi": 796}
 CANDIDATES = 300  # captions that fit what is detected in a photograph, to be ranked
 FIRST_CHOICE = (8, 6)  # images that the captions of a photograph come from, and captions, at most
 CHOICE = (10, 8)
-TRAINED_SHARE = 0.8  # of the weights after the first training, the rest are those of the start (docs/decisions.md)
 _COMMON = (
     "--region-weight 0.25 --num-views 1 --dropout 0.1 --val-share 0 --eval-images 100 --max-caption-tokens 48 "
     "--no-check --batch-size 32"
@@ -78,18 +74,20 @@ class Recipe:
         self.prepare()
         self.choose()
         self.train("first", self.run / "start", FIRST_FLAGS)
-        self.mix()
-        self.train("second", self.run / "mixed", SECOND_FLAGS)
+        self.train("second", self.run / "first" / "last", SECOND_FLAGS)
         print(f"the checkpoint is {finish(self.data, self.run / 'second' / 'last', self.run)}; its figures are beside it")
 
     def prepare(self) -> None:
-        """Write the start checkpoint: the previous one with the detector, more tokens and more languages."""
-        if (self.run / "start").exists():
+        """Write the start checkpoint: the previous one with the detector."""
+        folder = self.run / "start"
+        if folder.exists():
             return
         previous = load_checkpoint(self.previous)
-        torch.manual_seed(self.seed)
-        tokenizer = self._tokenizer(previous.tokenizer)
-        self._save("start", start_network(previous, tokenizer, self.data.detector), tokenizer)
+        network = start_network(previous, self.data.detector)
+        save_checkpoint(
+            folder, network.config, network.state_dict(), previous.tokenizer, "A step of a training.\n",
+            dtype=torch.float16, shard_bytes=SHARD_BYTES,
+        )  # fmt: skip
 
     def choose(self) -> None:
         """Write the weak captions: candidates by what is detected, then ranked by the words that fit the photograph."""
@@ -115,20 +113,6 @@ class Recipe:
         chosen = [weak_captions(texts, best, *CHOICE) for best in ranked]
         write_weak(weak, self.data.unlabelled, dict(zip((entry.image_id for entry in unlabelled), chosen, strict=True)))
 
-    def mix(self) -> None:
-        """Write the checkpoint between the start and the first training."""
-        if (self.run / "mixed").exists():
-            return
-        before, after = (load_checkpoint(self.run / name) for name in ("start", "first/last"))
-        network = interpolated(before.network, after.network, TRAINED_SHARE)
-        self._save("mixed", network, after.tokenizer)
-
-    def _save(self, name: str, network: CaptionNetwork, tokenizer: CaptionTokenizer) -> None:
-        save_checkpoint(
-            self.run / name, network.config, network.state_dict(), tokenizer, "A step of a training.\n",
-            dtype=torch.float16, shard_bytes=SHARD_BYTES,
-        )  # fmt: skip
-
     def train(self, name: str, init: Path, more: Sequence[str]) -> None:
         """Run train.py, or continue it; finished runs are left alone."""
         run = self.run / name
@@ -140,8 +124,6 @@ class Recipe:
         else:
             for data in (self.data.flickr8k, self.run / "weak", self.data.pascal, "scenes:1500"):
                 flags += ["--data", str(data)]
-            for language in LANGUAGES[1:]:
-                flags += ["--more-languages", language]
             for folder in ("flickr8k", "coco_unlabelled", "pascal1k"):
                 flags += ["--detections", str(self.data.detections(folder))]
             flags += ["--init", str(init), "--feature-cache", str(self.run / "features")]
@@ -149,14 +131,6 @@ class Recipe:
         if train.main(flags):
             raise CaptionerError(f"the training in {run} has failed; the lines above say why")
         (run / "finished").touch()
-
-    def _tokenizer(self, tokenizer: CaptionTokenizer) -> CaptionTokenizer:
-        corpora = {"en": ([text.caption for text in self.data.texts()], NEW_TOKENS["en"])}
-        for language in LANGUAGES[1:]:
-            dataset: CaptionDataset = open_dataset(str(self.data.flickr8k), language=language)
-            captions = [text for entry in dataset.split("train") for text in entry.captions]
-            corpora[language] = (captions, NEW_TOKENS[language])
-        return with_languages(tokenizer, corpora)
 
 
 if __name__ == "__main__":

@@ -1,79 +1,38 @@
-"""The start of the embedded checkpoint's training: its predecessor with a detector, more tokens and more languages."""
+"""The start of the embedded checkpoint's training: its predecessor, with a detector."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from model import CaptionNetwork, CaptionTokenizer, Checkpoint, ConfigError
+from model import CaptionNetwork, Checkpoint, ConfigError
 from training.efficientdet import load_detector
-from training.embedded.vocabulary import spelled_by, with_more_tokens
-
-LANGUAGES = ("en", "zh", "ar", "hi")
 
 
-def with_languages(tokenizer: CaptionTokenizer, texts: Mapping[str, tuple[Sequence[str], int]]) -> CaptionTokenizer:
-    """Return the tokenizer with tokens for the texts of each language, at most so many, and a token per language at the end."""
-    for captions, count in texts.values():
-        tokenizer = with_more_tokens(tokenizer, captions, count)
-    return tokenizer.extended([f"<{language}>" for language in LANGUAGES])
+def start_network(previous: Checkpoint, detector: Path) -> CaptionNetwork:
+    """Return a network that captions as `previous` does, with a detector whose class map is not used yet.
 
-
-def start_network(previous: Checkpoint, tokenizer: CaptionTokenizer, detector: Path) -> CaptionNetwork:
-    """Return a network that captions as `previous` does, in English, with a detector whose class map is not used yet.
-
-    A new token starts as the mean of the old tokens that spell it. The language token comes after the start token: it starts
-    as a copy of it, and every position as that before it. Raises ConfigError if the file of the detector is of another network,
-    or if `previous` has a detector already.
+    Raises ConfigError if the file of the detector is of another network, or if `previous` has a detector already.
     """
     old = previous.config
     if old.encoder.stem_detector:
         raise ConfigError("the previous checkpoint has a detector already; use the one before it (docs/checkpoints.md)")
-    languages = [tokenizer.id_of(f"<{language}>") for language in LANGUAGES]
     config = dataclasses.replace(
         old,
         encoder=dataclasses.replace(old.encoder, stem_detector="efficientdet_lite2", centered=True),
-        decoder=dataclasses.replace(old.decoder, vocab_size=tokenizer.size),
         maps=dataclasses.replace(old.maps, pointing=None),
-        languages=LANGUAGES,
-        language_token_ids=tuple(index for index in languages if index is not None),
     )
     network = CaptionNetwork(config)
-    weights, source = network.state_dict(), previous.network.state_dict()
-    for name, value in source.items():
+    weights = network.state_dict()
+    for name, value in previous.network.state_dict().items():
         weights[name] = value.clone() if weights[name].shape == value.shape else _grown(weights[name], value)
-    table = weights["decoder.token_embedding.weight"]
-    for index, parts in spelled_by(previous.tokenizer, tokenizer).items():
-        table[index] = source["decoder.token_embedding.weight"][parts].mean(dim=0)
-    for index in config.language_token_ids:
-        table[index] = table[config.decoder.bos_token_id]
-    positions = weights["decoder.position_embedding.weight"]
-    positions[1:] = source["decoder.position_embedding.weight"][:-1]
     network.load_state_dict(weights)
     part = network.encoder.vit.patch_embed.backbone.detector
     assert part is not None
     load_detector(part, detector)
-    return network
-
-
-def interpolated(before: CaptionNetwork, after: CaptionNetwork, share: float) -> CaptionNetwork:
-    """Return a network with the weights (1 - share) * before + share * after.
-
-    A training that continues a network forgets some of what it could do; between the two much of both is left (Wortsman et al.
-    2022, "Robust fine-tuning of zero-shot models", section 3).
-    """
-    network = CaptionNetwork(after.config)
-    old = before.state_dict()
-    network.load_state_dict(
-        {
-            name: old[name] + share * (value - old[name]) if value.is_floating_point() else value
-            for name, value in after.state_dict().items()
-        }
-    )
     return network
 
 
