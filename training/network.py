@@ -26,6 +26,7 @@ from model import (
 )
 from training.config import TrainConfig
 from training.features import FrozenPart
+from training.languages import load_with_languages, with_languages
 from training.packaged_stem import load_packaged_stem
 
 _IMAGE_SIZE = 224  # pixels per side, of an encoder that has no size of its own
@@ -41,14 +42,17 @@ def build_network(
     """
     if config.init:
         start = load_checkpoint(checkpoint_folder(config.init))
-        network = CaptionNetwork(_continued(start, config), dropout=config.dropout, drop_path=config.drop_path)
-        network.load_state_dict(start.network.state_dict())
-        return network, tokenizer or start.tokenizer
+        before = _continued(start, config)
+        own, tokenizer = with_languages(before, tokenizer or start.tokenizer, config.more_languages)
+        network = CaptionNetwork(own, dropout=config.dropout, drop_path=config.drop_path)
+        load_with_languages(network, before, start.network.state_dict())
+        return network, tokenizer
     if tokenizer is None:
         captions = (text for source in sources for entry in source.split("train") for text in entry.captions)
         tokenizer = CaptionTokenizer.train(captions, config.vocab_size)
+    own, tokenizer = with_languages(_new_config(config, tokenizer.size), tokenizer, config.more_languages)
     network = CaptionNetwork(
-        _new_config(config, tokenizer.size),
+        own,
         dropout=config.dropout,
         drop_path=config.drop_path,
         pretrained=config.pretrained if config.encoder else bool(config.stem) and config.stem_weights == "timm",
@@ -68,14 +72,16 @@ def inherited_text(config: TrainConfig, network: CaptionNetwork) -> str:
     changed = [f"{info.name} {value}" for info in fields_of(GenerationOptions)
                if (value := getattr(new.generation, info.name)) != getattr(defaults, info.name)]  # fmt: skip
     kept = f"kept: network, preprocessing, tokenizer, {heads}, decoding defaults ({', '.join(changed) or 'the usual ones'})"
-    if new.languages == old.languages:
+    is_kept = new.languages[: len(old.languages)] == old.languages
+    if is_kept:
         kept += f", languages {', '.join(old.languages)}"
     not_kept = []
     if old.maps.pointing is not None:
         not_kept.append(f"pointing {old.maps.pointing}, measured with other weights (`python -m evaluation maps` measures it)")
-    if new.languages != old.languages:
+    if not is_kept:
         not_kept.append(f"languages {', '.join(old.languages)}, replaced by {', '.join(new.languages)}")
-    return f"{kept}; not kept: {'; '.join(not_kept) or 'no setting'}"
+    more = ", ".join(new.languages[len(old.languages) :]) if is_kept else ""
+    return f"{kept}; not kept: {'; '.join(not_kept) or 'no setting'}" + (f"; new languages: {more}" if more else "")
 
 
 def choose_frozen_part(network: CaptionNetwork, config: TrainConfig) -> FrozenPart:
