@@ -102,6 +102,17 @@ def test_samples_have_the_probabilities_of_the_network(tiny_network):
         assert config.eos_token_id not in row[:-1], "nothing comes after the end"
 
 
+def test_samples_that_end_leave_the_others_as_they_are(tiny_network, monkeypatch):
+    network = copy.deepcopy(tiny_network)
+    with torch.no_grad():  # so that some captions end early
+        network.decoder.token_embedding.weight[network.config.decoder.eos_token_id] *= 1.6
+    features, special = features_of(network, 12, seed=5), (network.config.decoder.bos_token_id,)
+    monkeypatch.setattr(torch, "multinomial", lambda probabilities, count: probabilities.argmax(dim=-1, keepdim=True))
+    rows = sample(network, features, tuple(range(12)), special)
+    assert len({len(row) for row in rows}) > 2
+    assert rows == [sample(network, features.select([image]), (0,), special)[0] for image in range(12)]
+
+
 def test_a_network_learns_what_is_rewarded_and_keeps_its_dropout(tiny_network, tokenizer):
     network = copy.deepcopy(tiny_network).requires_grad_(True).train()
     critical = SelfCritical(CaptionReward(REFERENCES), tokenizer, weight=0.75, num_samples=8)

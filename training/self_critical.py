@@ -82,18 +82,19 @@ def sample(
     state = network.start(features, image_of)
     tokens = torch.tensor([special] * len(image_of), device=network.device)
     rows: list[list[int]] = [[] for _ in image_of]
-    is_open = [True] * len(rows)
+    unfinished = list(range(len(rows)))
     for _ in range(MAX_TOKENS):
         logits, _, state = network.decode(tokens, state)
         logits = logits[:, -1].float()
         logits[:, list(decoder.suppress_tokens)] = -torch.inf
         tokens = torch.multinomial(logits.softmax(dim=-1), 1)  # (R, 1)
-        for number, token in enumerate(tokens[:, 0].tolist()):
-            if is_open[number]:
-                rows[number].append(token)
-                is_open[number] = token != decoder.eos_token_id
-        if not any(is_open):
+        for number, token in zip(unfinished, tokens[:, 0].tolist(), strict=True):
+            rows[number].append(token)
+        left = [index for index, number in enumerate(unfinished) if rows[number][-1] != decoder.eos_token_id]
+        if not left:
             break
+        if len(left) < len(unfinished):
+            state, tokens, unfinished = state.select(left), tokens[left], [unfinished[index] for index in left]
     network.decoder.train(was_training)
     return rows
 
