@@ -21,7 +21,7 @@ from tests.networks import redraw, tiny_config
 from training import parse_arguments
 from training.embedded import __main__ as recipe
 from training.embedded.data import EmbeddedData, write_weak
-from training.embedded.start import start_network
+from training.embedded.start import interpolated, start_network
 from training.embedded.weak import WeakCaptions, excluded, parse_text, weak_captions
 
 CAPTIONS = {
@@ -90,6 +90,19 @@ def test_a_network_starts_with_the_captions_of_its_predecessor(tokenizer, monkey
     assert not weights[grown][:, before[grown].size(1) :].any(), "the class map is not used yet"
     with pytest.raises(ConfigError, match="has a detector already"):
         start_network(Checkpoint(network, tokenizer, ""), Path("unused"))
+
+
+def test_a_network_between_two_has_their_weights_by_share(tokenizer):
+    networks = []
+    for seed in (1, 2):
+        networks.append(CaptionNetwork(tiny_config(tokenizer.size, stem="resnet10t")).double())
+        redraw(networks[-1], seed)
+    before, after = (network.state_dict() for network in networks)
+    between = interpolated(*networks, 0.75).double().state_dict()
+    assert set(between) == set(after)
+    for name, value in between.items():
+        expected = 0.25 * before[name] + 0.75 * after[name] if value.is_floating_point() else after[name]
+        torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-6)
 
 
 @pytest.fixture

@@ -36,6 +36,23 @@ def start_network(previous: Checkpoint, detector: Path) -> CaptionNetwork:
     return network
 
 
+def interpolated(before: CaptionNetwork, after: CaptionNetwork, share: float) -> CaptionNetwork:
+    """Return a network with the weights (1 - share) * before + share * after.
+
+    A training that continues a network forgets some of what it could do; between the two much of both is left (Wortsman et al.
+    2022, "Robust fine-tuning of zero-shot models", section 3).
+    """
+    network = CaptionNetwork(after.config)
+    old = before.state_dict()
+    network.load_state_dict(
+        {
+            name: old[name] + share * (value - old[name]) if value.is_floating_point() else value
+            for name, value in after.state_dict().items()
+        }
+    )
+    return network
+
+
 def _grown(new: Tensor, old: Tensor) -> Tensor:
     """Return zeros of the new shape that begin with the old values."""
     grown = torch.zeros_like(new)
