@@ -16,15 +16,20 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from corpus import Example, Scene, captions_of
 from evaluation.calibration import auroc
 from evaluation.generation import explain_images, png_bytes
+from evaluation.scores import RESAMPLES
 from evaluation.synonyms import find_class_mention
 from model import Box, Caption, Captioner, CaptionResult, Word, decode_image
+
+_SIZES = (("below 3 %", 0.0, 0.03), ("3 to 10 %", 0.03, 0.1), ("above 10 %", 0.1, math.inf))  # of the image
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,10 @@ class Pointing:
     attributes: float | None = None  # scenes: the peak of a color word is nearer to its own object's center than to any other's
     strict_pointing: float | None = None  # photographs: the center of the peak's patch is in a box
     strict_center: float | None = None  # photographs: the center of the image is in a box
+    pointing_interval: list[float] | None = None  # 95 %, over images
+    by_size: dict[str, dict[str, float | int]] | None = None  # cases, pointing and center, by the object's share of the image
 
-    def as_json(self) -> dict[str, float | int | None]:
+    def as_json(self) -> dict[str, Any]:
         """Return all fields by name."""
         return {name: getattr(self, name) for name in self.__slots__}
 
@@ -59,7 +66,7 @@ def scene_pointing(captioner: Captioner, scenes: Sequence[Scene], *, maps: str |
     images = [png_bytes(scene.render()) for scene in scenes]
     results = explain_images(captioner, images, [[caption.text] for caption in captions], maps=maps)
     hits, centers, areas, others, swaps = [], [], [], [], []
-    quality, attributes = _Quality(), []
+    quality, attributes, images_of_cases = _Quality(), [], []
     for scene, caption, result in zip(scenes, captions, results, strict=True):
         words = {word.start: word for word in result.captions[0].words}
         masks = [torch.from_numpy(entry.mask) for entry in scene.objects]
@@ -74,6 +81,7 @@ def scene_pointing(captioner: Captioner, scenes: Sequence[Scene], *, maps: str |
             distances = [math.dist(point, entry.center) for entry in scene.objects]
             if len(distances) > 1:
                 attributes.append(distances.index(min(distances)) == named.object)
+            images_of_cases.append(scene.name)
             hits.append(bool(mask[int(y), int(x)]))
             centers.append(bool(mask[mask.size(0) // 2, mask.size(1) // 2]))
             areas.append(mask.float().mean().item())
@@ -82,6 +90,7 @@ def scene_pointing(captioner: Captioner, scenes: Sequence[Scene], *, maps: str |
                     others.append(bool(other[int(y), int(x)]))
                     swaps.append(_density(values, shares[named.object]) > _density(values, shares[index]))
     summary = quality.added_to(_summarize(hits, centers, areas, others, swaps))
+    summary = _with_sizes(summary, images_of_cases, hits, centers, areas)
     return dataclasses.replace(summary, attributes=mean(attributes) if attributes else None)
 
 
@@ -96,7 +105,7 @@ def image_pointing(captioner: Captioner, examples: Sequence[Example], *, maps: s
     boxed = [example for example in examples if example.objects and example.references]
     results = explain_images(captioner, boxed, [example.references for example in boxed], maps=maps)
     hits, centers, areas, others, swaps, strict_hits, strict_centers = [], [], [], [], [], [], []
-    quality = _Quality()
+    quality, images_of_cases, sizes = _Quality(), [], []
     for example, result in zip(boxed, results, strict=True):
         size = decode_image(example.read(), example.image_limits).upright_size
         masks = class_masks(example, size)
@@ -108,6 +117,8 @@ def image_pointing(captioner: Captioner, examples: Sequence[Example], *, maps: s
             overlaps = shares[name] > 0  # (P,)
             quality.add(words_of[name], shares[name], [entry.box for entry in example.objects if entry.name == name])
             peaks = [int(values.argmax()) for values in word_maps]
+            images_of_cases.append(example.image_id)
+            sizes.append(masks[name].double().mean().item())
             hits.append(mean(bool(overlaps[peak]) for peak in peaks))
             centers.append(bool(overlaps[center]))
             areas.append(overlaps.double().mean().item())
@@ -118,7 +129,7 @@ def image_pointing(captioner: Captioner, examples: Sequence[Example], *, maps: s
                 if other != name:
                     others.append(mean(bool(shares[other][peak] > 0) for peak in peaks))
                     swaps.append(mean(_density(values, shares[name]) > _density(values, shares[other]) for values in word_maps))
-    summary = _summarize(hits, centers, areas, others, swaps)
+    summary = _with_sizes(_summarize(hits, centers, areas, others, swaps), images_of_cases, hits, centers, sizes)
     return dataclasses.replace(quality.added_to(summary), strict_pointing=mean(strict_hits), strict_center=mean(strict_centers))
 
 
@@ -180,6 +191,23 @@ def _summarize(
         mean(swaps) if swaps else None,
         len(swaps),
     )
+
+
+def _with_sizes(
+    summary: Pointing, images: Sequence[str], hits: Sequence[float], centers: Sequence[float], sizes: Sequence[float]
+) -> Pointing:
+    """Return the figures with those of small and large objects, and with the interval of pointing (Efron 1979, percentiles)."""
+    by_size: dict[str, dict[str, float | int]] = {}
+    for name, low, high in _SIZES:
+        own = [index for index, size in enumerate(sizes) if low <= size < high]
+        if own:
+            figures = {"pointing": mean(hits[index] for index in own), "center": mean(centers[index] for index in own)}
+            by_size[name] = {"objects": len(own), **figures}
+    names, image_of = np.unique(np.asarray(images), return_inverse=True)
+    sums, counts = np.bincount(image_of, np.asarray(hits, np.float64)), np.bincount(image_of)
+    drawn = np.random.default_rng(0).integers(0, len(names), (RESAMPLES, len(names)))  # images, with replacement
+    low, high = np.percentile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [2.5, 97.5])
+    return dataclasses.replace(summary, by_size=by_size, pointing_interval=[float(low), float(high)])
 
 
 def _map_values(word: Word) -> Tensor:

@@ -80,7 +80,9 @@ def test_the_card_has_every_figure():
             "beam 3": {"training_pairs": {"right": 0.911, "scenes": 500}, "unseen_pairs": {"right": 0.733, "scenes": 500}}
         },
         "maps_coco": maps,
-        "maps_scenes": maps | {"attributes": 0.85, "erased": 0.99},
+        "maps_scenes": maps
+        | {"by_size": {"below 3 %": {"objects": 2, "pointing": 0.51, "center": 0}}}
+        | {"attributes": 0.85, "erased": 0.99},
         "calibration": {"abstract_images_above_median": 0.4167, "captions": reliable, "words": reliable, "object_words": None},
     }
     values = {"parameters": 25.1, "megabytes": 50.2, "tokens": 8000, "heads": 5}
@@ -93,6 +95,7 @@ def test_the_card_has_every_figure():
         "73.3 %",
         "8,000 tokens",
         "| color words nearest to their own object |  | 85.0 |",
+        "| pointing, objects below 3 % of the image |  | 51.0 |",
         "| captions | 2.1 | 81.0 | 33.0 |",
         "25.1 million",
         "1,283 images",

@@ -113,6 +113,23 @@ def test_maps_of_real_images_are_judged_by_the_boxes_of_the_class_that_a_word_na
     assert find_class_mention("dog", "a doghouse") is None
 
 
+def test_pointing_by_the_size_of_objects_and_its_interval_over_images(photo):
+    boxes = (NamedBox("dog", Box(0, 0, 20, 20)), NamedBox("person", Box(70, 70, 140, 140)))
+    examples = [Example(photo(140, 140), ("a dog and a woman",), "val", str(number), objects=boxes) for number in range(40)]
+    # The large object is always hit, the small one, 2 % of the image, in every fourth image.
+    captioner = PointingCaptioner(lambda image, name: 195 if name == "woman" or image % 4 else 0)
+    figures = image_pointing(captioner, examples)
+    assert figures.by_size == {
+        "below 3 %": {"objects": 40, "pointing": 0.25, "center": 0.0},
+        "above 10 %": {"objects": 40, "pointing": 1.0, "center": 1.0},
+    }
+    low, high = figures.pointing_interval
+    # An image has one hit of two, or two: the standard error of the mean of 40 is that of a quarter.
+    half = 1.96 * (0.25 * 0.75 / 40) ** 0.5 / 2
+    assert low == pytest.approx(0.625 - half, abs=0.015)
+    assert high == pytest.approx(0.625 + half, abs=0.015)
+
+
 def test_the_overlap_of_boxes():
     assert box_iou(Box(0, 0, 2, 2), Box(1, 1, 3, 3)) == pytest.approx(1 / 7)
     assert box_iou(Box(0, 0, 2, 2), Box(0, 0, 2, 2)) == 1

@@ -60,6 +60,10 @@ def _maps(coco: Figures, scenes: Figures) -> str:
     for title, key in rows.items():
         if key in coco or key in scenes:
             lines.append(f"| {title} | {_percent(coco.get(key))} | {_percent(scenes.get(key))} |")
+    sizes = [figures.get("by_size") or {} for figures in (coco, scenes)]
+    for name in dict.fromkeys([*sizes[0], *sizes[1]]):
+        cells = [_percent(own.get(name, {}).get("pointing")) for own in sizes]
+        lines.append(f"| pointing, objects {name} of the image | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
