@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 import json
@@ -17,6 +18,7 @@ from model import (
     DEFAULT_CHECKPOINT,
     Captioner,
     CaptionerError,
+    ModelConfig,
     load_checkpoint,
     prepare,
     read_config,
@@ -24,7 +26,7 @@ from model import (
 )
 from training.embedded.card import card
 from training.embedded.data import EmbeddedData
-from training.embedded.finish import figure, finish, write_boxes
+from training.embedded.finish import figure, finish, learned_languages, offering, write_boxes
 
 
 def test_boxes_are_what_the_detector_is_sure_of_in_pixels(tmp_path):
@@ -76,6 +78,7 @@ def test_the_card_has_every_figure():
     figures = {
         "coco": systems | {"leave_one_out": {"human": {"CIDEr": 0.957, "BLEU-4": 0.206}}},
         "flickr8k": systems,
+        "zh": systems,
         "scenes": {
             "beam 3": {"training_pairs": {"right": 0.911, "scenes": 500}, "unseen_pairs": {"right": 0.733, "scenes": 500}}
         },
@@ -85,7 +88,7 @@ def test_the_card_has_every_figure():
         | {"attributes": 0.85, "erased": 0.99},
         "calibration": {"abstract_images_above_median": 0.4167, "captions": reliable, "words": reliable, "object_words": None},
     }
-    values = {"parameters": 25.1, "megabytes": 50.2, "tokens": 8000, "heads": 5}
+    values = {"languages": "en, zh", "parameters": 25.1, "megabytes": 50.2, "tokens": 8000, "heads": 5}
     text = card(figures, values | {"threshold": 0.1, "length_penalty": 0.7})
     expectations = (
         "51.2 (40.0 to 60.0)",
@@ -93,6 +96,7 @@ def test_the_card_has_every_figure():
         "11.7",
         "91.1 %",
         "73.3 %",
+        "| Chinese (by character) | 51.2",
         "8,000 tokens",
         "| color words nearest to their own object |  | 85.0 |",
         "| pointing, objects below 3 % of the image |  | 51.0 |",
@@ -167,3 +171,15 @@ def test_a_trained_checkpoint_is_finished_with_boxes_confidence_figures_and_a_ca
     before = {path: path.stat().st_mtime_ns for path in (run / "figures").iterdir()}
     assert finish(data, DEFAULT_CHECKPOINT, run) == folder
     assert {path: path.stat().st_mtime_ns for path in (run / "figures").iterdir()} == before, "nothing is computed again"
+
+
+def test_only_languages_that_were_learned_are_offered():
+    def result(low, constant):
+        system = {"CIDEr": low + 0.1, "intervals": {"CIDEr": [low, low + 0.2]}}
+        return {"systems": {"beam 3": system}, "baselines": {"best constant caption": {"CIDEr": constant}}}
+
+    languages = learned_languages(("en", "zh", "ar"), {"zh": result(0.4, 0.3), "ar": result(0.2, 0.3)})
+    assert languages == ["en", "zh"]
+    config = dataclasses.replace(ModelConfig(), languages=("en", "ar", "zh"), language_token_ids=(7, 8, 9))
+    offered = offering(config, languages)
+    assert (offered.languages, offered.language_token_ids) == (("en", "zh"), (7, 9))

@@ -1,4 +1,4 @@
-"""The recipe of the embedded checkpoint (training/embedded/): weak captions, texts, start."""
+"""The recipe of the embedded checkpoint (training/embedded/): weak captions, gains, vocabulary, languages, start."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from PIL import Image
 
 from corpus import DataError, open_dataset
 from evaluation import coco_synonyms, png_bytes
-from model import CaptionNetwork, Checkpoint, ConfigError
+from model import CaptionNetwork, CaptionTokenizer, Checkpoint, ConfigError
 from tests.networks import redraw, tiny_config
 from training import parse_arguments
 from training.embedded import __main__ as recipe
 from training.embedded.data import EmbeddedData, write_weak
-from training.embedded.start import interpolated, start_network
+from training.embedded.start import LANGUAGES, interpolated, start_network, with_languages
+from training.embedded.vocabulary import spelled_by, with_more_tokens
 from training.embedded.weak import WeakCaptions, excluded, parse_text, weak_captions
 
 CAPTIONS = {
@@ -70,6 +71,18 @@ def test_captions_of_evaluation_images_are_never_texts():
     assert kept == {"37777": ["y"]}
 
 
+def test_more_tokens_keep_the_ids_of_the_old_ones(tokenizer):
+    texts = ["زرافة وزرافة", "زرافة", "长颈鹿在吃草", "长颈鹿"] * 3
+    grown = with_more_tokens(tokenizer, texts, 20)
+    assert tokenizer.size < grown.size <= tokenizer.size + 20
+    for index in range(tokenizer.size):
+        assert grown.decode([index]) == tokenizer.decode([index])
+    for text in texts:
+        assert len(grown.encode(text)) < len(tokenizer.encode(text))
+        assert grown.decode(grown.encode(text)) == text
+    assert grown.encode("a red square") == tokenizer.encode("a red square")
+
+
 def test_a_network_starts_with_the_captions_of_its_predecessor(tokenizer, monkeypatch):
     torch.manual_seed(0)
     config = tiny_config(tokenizer.size)
@@ -77,19 +90,30 @@ def test_a_network_starts_with_the_captions_of_its_predecessor(tokenizer, monkey
     previous = CaptionNetwork(dataclasses.replace(config, encoder=encoder)).eval()
     redraw(previous, 3, 0.1)
     before = copy.deepcopy(previous.state_dict())
+    grown = with_languages(tokenizer, {"zh": (["长颈鹿在吃草", "长颈鹿"], 5)})
     monkeypatch.setattr("training.embedded.start.load_detector", lambda detector, path: None)
-    network = start_network(Checkpoint(previous, tokenizer, ""), Path("unused")).eval()
+    network = start_network(Checkpoint(previous, tokenizer, ""), grown, Path("unused")).eval()
 
+    assert network.config.languages == LANGUAGES
     assert all(torch.equal(value, before[name]) for name, value in previous.state_dict().items()), "the predecessor is unchanged"
-    weights, grown = network.state_dict(), "encoder.vit.patch_embed.proj.weight"
-    for name, value in before.items():
-        if name != grown:
-            assert torch.equal(weights[name], value), name
-    torch.testing.assert_close(weights[grown][:, : before[grown].size(1)], before[grown])
-    assert weights[grown].size(1) > before[grown].size(1)
-    assert not weights[grown][:, before[grown].size(1) :].any(), "the class map is not used yet"
+    table, old = network.decoder.token_embedding.weight, previous.decoder.token_embedding.weight
+    torch.testing.assert_close(table[: tokenizer.size], old)
+    # After the start token, the language token and what follows are where the start token and what follows were.
+    for index in network.config.language_token_ids:
+        torch.testing.assert_close(table[index], old[previous.config.decoder.bos_token_id])
+    positions, before_it = network.decoder.position_embedding.weight, previous.decoder.position_embedding.weight
+    torch.testing.assert_close(positions[1:], before_it[:-1])
     with pytest.raises(ConfigError, match="has a detector already"):
-        start_network(Checkpoint(network, tokenizer, ""), Path("unused"))
+        start_network(Checkpoint(network, grown, ""), grown, Path("unused"))
+    columns = previous.encoder.vit.patch_embed.proj.weight
+    grown_columns = network.encoder.vit.patch_embed.proj.weight
+    torch.testing.assert_close(grown_columns[:, : columns.size(1)], columns)
+    assert not grown_columns[:, columns.size(1) :].any(), "the class map is not used yet"
+    parts = spelled_by(tokenizer, grown)
+    assert sorted(parts) == list(range(tokenizer.size, grown.size - len(LANGUAGES)))
+    for piece, spelled in parts.items():
+        assert len(spelled) > 1
+        torch.testing.assert_close(table[piece], previous.decoder.token_embedding.weight[spelled].mean(dim=0))
 
 
 def test_a_network_between_two_has_their_weights_by_share(tokenizer):
@@ -103,6 +127,12 @@ def test_a_network_between_two_has_their_weights_by_share(tokenizer):
     for name, value in between.items():
         expected = 0.25 * before[name] + 0.75 * after[name] if value.is_floating_point() else after[name]
         torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_a_tokenizer_ends_with_its_language_tokens(tokenizer):
+    grown = with_languages(tokenizer, {})
+    assert [grown.id_of(f"<{language}>") for language in LANGUAGES] == [tokenizer.size + index for index in range(4)]
+    assert isinstance(grown, CaptionTokenizer)
 
 
 @pytest.fixture

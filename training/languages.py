@@ -36,10 +36,10 @@ def load_with_languages(network: CaptionNetwork, before: ModelConfig, weights: M
 
     The new network starts near the old one. The first language tokens are copies of the start token, and learned positions after
     it are as the one before: a caption's first token is as likely as before, later ones attend to the start twice. More language
-    tokens are copies of the first language's, which changes nothing.
+    tokens are copies of the first language's, which changes nothing. What the old network lacks stays as it is.
     """
     own = network.state_dict()
-    loaded = {name: value if own[name].shape == value.shape else _grown(own[name], value) for name, value in weights.items()}
+    loaded = own | {name: _grown(own[name], value) for name, value in weights.items()}
     table = loaded["decoder.token_embedding.weight"]
     start = before.language_token_ids[0] if before.language_token_ids else network.config.decoder.bos_token_id
     for index in set(network.config.language_token_ids) - set(before.language_token_ids):

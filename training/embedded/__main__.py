@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 import train
-from corpus import open_dataset
+from corpus import CaptionDataset, open_dataset
 from model import (
     SHARD_BYTES,
     CaptionerError,
@@ -28,24 +28,22 @@ from model import (
 )
 from training.embedded.data import EmbeddedData, write_weak
 from training.embedded.finish import finish
-from training.embedded.start import interpolated, start_network
+from training.embedded.start import LANGUAGES, interpolated, start_network, with_languages
 from training.embedded.weak import WeakCaptions, weak_captions
 from training.embedded.words import WordProbe, pooled, rank_by_words
 from training.features import FrozenPart, cached_features
 
+NEW_TOKENS = {"en": 900, "zh": 1000, "ar": 1200, "hi": 796}
 CANDIDATES = 300  # captions that fit what is detected in a photograph, to be ranked
 FIRST_CHOICE = (8, 6)  # images that the captions of a photograph come from, and captions, at most
 CHOICE = (10, 8)
 TRAINED_SHARE = 0.8  # of the weights after the first training, the rest are those of the start (docs/decisions.md)
 _COMMON = (
-    "--region-weight 0.25 --num-views 1 --dropout 0.1 --val-share 0 --eval-images 100 --max-caption-tokens 40 "
+    "--region-weight 0.25 --num-views 1 --dropout 0.1 --val-share 0 --eval-images 100 --max-caption-tokens 48 "
     "--no-check --batch-size 32"
 )
-_FIRST = "--ema-decay 0.995 --captions-per-image 3 --lr 2e-4 --encoder-lr-multiplier 0.25 --max-steps 1000"
-_SECOND = (
-    "--ema-decay 0.99 --captions-per-image 2 --lr 1e-4 --encoder-lr-multiplier 0.5 --max-steps 300 "
-    "--self-critical-weight 0.8 --num-samples 5"
-)
+_FIRST = "--ema-decay 0.995 --captions-per-image 3 --lr 3e-4 --max-steps 866"
+_SECOND = "--ema-decay 0.99 --captions-per-image 2 --lr 7e-5 --max-steps 320 --self-critical-weight 0.8 --num-samples 5"
 FIRST_FLAGS = tuple(f"{_COMMON} {_FIRST}".split())
 SECOND_FLAGS = tuple(f"{_COMMON} {_SECOND}".split())
 
@@ -85,11 +83,13 @@ class Recipe:
         print(f"the checkpoint is {finish(self.data, self.run / 'second' / 'last', self.run)}; its figures are beside it")
 
     def prepare(self) -> None:
-        """Write the start checkpoint: the previous one with the detector."""
+        """Write the start checkpoint: the previous one with the detector, more tokens and more languages."""
         if (self.run / "start").exists():
             return
         previous = load_checkpoint(self.previous)
-        self._save("start", start_network(previous, self.data.detector), previous.tokenizer)
+        torch.manual_seed(self.seed)
+        tokenizer = self._tokenizer(previous.tokenizer)
+        self._save("start", start_network(previous, tokenizer, self.data.detector), tokenizer)
 
     def choose(self) -> None:
         """Write the weak captions: candidates by what is detected, then ranked by the words that fit the photograph."""
@@ -140,6 +140,8 @@ class Recipe:
         else:
             for data in (self.data.flickr8k, self.run / "weak", self.data.pascal, "scenes:1500"):
                 flags += ["--data", str(data)]
+            for language in LANGUAGES[1:]:
+                flags += ["--more-languages", language]
             for folder in ("flickr8k", "coco_unlabelled", "pascal1k"):
                 flags += ["--detections", str(self.data.detections(folder))]
             flags += ["--init", str(init), "--feature-cache", str(self.run / "features")]
@@ -147,6 +149,14 @@ class Recipe:
         if train.main(flags):
             raise CaptionerError(f"the training in {run} has failed; the lines above say why")
         (run / "finished").touch()
+
+    def _tokenizer(self, tokenizer: CaptionTokenizer) -> CaptionTokenizer:
+        corpora = {"en": ([text.caption for text in self.data.texts()], NEW_TOKENS["en"])}
+        for language in LANGUAGES[1:]:
+            dataset: CaptionDataset = open_dataset(str(self.data.flickr8k), language=language)
+            captions = [text for entry in dataset.split("train") for text in entry.captions]
+            corpora[language] = (captions, NEW_TOKENS[language])
+        return with_languages(tokenizer, corpora)
 
 
 if __name__ == "__main__":

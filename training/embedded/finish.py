@@ -22,6 +22,7 @@ from model import (
     SHARD_BYTES,
     CaptionerError,
     GenerationOptions,
+    ModelConfig,
     load_checkpoint,
     read_config,
     save_checkpoint,
@@ -66,11 +67,14 @@ def finish(data: EmbeddedData, trained: Path, run: Path) -> Path:
         "maps_coco": ["maps", "--data", coco, "--split", "val", "--controls", "--faithfulness", *own],
         "maps_scenes": ["maps", "--data", "scenes", "--controls", "--faithfulness", *own],
     }
+    languages = read_config(trained).languages
+    for language in languages[1:]:
+        everything[language] = ["captions", "--data", flickr8k, "--language", language, *own]
     for name, arguments in everything.items():
         figures[name] = figure(run, name, arguments)
     config = read_config(folder)
     maps = dataclasses.replace(config.maps, pointing=round(figures["maps_coco"]["pointing"], 3))
-    write_config(folder, dataclasses.replace(config, maps=maps))
+    write_config(folder, offering(dataclasses.replace(config, maps=maps), learned_languages(languages, figures)))
     partial = folder / "README.partial"
     partial.write_text(card(figures, card_values(folder)), encoding="utf-8")
     partial.replace(folder / "README.md")
@@ -93,11 +97,29 @@ def figure(run: Path, name: str, arguments: Sequence[str]) -> Figures:
     return read
 
 
+def learned_languages(languages: Sequence[str], figures: dict[str, Figures]) -> list[str]:
+    """Return the first language, and those whose captions are better than one caption for all images (by the interval)."""
+    learned = [languages[0]]
+    for name in languages[1:]:
+        (system,) = figures[name]["systems"].values()
+        if system["intervals"]["CIDEr"][0] > figures[name]["baselines"]["best constant caption"]["CIDEr"]:
+            learned.append(name)
+    return learned
+
+
+def offering(config: ModelConfig, languages: Sequence[str]) -> ModelConfig:
+    """Return the config with these of its languages only; the tokenizer keeps the tokens of the others."""
+    ids = dict(zip(config.languages, config.language_token_ids, strict=True))
+    kept = [name for name in config.languages if name in languages]
+    return dataclasses.replace(config, languages=tuple(kept), language_token_ids=tuple(ids[name] for name in kept))
+
+
 def card_values(folder: Path) -> dict[str, Any]:
     """Return what the card says of the checkpoint itself."""
     checkpoint = load_checkpoint(folder)
     config = checkpoint.network.config
     return {
+        "languages": ", ".join(config.languages),
         "parameters": sum(value.numel() for value in checkpoint.network.parameters()) / 1e6,
         "megabytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6,
         "tokens": config.decoder.vocab_size,

@@ -1,35 +1,56 @@
-"""The start of the embedded checkpoint's training: its predecessor, with a detector."""
+"""The start of the embedded checkpoint's training: its predecessor with a detector, more tokens and more languages."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from model import CaptionNetwork, Checkpoint, ConfigError
+from model import CaptionNetwork, CaptionTokenizer, Checkpoint, ConfigError
 from training.efficientdet import load_detector
+from training.embedded.vocabulary import spelled_by, with_more_tokens
+from training.languages import load_with_languages
+
+LANGUAGES = ("en", "zh", "ar", "hi")
 
 
-def start_network(previous: Checkpoint, detector: Path) -> CaptionNetwork:
-    """Return a network that captions as `previous` does, with a detector whose class map is not used yet.
+def with_languages(tokenizer: CaptionTokenizer, texts: Mapping[str, tuple[Sequence[str], int]]) -> CaptionTokenizer:
+    """Return the tokenizer with tokens for the texts of each language, at most so many, and a token per language at the end."""
+    for captions, count in texts.values():
+        tokenizer = with_more_tokens(tokenizer, captions, count)
+    return tokenizer.extended([f"<{language}>" for language in LANGUAGES])
 
-    Raises ConfigError if the file of the detector is of another network, or if `previous` has a detector already.
+
+def start_network(previous: Checkpoint, tokenizer: CaptionTokenizer, detector: Path) -> CaptionNetwork:
+    """Return a network that captions as `previous` does, in English, with a detector whose class map is not used yet.
+
+    A new token starts as the mean of the old tokens that spell it, language tokens as training/languages.py says. Raises
+    ConfigError if the file of the detector is of another network, or if `previous` has a detector already.
     """
     old = previous.config
     if old.encoder.stem_detector:
         raise ConfigError("the previous checkpoint has a detector already; use the one before it (docs/checkpoints.md)")
+    languages = [tokenizer.id_of(f"<{language}>") for language in LANGUAGES]
     config = dataclasses.replace(
         old,
         encoder=dataclasses.replace(old.encoder, stem_detector="efficientdet_lite2", centered=True),
+        decoder=dataclasses.replace(old.decoder, vocab_size=tokenizer.size),
         maps=dataclasses.replace(old.maps, pointing=None),
+        languages=LANGUAGES,
+        language_token_ids=tuple(index for index in languages if index is not None),
     )
     network = CaptionNetwork(config)
-    weights = network.state_dict()
-    for name, value in previous.network.state_dict().items():
-        weights[name] = value.clone() if weights[name].shape == value.shape else _grown(weights[name], value)
-    network.load_state_dict(weights)
+    source = previous.network.state_dict()
+    load_with_languages(network, old, source)
+    with torch.no_grad():
+        table = network.decoder.token_embedding.weight
+        for index, parts in spelled_by(previous.tokenizer, tokenizer).items():
+            if index not in config.language_token_ids:
+                table[index] = source["decoder.token_embedding.weight"][parts].mean(dim=0)
+        projection = "encoder.vit.patch_embed.proj.weight"
+        network.get_parameter(projection)[:, source[projection].size(1) :] = 0
     part = network.encoder.vit.patch_embed.backbone.detector
     assert part is not None
     load_detector(part, detector)
@@ -51,10 +72,3 @@ def interpolated(before: CaptionNetwork, after: CaptionNetwork, share: float) ->
         }
     )
     return network
-
-
-def _grown(new: Tensor, old: Tensor) -> Tensor:
-    """Return zeros of the new shape that begin with the old values."""
-    grown = torch.zeros_like(new)
-    grown[tuple(slice(0, size) for size in old.shape)] = old
-    return grown
