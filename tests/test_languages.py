@@ -256,7 +256,7 @@ def test_evaluation_captions_in_the_language_of_the_references_if_there_is_one(c
     assert texts[""] == texts["fr"] == texts["en"], "another language has the captions of the first"
 
 
-@pytest.mark.parametrize("more", [("zh",), ("zh", "EN", "de")])
+@pytest.mark.parametrize("more", [("zh",), ("zh", "EN", "de", "ZH")])
 @pytest.mark.parametrize("offset", [0, 2])
 def test_a_network_with_more_languages_starts_with_what_it_could_do(network, tokenizer, pixels, more, offset):
     config = network.config

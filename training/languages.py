@@ -15,8 +15,10 @@ def with_languages(
     config: ModelConfig, tokenizer: CaptionTokenizer, more_languages: Sequence[str]
 ) -> tuple[ModelConfig, CaptionTokenizer]:
     """Return config and tokenizer with the languages that they lack; the same ones if they lack none."""
-    known = {tag.lower() for tag in config.languages}
-    languages = (*config.languages, *(tag for tag in more_languages if tag.lower() not in known))
+    first_spelling: dict[str, str] = {}  # by tag in lower case
+    for tag in (*config.languages, *more_languages):
+        first_spelling.setdefault(tag.lower(), tag)
+    languages = tuple(first_spelling.values())
     if len(languages) == len(config.languages):
         return config, tokenizer
     old = dict(zip(config.languages, config.language_token_ids, strict=False))
