@@ -43,7 +43,10 @@ def test_a_missing_folder_of_golden_results_is_bad_data(tmp_path, capsys):
 
 def test_the_cost_of_scoring_is_measured_on_as_many_captions_as_requested(tmp_path, capsys):
     texts = [
-        f"a {color} {animal} on the {place}" for color in ("red", "tan") for animal in ("dog", "cat") for place in ("hill", "bed")
+        f"a {color} {animal} on the {ground}"
+        for color in ("red", "tan")
+        for animal in ("dog", "cat")
+        for ground in ("hill", "bed")
     ]
     annotations = [{"image_id": number // 2, "id": number, "caption": text} for number, text in enumerate(texts)]
     with gzip.open(tmp_path / "captions_val2017.json.gz", "wt") as file:

@@ -138,10 +138,10 @@ def test_a_trained_checkpoint_is_finished_with_boxes_confidence_figures_and_a_ca
     _write_shards(data.flickr8k, "{split}-00.tar", rows, images, "split")
     (data.flickr8k / "captions.en.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     boxed = {"width": 224, "height": 224, "boxes": [[10, 10, 90, 90, "dog"], [120, 20, 220, 200, "person"]]}
-    photographs = [row | boxed | {"coco_split": "val"} for row in rows[:4]]
-    _write_shards(tmp_path / "data" / "coco", "photographs.tar", photographs, images, "coco_split")
+    boxed_rows = [row | boxed | {"coco_split": "val"} for row in rows[:4]]
+    _write_shards(tmp_path / "data" / "coco", "photographs.tar", boxed_rows, images, "coco_split")
     coco = tmp_path / "data" / "coco" / "photographs.jsonl"
-    coco.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "split"}) + "\n" for row in photographs))
+    coco.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "split"}) + "\n" for row in boxed_rows))
     (tmp_path / "data" / "detections").mkdir()
     with gzip.open(data.detections("flickr8k"), "wt") as file:
         file.write("".join(json.dumps({"image": row["image"], "boxes": [[0, 0, 0.5, 0.5, 18, 0.9]]}) + "\n" for row in rows))
