@@ -166,7 +166,7 @@ def test_a_trained_checkpoint_is_finished_with_boxes_confidence_figures_and_a_ca
     for name, value in load_checkpoint(folder).network.state_dict().items():
         assert torch.equal(value, trained[name]), name
     text = (folder / "README.md").read_text()
-    for expected in ("| | COCO photographs | synthetic scenes |", "87.5", "6 images", "4 objects"):
+    for expected in ("| | COCO photographs | synthetic scenes |", "87.5", "6 images", "8 objects of photographs"):
         assert expected in text, expected
     before = {path: path.stat().st_mtime_ns for path in (run / "figures").iterdir()}
     assert finish(data, DEFAULT_CHECKPOINT, run) == folder
