@@ -9,8 +9,9 @@ import math
 import pytest
 from starlette.testclient import TestClient
 
-from model import Captioner, ConfidenceConfig, ConfigError, GenerationOptions, save_checkpoint
+from model import Caption, Captioner, ConfidenceConfig, ConfigError, GenerationOptions, Word, save_checkpoint
 from model.__main__ import main
+from model.captions import with_confidence
 from model.confidence import CAPTION_FEATURES, WORD_FEATURES, caption_features, logistic, word_features
 from model.shorten import shorter_captions
 from service import Settings, create_app
@@ -58,6 +59,17 @@ def test_confidence_is_the_logistic_function_of_the_features(calibrated, views):
         offset = WEIGHTS.word_offsets.get(word.text, 0)
         assert word.confidence == pytest.approx(1 / (1 + math.exp(-score - offset)))
     assert word_features(log_probs, reliances)[1][:3] == [log_probs[1], reliances[1], log_probs[0]]
+
+
+def test_a_frequent_word_has_its_offset_also_at_the_start_of_a_sentence():
+    words = tuple(Word(text, 0, 1, -0.5, 0.3, None, None) for text in ("Square", "ring"))
+    square, ring = with_confidence(Caption("Square ring", words, -1.0, "stop"), WEIGHTS).words
+    scores = [
+        sum(weight * value for weight, value in zip(WEIGHTS.word, (1, -0.5, 0.3, before, -0.5, 0.3), strict=True))
+        for before in (0.0, -0.5)
+    ]
+    assert square.confidence == pytest.approx(1 / (1 + math.exp(-scores[0] - 0.9)))
+    assert ring.confidence == pytest.approx(1 / (1 + math.exp(-scores[1])))
 
 
 def test_without_calibration_or_reliance_there_is_no_confidence(tiny_captioner, calibrated, views):

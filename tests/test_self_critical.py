@@ -44,6 +44,14 @@ def test_the_reward_is_cider_with_the_document_frequencies_of_the_references():
     assert reward(["1", "1"], ["", "a zebra"]).tolist() == [0, pytest.approx(reward(["1"], ["a giraffe"]).item())]
 
 
+def test_words_that_no_reference_has_are_equally_rare():
+    reward = CaptionReward(REFERENCES)
+    words = [f"{first}{second}x" for first in "abcdefgh" for second in "aeiouy"]
+    scores = [reward(["1"], [f"a man on a {word} horse"]).item() for word in words]
+    assert scores[0] > 0
+    assert max(scores) - min(scores) < 1e-12
+
+
 def test_a_class_that_is_not_in_the_image_costs_the_same_everywhere():
     captions = ["a man and a dog and a puppy on a bench", "a man on a horse", "two dogs play"]  # a dog twice, and a bench
     images = ["1", "1", "2"]  # the horse is in captions of the first image; nothing is known about the second one
