@@ -116,8 +116,12 @@ def test_abstract_images_are_of_many_kinds():
 
 def test_a_checkpoint_is_calibrated_on_val_and_judged_on_test(tmp_path, photo, capsys, monkeypatch):
     """Scenes that the embedded checkpoint captions right, and noise with the captions of scenes, which it cannot."""
-    monkeypatch.setattr("evaluation.calibrate.ABSTRACT_IMAGES", 6)
     monkeypatch.setattr("evaluation.calibrate.ABSTRACT_SHARE", 0.75)  # six for eight images
+    monkeypatch.setattr("evaluation.calibrate.ABSTRACT_IMAGES", 5)
+    counts = []
+    monkeypatch.setattr(
+        "evaluation.calibrate.abstract_images", lambda count, **more: counts.append(count) or abstract_images(count, **more)
+    )
     folder = tmp_path / "checkpoint"
     shutil.copytree(DEFAULT_CHECKPOINT, folder)
     rows = []
@@ -131,6 +135,7 @@ def test_a_checkpoint_is_calibrated_on_val_and_judged_on_test(tmp_path, photo, c
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["calibrate", "--data", str(data), "--checkpoint", str(folder), "--write", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
+    assert counts == [6, 5], "for the fit, and to compare with"
     assert figures["captions"]["count"] == 8
     assert figures["captions"]["auroc"] > 0.6
     assert figures["words"]["auroc"] > 0.7

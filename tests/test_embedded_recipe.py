@@ -16,12 +16,12 @@ from PIL import Image
 
 from corpus import DataError, open_dataset
 from evaluation import coco_synonyms, png_bytes
-from model import CaptionNetwork, CaptionTokenizer, Checkpoint, ConfigError
+from model import CaptionNetwork, Checkpoint, ConfigError
 from tests.networks import redraw, tiny_config
 from training import parse_arguments
 from training.embedded import __main__ as recipe
 from training.embedded.data import EmbeddedData, write_weak
-from training.embedded.start import LANGUAGES, interpolated, start_network, with_languages
+from training.embedded.start import LANGUAGES, interpolated, start_network, with_tokens
 from training.embedded.vocabulary import spelled_by, with_more_tokens
 from training.embedded.weak import WeakCaptions, excluded, parse_text, weak_captions
 
@@ -90,9 +90,11 @@ def test_a_network_starts_with_the_captions_of_its_predecessor(tokenizer, monkey
     previous = CaptionNetwork(dataclasses.replace(config, encoder=encoder)).eval()
     redraw(previous, 3, 0.1)
     before = copy.deepcopy(previous.state_dict())
-    grown = with_languages(tokenizer, {"zh": (["长颈鹿在吃草", "长颈鹿"], 5)})
+    more = with_tokens(tokenizer, {"zh": (["长颈鹿在吃草", "长颈鹿"], 5)})
     monkeypatch.setattr("training.embedded.start.load_detector", lambda detector, path: None)
-    network = start_network(Checkpoint(previous, tokenizer, ""), grown, Path("unused")).eval()
+    network, grown = start_network(Checkpoint(previous, tokenizer, ""), more, Path("unused"))
+    assert [grown.id_of(f"<{language}>") for language in LANGUAGES] == [more.size + index for index in range(4)]
+    assert network.config.language_token_ids == tuple(range(more.size, grown.size))
 
     assert network.config.languages == LANGUAGES
     assert all(torch.equal(value, before[name]) for name, value in previous.state_dict().items()), "the predecessor is unchanged"
@@ -127,12 +129,6 @@ def test_a_network_between_two_has_their_weights_by_share(tokenizer):
     for name, value in between.items():
         expected = 0.25 * before[name] + 0.75 * after[name] if value.is_floating_point() else after[name]
         torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-6)
-
-
-def test_a_tokenizer_ends_with_its_language_tokens(tokenizer):
-    grown = with_languages(tokenizer, {})
-    assert [grown.id_of(f"<{language}>") for language in LANGUAGES] == [tokenizer.size + index for index in range(4)]
-    assert isinstance(grown, CaptionTokenizer)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from model import (
 )
 from training.embedded.data import EmbeddedData, write_weak
 from training.embedded.finish import finish
-from training.embedded.start import LANGUAGES, interpolated, start_network, with_languages
+from training.embedded.start import LANGUAGES, interpolated, start_network, with_tokens
 from training.embedded.weak import WeakCaptions, weak_captions
 from training.embedded.words import WordProbe, pooled, rank_by_words
 from training.features import FrozenPart, cached_features
@@ -88,8 +88,8 @@ class Recipe:
             return
         previous = load_checkpoint(self.previous)
         torch.manual_seed(self.seed)
-        tokenizer = self._tokenizer(previous.tokenizer)
-        self._save("start", start_network(previous, tokenizer, self.data.detector), tokenizer)
+        network, tokenizer = start_network(previous, self._tokenizer(previous.tokenizer), self.data.detector)
+        self._save("start", network, tokenizer)
 
     def choose(self) -> None:
         """Write the weak captions: candidates by what is detected, then ranked by the words that fit the photograph."""
@@ -156,7 +156,7 @@ class Recipe:
             dataset: CaptionDataset = open_dataset(str(self.data.flickr8k), language=language)
             captions = [text for entry in dataset.split("train") for text in entry.captions]
             corpora[language] = (captions, NEW_TOKENS[language])
-        return with_languages(tokenizer, corpora)
+        return with_tokens(tokenizer, corpora)
 
 
 if __name__ == "__main__":
