@@ -30,6 +30,7 @@ class Word:
     map: WordMap | None
     box: tuple[int, int, int, int] | None  # pixels of the image, around the map's peak
     confidence: float | None = None  # that the image shows it; None if the checkpoint is not calibrated
+    before: str = ""  # what the caption has between the previous word and this one
 
     @property
     def probability(self) -> float:
@@ -45,6 +46,12 @@ class Caption:
     log_probability: float
     finish_reason: str  # "stop"; "length": a limit of words or tokens ended it; "uncertain": no text reaches min_confidence
     confidence: float | None = None  # that it is as good as a person's; None if the checkpoint is not calibrated
+    num_tokens: int = 0  # the end token counted
+
+    @property
+    def after(self) -> str:
+        """What follows the last word: a full stop, or nothing."""
+        return self.text[self.words[-1].end :] if self.words else self.text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +100,7 @@ def build_caption(
     text, moves = plain, list(range(len(plain) + 1))
     if style == "sentence" and not is_full_caption:
         text, moves = as_sentence(plain, start=len(verbatim_text), is_finished=hypothesis.is_finished)
-    words = []
+    words: list[Word] = []
     for span in tokenizer.words(hypothesis.tokens):
         start, end = moved(moves, offsets[span.start], offsets[span.end - 1] + 1)
         log_prob = sum(scored.log_probs[token] for token in span.tokens)
@@ -104,9 +111,11 @@ def build_caption(
         if scored.token_maps is not None and method is not None and view is not None:
             own_map = word_map(scored.token_maps[list(span.tokens)], is_attention_share=method.is_attention_share)
             box = peak_box(own_map.values, grid, view.covers, box_threshold)
-        words.append(Word(text[start:end], start, end, log_prob, reliance, own_map, box))
+        before = text[words[-1].end if words else 0 : start]
+        words.append(Word(text[start:end], start, end, log_prob, reliance, own_map, box, before=before))
     reason = "stop" if hypothesis.is_finished else "length"
-    return with_confidence(Caption(text, tuple(words), sum(scored.log_probs), reason), confidence)
+    caption = Caption(text, tuple(words), sum(scored.log_probs), reason, num_tokens=len(scored.log_probs))
+    return with_confidence(caption, confidence)
 
 
 def with_confidence(caption: Caption, config: ConfidenceConfig | None) -> Caption:

@@ -59,7 +59,7 @@ def create_app(captioners: dict[str, Captioner], settings: Settings, dialects: S
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,  # short names for generated clients
     )
-    routers = [dialect.routes(engine) for dialect in dialects]
+    routers = [dialect.routes(engine) for dialect in reversed(dialects)]  # the native one first: routes are tried in turn
     # FastAPI's routes are for the OpenAPI document. These plain routes come first and serve: the bodies are read by body.py, and
     # FastAPI's inspection would take a third of what a request costs without a network.
     for router in routers:

@@ -106,6 +106,16 @@ async def read_json(request: Request, settings: Settings, ticket: Ticket) -> dic
     return _parse_json(request, await _read(request, settings, ticket))[0]
 
 
+async def read_document(request: Request, settings: Settings, ticket: Ticket) -> dict[str, Any]:
+    """Read a request that has a JSON object of another API, whatever its content type says. Raises ServiceError."""
+    return json_object(await _read(request, settings, ticket))
+
+
+async def read_bytes(request: Request, settings: Settings, ticket: Ticket) -> bytes:
+    """Read a body as it is. Raises ServiceError."""
+    return await _read(request, settings, ticket)
+
+
 async def _read(request: Request, settings: Settings, ticket: Ticket) -> bytes:
     """Read the body, or reject it by its announced length or as soon as it exceeds a limit; count its bytes as they arrive.
 
@@ -245,13 +255,7 @@ def _json_image(document: dict[str, Any]) -> bytes | str:
 
 def _parse_json(request: Request, body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a JSON body, and the options in it."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        detail = f"the JSON cannot be read: {_json_reason(error)}; send one object in UTF-8"
-        raise ServiceError("broken_json", detail) from error
-    if not isinstance(document, dict):
-        raise ServiceError("broken_json", f"the JSON is {_JSON_TYPES.get(type(document), 'null')}; send an object")
+    document = json_object(body)
     if len(document) > _MAX_FIELDS:
         raise ServiceError("invalid_option", f"the JSON has {len(document)} members; at most {_MAX_FIELDS} are accepted")
     if query := _query(request):
@@ -263,6 +267,18 @@ def _parse_json(request: Request, body: bytes) -> tuple[dict[str, Any], dict[str
             detail = f"{name[:80]!r} or its value has half of a surrogate pair, \\ud800 to \\udfff; send complete characters"
             raise option_error(name, detail)
     return document, options
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Return a body that is one JSON object. Raises ServiceError."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        detail = f"the JSON cannot be read: {_json_reason(error)}; send one object in UTF-8"
+        raise ServiceError("broken_json", detail) from error
+    if not isinstance(document, dict):
+        raise ServiceError("broken_json", f"the JSON is {_JSON_TYPES.get(type(document), 'null')}; send an object")
+    return document
 
 
 def _has_surrogate(text: str) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 _DIGITS = 6  # significant digits of a map's values
 
 
-def encode_json(body: dict[str, Any]) -> bytes:
+def encode_json(body: dict[str, Any] | list[Any]) -> bytes:
     """Return a body as JSON. Maps, its only arrays, are encoded one by one.
 
     So no call holds the interpreter's lock for longer than one map takes, 15 ms for the largest; json.dumps of the

@@ -48,7 +48,8 @@ class RequestLogMiddleware:
             await self._app(scope, receive, send_with_id)
         finally:
             seconds = time.perf_counter() - started
-            endpoint = scope["path"] if scope["path"] in self._known_paths else "other"
+            route = scope.get("route")  # of a path with parameters
+            endpoint = scope["path"] if scope["path"] in self._known_paths else getattr(route, "path", "other")
             self._metrics.requests.labels(endpoint, str(status)).inc()
             self._metrics.request_seconds.labels(endpoint).observe(seconds)
             fields = {

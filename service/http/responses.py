@@ -24,7 +24,7 @@ async def json_response(
     engine: Engine,
     request: Request,
     num_values: int,
-    make_body: Callable[[], dict[str, Any]],
+    make_body: Callable[[], dict[str, Any] | list[Any]],
     headers: dict[str, str] | None = None,
 ) -> Response:
     """Return a body with `num_values` values in its maps as JSON. Large bodies are built and encoded outside the loop."""

@@ -25,7 +25,7 @@ from service.errors import ServiceError, retry_error
 from service.http.docs_page import PAGE_POLICY, is_docs_path
 from service.metrics import Metrics
 
-PROBES = frozenset({"/livez", "/readyz"})
+PROBES = frozenset({"/livez", "/readyz", "/health", "/healthz", "/v2/health/live", "/v2/health/ready"})
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 _API_HEADERS = [
     *_HEADERS,
@@ -34,7 +34,8 @@ _API_HEADERS = [
 ]
 _DOCS_HEADERS = [*_HEADERS, (b"content-security-policy", PAGE_POLICY.encode())]
 _LOAD_PATH = re.compile(r"^/v1/models/[^/]+/load$")
-_KEY_HEADERS = ("x-api-key", "ocp-apim-subscription-key")
+_KEY_HEADERS = ("x-api-key", "api-key", "ocp-apim-subscription-key", "x-moondream-auth")
+_KEY_SCHEMES = ("bearer", "token")  # the second one is Replicate's
 _MAX_CLIENTS = 10_000  # whose rate is remembered
 
 ErrorRenderer = Callable[[Request, ServiceError], Response]
@@ -136,7 +137,7 @@ class RateLimiter:
 def key_of(headers: Headers) -> str:
     """Return the key of a request, "" if it has none."""
     scheme, _, bearer = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and bearer.strip():
+    if scheme.lower() in _KEY_SCHEMES and bearer.strip():
         return bearer.strip()
     return next((headers[name].strip() for name in _KEY_HEADERS if headers.get(name, "").strip()), "")
 

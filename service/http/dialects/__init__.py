@@ -14,7 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import ServiceError
-from service.http.dialects.native import NativeDialect
+from service.http.dialects.azure import AzureDialect
+from service.http.dialects.huggingface import HuggingFaceDialect
+from service.http.dialects.ibm_max import MaxDialect
+from service.http.dialects.moondream import MoondreamDialect
+from service.http.dialects.native.dialect import NativeDialect
+from service.http.dialects.ollama import OllamaDialect
+from service.http.dialects.open_inference import OpenInferenceDialect
+from service.http.dialects.openai import OpenAIDialect
+from service.http.dialects.replicate import ReplicateDialect
 from service.runtime import Engine
 
 
@@ -38,4 +46,14 @@ class Dialect(Protocol):
 
 
 # The first dialect that owns a path answers; the native one owns every path.
-DIALECTS: tuple[Dialect, ...] = (NativeDialect(),)
+DIALECTS: tuple[Dialect, ...] = (
+    OpenAIDialect(),
+    OllamaDialect(),
+    HuggingFaceDialect(),
+    AzureDialect(),
+    OpenInferenceDialect(),
+    MaxDialect(),
+    MoondreamDialect(),
+    ReplicateDialect(),
+    NativeDialect(),
+)

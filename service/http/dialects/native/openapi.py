@@ -30,11 +30,12 @@ from service.http.dialects.native.schemas import (
     ModelBody,
     ModelsBody,
     ProblemBody,
+    VersionBody,
 )
 from service.http.openapi import SCHEMA_REF
 
 SCHEMAS: tuple[type[BaseModel], ...] = (
-    BatchBody, CaptionOptions, CaptionsBody, ExplanationOptions, HealthBody, ModelsBody, ProblemBody,
+    BatchBody, CaptionOptions, CaptionsBody, ExplanationOptions, HealthBody, ModelsBody, ProblemBody, VersionBody,
 )  # fmt: skip
 # A gray PNG of 2 x 2 pixels, as an example.
 _PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGNsYGBiYAAAApIAhPd8o1gAAAAASUVORK5CYII="
@@ -44,13 +45,13 @@ _FORMS: dict[str, dict[str, Any]] = {  # of responses, but for JSON
     PNG: {"schema": {"type": "string", "format": "binary", "description": "a contact sheet"}},
     HTML: {"schema": {"type": "string", "description": "a self-contained page"}},
 }
-_OF_CONNECTIONS = {  # service/http/connections.py; they have no body
+CONNECTION_ERRORS = {  # service/http/connections.py; they have no body
     429: "too many connections of the client",
     431: "the request line and headers are too large, or there are too many headers",
 }
 _EVERYWHERE = ("method", "internal")
 _KEYS = ("missing_key", "wrong_key", "rate_limited")
-_IMAGE_ERRORS = (
+IMAGE_ERRORS = (
     "empty_body", "broken_image", "broken_base64", "broken_multipart", "broken_json", "host_not_allowed",
     "unknown_model", "not_acceptable", "slow_body", "body_too_large", "too_many_pixels", "unsupported_media_type",
     "broken_encoding", "unsupported_encoding", "unsupported_image_format",
@@ -104,7 +105,7 @@ def _operation(
     content = {name: _schema(body) if name == JSON else _FORMS[name] for name in media_types}
     return {
         "summary": summary,
-        "responses": {200: {"description": description, "content": content}, **_problems(*_IMAGE_ERRORS)},
+        "responses": {200: {"description": description, "content": content}, **_problems(*IMAGE_ERRORS)},
         "openapi_extra": {"parameters": _parameters(options), "requestBody": _request_body(options)},
     }
 
@@ -151,7 +152,7 @@ def _problems(*codes: str) -> dict[int | str, dict[str, Any]]:
         status: {"description": " · ".join(names), "content": {MEDIA_TYPE: _schema(ProblemBody)}}
         for status, names in by_status.items()
     }
-    for status, reason in _OF_CONNECTIONS.items():
+    for status, reason in CONNECTION_ERRORS.items():
         response = responses.setdefault(status, {"description": ""})
         response["description"] = " · ".join(filter(None, [response["description"], reason]))
     return responses
@@ -169,6 +170,7 @@ def _simple(summary: str, model: type[BaseModel], *codes: str) -> dict[str, Any]
 LIVE = _simple("Whether the process is alive", HealthBody, "not_ready")
 READY = _simple("Whether requests are accepted", HealthBody, "not_ready", "draining")
 MODELS = _simple("The checkpoints that are served", ModelsBody)
+VERSION_PAGE = _simple("The version of the service", VersionBody)
 METRICS: dict[str, Any] = {
     "summary": "Metrics for Prometheus",
     "responses": {

@@ -23,7 +23,7 @@ def problem_json(error: ServiceError, request_id: str, *, is_json: bool, root_pa
         "type": f"{root_path}/problems/{error.code}",
         "title": kind.title,
         "status": kind.status,
-        "detail": _printable(error.detail, _MAX_DETAIL),
+        "detail": printable(error.detail, _MAX_DETAIL),
         "code": error.code,
         "request_id": request_id,
     }
@@ -47,14 +47,14 @@ def _is_json(request: Request) -> bool:
 
 
 def _option_json(option: OptionError, is_json: bool) -> dict[str, str]:
-    name, detail = _printable(option.name, _MAX_NAME), _printable(option.detail, _MAX_DETAIL)
+    name, detail = printable(option.name, _MAX_NAME), printable(option.detail, _MAX_DETAIL)
     if option.in_query or not is_json:
         return {"parameter": name, "detail": detail}
     escaped = name.replace("~", "~0").replace("/", "~1")  # RFC 6901
     return {"pointer": f"/{escaped}", "detail": detail}
 
 
-def _printable(text: str, limit: int) -> str:
+def printable(text: str, limit: int) -> str:
     """Return text that can be encoded, and is not as long as a client likes."""
     shortened = text if len(text) <= limit else text[:limit] + "…"
     return shortened.encode("utf-8", "backslashreplace").decode()

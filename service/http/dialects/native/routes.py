@@ -14,9 +14,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from model import TextError
 from service.errors import ERRORS, ServiceError, internal_error, option_error, retry_error
-from service.http.body import lost_line_breaks, read_image, read_images, read_json
+from service.http.body import read_image, read_images, read_json
+from service.http.dialects.flow import caption_image, disconnected, prepare_image
 from service.http.dialects.native import openapi
-from service.http.dialects.native.events import events_response
+from service.http.dialects.native.events import NativeEvents
 from service.http.dialects.native.json_body import model_json
 from service.http.dialects.native.outputs import (
     BATCH_TYPES,
@@ -35,11 +36,13 @@ from service.http.dialects.native.outputs import (
 )
 from service.http.dialects.native.parse import ParsedRequest, parse_captions, parse_explanation
 from service.http.dialects.native.schemas import MAX_MAP_VALUES, LoadOptions, parse_options
+from service.http.dialects.streaming import streaming_response
 from service.http.negotiation import negotiate
 from service.http.responses import hold_until_sent, json_response
 from service.http.security import client_address
 from service.metrics import MEDIA_TYPE as METRICS_TYPE
-from service.runtime import Engine, PreparedImage, Ticket
+from service.runtime import Engine, Ticket
+from service.version import VERSION
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -57,11 +60,12 @@ def build_router(engine: Engine) -> APIRouter:
             parsed = parse_captions(engine, request, await read_image(request, engine.settings, ticket))
             deadline = engine.deadline()
             if media_type == EVENTS:
-                prepare = _prepare(engine, parsed, ticket)
-                prepared = await engine.within(deadline, _disconnected(request), prepare)
-                return hold_until_sent(events_response(engine, parsed, prepared, deadline), stack)
+                prepare = prepare_image(engine, parsed, ticket)
+                prepared = await engine.within(deadline, disconnected(request), prepare)
+                events = NativeEvents(engine, parsed, prepared.view)
+                return hold_until_sent(streaming_response(engine, parsed, prepared, deadline, events), stack)
             work = _caption(engine, request, parsed, ticket, media_type)
-            return hold_until_sent(await engine.within(deadline, _disconnected(request), work), stack)
+            return hold_until_sent(await engine.within(deadline, disconnected(request), work), stack)
 
     @router.post("/v1/captions/batch", **openapi.batch_operation())
     async def captions_batch(request: Request) -> Response:
@@ -70,7 +74,7 @@ def build_router(engine: Engine) -> APIRouter:
             ticket = stack.enter_context(engine.admit(client_address(request.scope)))
             parsed = parse_captions(engine, request, await read_images(request, engine.settings, ticket))
             work = _caption_batch(engine, request, parsed, media_type)
-            return hold_until_sent(await engine.within(engine.deadline(), _disconnected(request), work), stack)
+            return hold_until_sent(await engine.within(engine.deadline(), disconnected(request), work), stack)
 
     @router.post("/v1/explanations", **openapi.explanations_operation())
     async def explanations(request: Request) -> Response:
@@ -79,7 +83,7 @@ def build_router(engine: Engine) -> APIRouter:
             ticket = stack.enter_context(engine.admit(client_address(request.scope)))
             parsed = parse_explanation(engine, request, await read_image(request, engine.settings, ticket))
             work = _caption(engine, request, parsed, ticket, media_type)
-            return hold_until_sent(await engine.within(engine.deadline(), _disconnected(request), work), stack)
+            return hold_until_sent(await engine.within(engine.deadline(), disconnected(request), work), stack)
 
     if engine.settings.admin_keys_file:
 
@@ -103,12 +107,20 @@ def build_router(engine: Engine) -> APIRouter:
             raise retry_error("not_ready", "the model thread makes no progress; the service restarts", 5)
         return JSONResponse({"status": "alive"})
 
+    @router.head("/healthz", include_in_schema=False)
+    @router.get("/healthz", include_in_schema=False)
+    @router.head("/health", include_in_schema=False)
+    @router.get("/health", include_in_schema=False)
     @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", **openapi.READY)
     async def readyz() -> Response:
         if engine.unready_code:
             raise retry_error(engine.unready_code, "this process accepts no new work; use another one", 5)
         return JSONResponse({"status": "ready"})
+
+    @router.get("/version", **openapi.VERSION_PAGE)
+    async def version() -> Response:
+        return JSONResponse({"version": VERSION})
 
     if engine.settings.metrics:
 
@@ -129,23 +141,9 @@ def build_router(engine: Engine) -> APIRouter:
 async def _caption(engine: Engine, request: Request, parsed: ParsedRequest, ticket: Ticket, media_type: str) -> Response:
     """Decode an image, caption or explain it, and return the response. Raises ServiceError."""
     edge = THUMBNAIL_EDGE if media_type in (PNG, HTML) else 0
-    prepared = await _prepare(engine, parsed, ticket, edge)
-    caption_request = parsed.caption_request(prepared.view, text_only=media_type == TEXT)
-    try:
-        result = await engine.caption(parsed.captioner, prepared, caption_request, parsed.id)
-    except TextError as error:
-        raise option_error("caption" if parsed.generation is None else "prompt", str(error)) from error
+    prepared = await prepare_image(engine, parsed, ticket, edge)
+    result = await caption_image(engine, parsed, prepared, text_only=media_type == TEXT)
     return await caption_response(engine, request, parsed, prepared, result, media_type)
-
-
-async def _prepare(engine: Engine, parsed: ParsedRequest, ticket: Ticket, thumbnail_edge: int = 0) -> PreparedImage:
-    """Decode the image of a request. Raises ServiceError, which says what `curl -d` does if that may have damaged it."""
-    try:
-        return await engine.prepare(parsed.captioner, _image(parsed), ticket, thumbnail_edge=thumbnail_edge)
-    except ServiceError as error:
-        if error.code == "broken_image" and not parsed.has_line_breaks:
-            raise lost_line_breaks() from error
-        raise
 
 
 async def _caption_batch(engine: Engine, request: Request, parsed: ParsedRequest, media_type: str) -> Response:
@@ -190,19 +188,6 @@ async def _gather(works: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
     finally:
         for task in tasks:
             task.cancel()
-
-
-def _image(parsed: ParsedRequest) -> bytes | str:
-    """Return the image of a request that has one."""
-    (image,) = parsed.images
-    assert not isinstance(image, ServiceError), "read_image raises it"
-    return image
-
-
-async def _disconnected(request: Request) -> None:
-    """Return when the client disconnects; its request has been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _accept(request: Request) -> str:

@@ -258,3 +258,7 @@ class BatchBody(BaseModel):
 
 class HealthBody(BaseModel):
     status: str
+
+
+class VersionBody(BaseModel):
+    version: str

@@ -1,0 +1,183 @@
+"""Azure Image Analysis 4.0 (API version 2023-10-01): POST /computervision/imageanalysis:analyze with the feature caption."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from model import Caption, sniff_format
+from service.errors import ServiceError, option_error
+from service.http.body import json_object, read_bytes
+from service.http.dialects.foreign import (
+    Call,
+    ForeignBody,
+    ForeignDialect,
+    Outcome,
+    form_image,
+    json_content,
+    operation,
+    parse_body,
+    serve,
+    status_of,
+)
+from service.http.dialects.native.problems import printable
+from service.runtime import Engine, Ticket
+
+_PATH = "/computervision/imageanalysis:analyze"
+_OTHER_FEATURES = ("tags", "objects", "read", "smartcrops", "people", "densecaptions")
+_CODES = {  # the service's code, and the inner one that says more
+    "missing_key": ("401", None),
+    "wrong_key": ("401", None),
+    "unknown_model": ("InvalidRequest", "InvalidModelVersion"),
+    "broken_image": ("InvalidRequest", "InvalidImageFormat"),
+    "broken_base64": ("InvalidRequest", "InvalidImageFormat"),
+    "unsupported_image_format": ("InvalidRequest", "InvalidImageFormat"),
+    "empty_body": ("InvalidRequest", "InvalidImageFormat"),
+    "too_many_pixels": ("InvalidRequest", "InvalidImageSize"),
+    "body_too_large": ("InvalidRequest", "InvalidImageSize"),
+    "host_not_allowed": ("InvalidRequest", "InvalidImageUrl"),
+    "rate_limited": ("429", None),
+    "unknown_path": ("404", None),
+    "internal": ("InternalServerError", None),
+    "overloaded": ("ServiceUnavailable", None),
+    "not_ready": ("ServiceUnavailable", None),
+    "draining": ("ServiceUnavailable", None),
+    "deadline_exceeded": ("Timeout", None),
+}
+_OPTION_CODES = {"features": "NotSupportedVisualFeature", "language": "NotSupportedLanguage", "url": "InvalidImageUrl"}
+# Azure's gender-neutral captions: "woman" and "man" become "person", "boy" and "girl" "child".
+_NEUTRAL = {
+    "man": "person", "woman": "person", "men": "people", "women": "people",
+    "boy": "child", "girl": "child", "boys": "children", "girls": "children",
+}  # fmt: skip
+_TEXT = {"type": "string"}
+_PARAMETERS: list[dict[str, Any]] = [
+    {"name": "api-version", "in": "query", "required": True, "schema": _TEXT},
+    {"name": "features", "in": "query", "required": True, "schema": {"enum": ["caption"]}},
+    {"name": "language", "in": "query", "required": False, "schema": _TEXT},
+    {"name": "gender-neutral-caption", "in": "query", "required": False, "schema": {"type": "boolean"}},
+    {"name": "model-version", "in": "query", "required": False, "schema": _TEXT},
+    {"name": "model-name", "in": "query", "required": False, "schema": _TEXT},
+]
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_FORM = {"schema": {"type": "object", "properties": {"image": _BINARY["schema"]}}}
+
+
+class AzureInnerError(BaseModel):
+    code: str
+    message: str
+
+
+class AzureErrorBody(BaseModel):
+    code: str
+    message: str
+    innererror: AzureInnerError | None = None
+
+
+class AzureError(BaseModel):
+    error: AzureErrorBody
+
+
+class AnalyzeBody(ForeignBody):
+    """A request with the URL of an image."""
+
+    url: str = Field(description="an https URL, if the service's settings allow its host")
+
+
+class AzureDialect(ForeignDialect):
+    """Captions with their confidence, as Azure's client libraries read them."""
+
+    name = "azure"
+    schemas: Sequence[type[BaseModel]] = (AzureError,)
+    paths = ("/computervision", _PATH)
+
+    def routes(self, engine: Engine) -> APIRouter:
+        """Return the route."""
+        router = APIRouter()
+        content = {"application/octet-stream": _BINARY, "multipart/form-data": _FORM, **json_content(AnalyzeBody)}
+        documented = operation(
+            "Analyze an image: its caption (Azure)",
+            content=content,
+            error=AzureError,
+            parameters=_PARAMETERS,
+        )
+
+        @router.post(_PATH, **documented)
+        async def analyze(request: Request) -> Response:
+            options = _options(request)
+            is_neutral = request.query_params.get("gender-neutral-caption", "").lower() == "true"
+
+            async def read(request: Request, ticket: Ticket) -> Call:
+                image = _image(request, await read_bytes(request, engine.settings, ticket))
+                return Call(image=image, options=options)
+
+            return await serve(engine, request, read, lambda outcome: _analysis(outcome, is_neutral=is_neutral))
+
+        return router
+
+    def error_response(self, request: Request, error: ServiceError) -> Response:
+        """Return the error as Azure writes it."""
+        code, inner = _CODES.get(error.code, ("InvalidRequest", None))
+        if error.options:
+            inner = _OPTION_CODES.get(error.options[0].name, "InvalidParameter")
+        message = printable(error.detail, 4000)
+        body: dict[str, Any] = {"code": code, "message": message}
+        if inner is not None:
+            body["innererror"] = {"code": inner, "message": message}
+        headers = {**error.headers, "x-ms-error-code": code}
+        return JSONResponse({"error": body}, status_of(error.code), headers=headers)
+
+
+def _options(request: Request) -> dict[str, Any]:
+    """Return the native options of the query. Raises ServiceError."""
+    query = request.query_params
+    if not query.get("api-version"):
+        raise option_error("api-version", "the query has no api-version; send api-version=2023-10-01", in_query=True)
+    features = [name.strip() for name in query.get("features", "").split(",") if name.strip()]
+    if other := [name for name in features if name.lower() != "caption"]:
+        known = "is not offered" if other[0].lower() in _OTHER_FEATURES else "does not exist"
+        raise option_error("features", f"the feature {other[0][:40]!r} {known}; this service has caption alone", in_query=True)
+    if not features:
+        raise option_error("features", "the query has no features; send features=caption", in_query=True)
+    options: dict[str, Any] = {"maps": "none"}
+    if language := query.get("language"):
+        options["language"] = language
+    if name := query.get("model-name"):
+        options["model"] = name
+    return options
+
+
+def _image(request: Request, data: bytes) -> bytes | str:
+    """Return the image of a body: bytes, the first file of a form, or the URL in JSON. Raises ServiceError."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return form_image(request, data)
+    if kind == "application/json" and not sniff_format(data):
+        return parse_body(AnalyzeBody, json_object(data)).url
+    if not data:
+        raise ServiceError("empty_body", "the body has 0 bytes; send an image")
+    return data
+
+
+def _analysis(outcome: Outcome, *, is_neutral: bool) -> dict[str, Any]:
+    width, height = outcome.view.source_size
+    text = _neutral_text(outcome.caption) if is_neutral else outcome.caption.text
+    return {
+        "modelVersion": outcome.parsed.model,
+        "captionResult": {"text": text, "confidence": outcome.confidence},
+        "metadata": {"width": width, "height": height},
+    }
+
+
+def _neutral_text(caption: Caption) -> str:
+    """Return the caption with Azure's gender-neutral words."""
+    pieces = []
+    for word in caption.words:
+        neutral = _NEUTRAL.get(word.text.lower(), word.text)
+        pieces += [word.before, neutral.capitalize() if word.text[:1].isupper() else neutral]
+    return "".join([*pieces, caption.after])

@@ -1,0 +1,243 @@
+"""What the dialects of other services share: their requests become native ones, and native results their bodies.
+
+A request may have the member `sightline`, `true` or an object of options of /v1/captions; the response then has the native body,
+with words, maps and boxes, under the same name.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from model import Caption, CaptionResult, ImageView
+from service.errors import ERRORS, OptionError, ServiceError, option_error
+from service.http.body import RequestBody
+from service.http.dialects.flow import caption_image, disconnected, prepare_image
+from service.http.dialects.native.openapi import CONNECTION_ERRORS, IMAGE_ERRORS
+from service.http.dialects.native.outputs import body_json, check_map_values
+from service.http.dialects.native.parse import ParsedRequest, parse_captions
+from service.http.dialects.streaming import EventWriter, streaming_response
+from service.http.image_text import decode_image_text, image_of_part
+from service.http.multipart import read_parts
+from service.http.openapi import SCHEMA_REF
+from service.http.responses import hold_until_sent, json_response, timing_header
+from service.http.security import client_address
+from service.runtime import Engine, Ticket
+
+# What those services answer 400.
+_BAD_REQUESTS = {"host_not_allowed", "too_many_pixels", "unsupported_image_format", "unsupported_media_type", "invalid_option"}
+_MIN_TEMPERATURE = 0.05  # below it, sampling is the most likely caption
+
+
+class ForeignBody(BaseModel):
+    """A request of another API. Unknown members are ignored, as those services do; null is the same as absent."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    sightline: bool | dict[str, Any] | None = Field(None, description="true or an object of options of /v1/captions")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request of another API in the native API's terms."""
+
+    image: bytes | str  # bytes or URL
+    options: dict[str, Any]  # of /v1/captions, as JSON
+    has_details: bool = False  # whether the response has the native body under `sightline`
+    is_stream: bool = False
+    body: Any = None  # the parsed request, for the dialect that renders the response
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The captions of a call."""
+
+    call: Call
+    parsed: ParsedRequest
+    view: ImageView
+    result: CaptionResult
+
+    @property
+    def caption(self) -> Caption:
+        """The best caption."""
+        return self.result.captions[0]
+
+    @property
+    def confidence(self) -> float:
+        """The calibrated confidence of the best caption, or the geometric mean of its tokens' probabilities."""
+        caption = self.caption
+        if caption.confidence is not None:
+            return caption.confidence
+        return math.exp(caption.log_probability / max(1, caption.num_tokens))
+
+    def details(self) -> dict[str, Any]:
+        """Return the member `sightline` if it was requested, as a dict to merge into a body."""
+        return {"sightline": body_json(self.parsed, self.view, self.result)} if self.call.has_details else {}
+
+
+class ForeignDialect:
+    """Base of the dialects: owns what is at or below its paths."""
+
+    name: str
+    schemas: Sequence[type[BaseModel]] = ()
+    paths: ClassVar[tuple[str, ...]]
+
+    def owns(self, path: str) -> bool:
+        """Return whether a path is one of its paths or below one."""
+        return any(path == own or path.startswith(f"{own}/") for own in self.paths)
+
+
+def status_of(code: str) -> int:
+    """Return the status of an error where this service's own is more special than those services have."""
+    return 400 if code in _BAD_REQUESTS else ERRORS[code].status
+
+
+async def serve(
+    engine: Engine,
+    request: Request,
+    read: Callable[[Request, Ticket], Awaitable[Call]],
+    render: Callable[[Outcome], dict[str, Any] | list[Any] | Response],
+    events: Callable[[Call, ParsedRequest, ImageView], EventWriter] | None = None,
+) -> Response:
+    """Answer a request with one image: admitted, read, captioned before its deadline, rendered or streamed.
+
+    `render` returns the JSON of the body, or a response of another kind. Raises ServiceError, ClientLeft.
+    """
+    with ExitStack() as stack:
+        ticket = stack.enter_context(engine.admit(client_address(request.scope)))
+        call = await read(request, ticket)
+        ticket.take("images", 1)
+        parsed = parse_captions(engine, request, RequestBody([call.image], call.options, True))
+        deadline = engine.deadline()
+        preparing = prepare_image(engine, parsed, ticket)
+        if call.is_stream and events is not None:
+            prepared = await engine.within(deadline, disconnected(request), preparing)
+            writer = events(call, parsed, prepared.view)
+            return hold_until_sent(streaming_response(engine, parsed, prepared, deadline, writer), stack)
+
+        async def work() -> Response:
+            prepared = await preparing
+            outcome = Outcome(call, parsed, prepared.view, await caption_image(engine, parsed, prepared))
+            num_values = check_map_values(parsed, outcome.result)
+            rendered = await engine.in_writer(lambda: render(outcome)) if num_values else render(outcome)
+            if isinstance(rendered, Response):
+                return rendered
+            headers = timing_header(outcome.result.timing)
+            return await json_response(engine, request, num_values, lambda: rendered, headers)
+
+        return hold_until_sent(await engine.within(deadline, disconnected(request), work()), stack)
+
+
+BodyT = TypeVar("BodyT", bound=BaseModel)
+
+
+def parse_body(kind: type[BodyT], document: dict[str, Any]) -> BodyT:
+    """Check a JSON object against a schema whose descriptions say what is allowed. Raises ServiceError (422)."""
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        errors = list({str(entry["loc"][0]): _member_error(kind, entry) for entry in reversed(error.errors())}.values())
+        raise ServiceError("invalid_option", "; ".join(entry.detail for entry in errors), errors) from error
+
+
+def native_options(sightline: bool | dict[str, Any] | None, options: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return options of /v1/captions with those of the extension, and whether the extension was requested.
+
+    Without it, maps and reliance are not computed.
+    """
+    if not sightline and sightline != {}:
+        return {"maps": "none", "reliance": False} | options, False
+    return options | (sightline if isinstance(sightline, dict) else {}), True
+
+
+def sampling_options(temperature: float | None, top_p: float | None, **others: float | int | None) -> dict[str, Any]:
+    """Return the options of a request that may sample: it does if it sets a temperature above 0, or a top_p below 1 alone."""
+    is_sampled = temperature >= _MIN_TEMPERATURE if temperature is not None else (top_p or 1.0) < 1.0
+    if not is_sampled:
+        return {}
+    chosen = {"temperature": temperature, "top_p": top_p, **others}
+    return {"strategy": "sample"} | {name: value for name, value in chosen.items() if value is not None}
+
+
+def image_or_url(text: object, member: str) -> bytes | str:
+    """Return an image's bytes from base64 or a data: URL, or the URL that it can be fetched from. Raises ServiceError."""
+    if not isinstance(text, str) or not text.strip():
+        raise option_error(member, f"{member} is {reprlib.repr(text)}; send base64 or a data: URL")
+    is_url = text.lstrip()[:8].lower().startswith(("http://", "https://"))
+    return text.strip() if is_url else decode_image_text(text)
+
+
+def form_image(request: Request, data: bytes, name: str = "") -> bytes:
+    """Return the image of a multipart form: its part of that name, or its first one. Raises ServiceError."""
+    for part in read_parts(request.headers.get("content-type", ""), data):
+        if part.name == name or not name:
+            if not part.data:
+                raise ServiceError("empty_body", f"the form's part {part.name[:80]!r} has 0 bytes; send an image")
+            return image_of_part(part.data)
+    raise option_error(name or "image", f"the form has no part {name or 'image'!r}; send the image under that name")
+
+
+def model_name(name: str | None, known: Iterable[str], *, ignored_suffix: str = "") -> str | None:
+    """Return a checkpoint's name: as it was sent or, if there is no such one, without a suffix such as :latest; None for ""."""
+    if not name:
+        return None
+    shorter = name.removesuffix(ignored_suffix) if ignored_suffix else name
+    return name if name in known else shorter
+
+
+def operation(
+    summary: str,
+    *,
+    content: dict[str, Any],
+    media_types: Sequence[str] = ("application/json",),
+    error: type[BaseModel],
+    status: Callable[[str], int] = status_of,
+    parameters: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return FastAPI's arguments for a route with one image: bodies, and every error with its status."""
+    ok = {"description": summary, "content": {name: {"schema": {}} for name in media_types}}
+    body = {"requestBody": {"required": True, "content": content}, "parameters": list(parameters)}
+    return {"summary": summary, "responses": {200: ok, **_errors(error, status)}, "openapi_extra": body}
+
+
+def get_operation(summary: str, error: type[BaseModel], *codes: str) -> dict[str, Any]:
+    """Return FastAPI's arguments for a route without a body, whose own errors are `codes`."""
+    own = (*codes, "missing_key", "wrong_key", "rate_limited", "method", "internal")
+    ok = {"description": summary, "content": {"application/json": {"schema": {}}}}
+    return {"summary": summary, "responses": {200: ok, **_errors(error, lambda code: ERRORS[code].status, own)}}
+
+
+def json_content(kind: type[BaseModel]) -> dict[str, Any]:
+    """Return the content of a JSON body, with its schema."""
+    return {"application/json": {"schema": kind.model_json_schema()}}
+
+
+def _errors(
+    error: type[BaseModel], status: Callable[[str], int], codes: Sequence[str] = IMAGE_ERRORS
+) -> dict[int | str, dict[str, Any]]:
+    by_status: dict[int, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(status(code), []).append(code)
+    for number, reason in CONNECTION_ERRORS.items():
+        by_status.setdefault(number, []).append(reason)
+    schema = {"$ref": SCHEMA_REF.format(model=error.__name__)}
+    return {
+        number: {"description": " · ".join(names), "content": {"application/json": {"schema": schema}}}
+        for number, names in by_status.items()
+    }
+
+
+def _member_error(kind: type[BaseModel], entry: Any) -> OptionError:
+    name = str(entry["loc"][0])[:80]
+    received = "missing" if entry["type"] == "missing" else reprlib.repr(entry["input"])[:80]
+    return OptionError(
+        name, f"{'.'.join(map(str, entry['loc']))} is {received}; it must be {kind.model_fields[name].description}"
+    )

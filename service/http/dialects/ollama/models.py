@@ -1,0 +1,72 @@
+"""Checkpoints as Ollama describes models, its errors and timestamps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from model import Captioner, to_json
+from service.errors import ServiceError
+from service.http.dialects.native.problems import printable
+
+LATEST = ":latest"  # what Ollama calls a model without a tag
+
+
+class OllamaError(BaseModel):
+    error: str
+
+
+def model_entry(name: str, captioner: Captioner) -> dict[str, Any]:
+    """Return a checkpoint as an entry of /api/tags."""
+    full_name = name if ":" in name else name + LATEST
+    return {
+        "name": full_name,
+        "model": full_name,
+        "modified_at": timestamp(datetime.fromtimestamp(captioner.config.created, UTC)),
+        "size": 4 * captioner.parameters,
+        "digest": hashlib.sha256((json.dumps(to_json(captioner.config)) + captioner.card).encode()).hexdigest(),
+        "details": _details(captioner),
+    }
+
+
+def _details(captioner: Captioner) -> dict[str, Any]:
+    return {
+        "parent_model": "",
+        "format": "safetensors",
+        "family": "sightline",
+        "families": ["sightline"],
+        "parameter_size": f"{captioner.parameters / 1e6:.1f}M",
+        "quantization_level": "F32",
+    }
+
+
+def show_json(captioner: Captioner) -> dict[str, Any]:
+    """Return a checkpoint as /api/show has it."""
+    return {
+        "modelfile": "",
+        "parameters": "",
+        "template": "{{ .Prompt }}",
+        "license": captioner.config.license,
+        "modified_at": timestamp(datetime.fromtimestamp(captioner.config.created, UTC)),
+        "details": _details(captioner),
+        "model_info": {
+            "general.architecture": "sightline",
+            "general.parameter_count": captioner.parameters,
+            "sightline.context_length": captioner.config.decoder.max_positions,
+        },
+        "capabilities": ["completion", "vision"],
+    }
+
+
+def error_json(error: ServiceError) -> dict[str, str]:
+    """Return the body of an error."""
+    return {"error": printable(error.detail, 4000)}
+
+
+def timestamp(moment: datetime) -> str:
+    """Return a moment as RFC 3339 has it, with Z."""
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -1,0 +1,55 @@
+"""Errors in OpenAI's shape, with its codes for images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from service.errors import ServiceError
+from service.http.dialects.foreign import status_of
+from service.http.dialects.native.problems import printable
+
+_CODES = {  # OpenAI's names; those that are missing stay as they are
+    "broken_base64": "invalid_base64_image",
+    "broken_image": "image_parse_error",
+    "unsupported_image_format": "invalid_image_format",
+    "too_many_pixels": "image_too_large",
+    "body_too_large": "image_file_too_large",
+    "host_not_allowed": "invalid_image_url",
+    "empty_body": "empty_image_file",
+    "unknown_model": "model_not_found",
+    "missing_key": "invalid_api_key",
+    "wrong_key": "invalid_api_key",
+    "rate_limited": "rate_limit_exceeded",
+    "invalid_option": "invalid_value",
+    "internal": "server_error",
+}
+_MAX_TEXT = 4000  # characters
+
+
+class OpenAIErrorBody(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIError(BaseModel):
+    error: OpenAIErrorBody
+
+
+def code_of(error: ServiceError) -> str:
+    """Return OpenAI's code of an error."""
+    if error.options and error.options[0].name == "url":
+        return "failed_to_download_image"
+    return _CODES.get(error.code, error.code)
+
+
+def error_json(error: ServiceError) -> dict[str, Any]:
+    """Return the body of an error."""
+    status = status_of(error.code)
+    kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
+    param = printable(error.options[0].name, 80) if error.options else None
+    message = printable(error.detail, _MAX_TEXT)
+    return {"error": {"message": message, "type": kind, "param": param, "code": code_of(error)}}

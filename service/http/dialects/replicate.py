@@ -1,0 +1,165 @@
+"""Predictions: POST /predictions of Cog, POST /v1/predictions and /v1/models/OWNER/NAME/predictions of Replicate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from model import CaptionResult, ImageView, Word
+from service.errors import ERRORS, ServiceError, option_error
+from service.http.body import read_document
+from service.http.dialects.foreign import (
+    Call,
+    ForeignBody,
+    ForeignDialect,
+    Outcome,
+    get_operation,
+    image_or_url,
+    json_content,
+    native_options,
+    operation,
+    parse_body,
+    serve,
+)
+from service.http.dialects.native.json_body import sortable_id
+from service.http.dialects.native.outputs import EVENTS, JSON
+from service.http.dialects.native.parse import ParsedRequest
+from service.http.dialects.native.problems import problem_json, problem_response
+from service.http.dialects.native.schemas import CaptionOptions, ProblemBody
+from service.http.json_encoding import encode_json
+from service.http.negotiation import negotiate
+from service.runtime import Engine, Ticket
+
+
+class PredictionBody(ForeignBody):
+    """A request of a prediction."""
+
+    id: str | None = Field(None, max_length=200, description="text of at most 200 characters")
+    input: dict[str, Any] = Field(description="an object with image, a data: URL or a URL, and options of /v1/captions")
+    version: str | None = Field(None, description="NAME or OWNER/NAME:NAME of a checkpoint")
+    webhook: str | None = Field(None, description="absent: the response has the prediction")
+
+
+class ReplicateDialect(ForeignDialect):
+    """Predictions that have succeeded when they are returned; errors are problems, as Replicate has them."""
+
+    name = "replicate"
+    paths = ("/predictions", "/v1/predictions")
+
+    schemas: Sequence[type[BaseModel]] = ()
+
+    def routes(self, engine: Engine) -> APIRouter:
+        """Return the routes."""
+        router = APIRouter()
+        documented = operation(
+            "Predict the caption of an image (Cog, Replicate)",
+            content=json_content(PredictionBody),
+            media_types=(JSON, EVENTS),
+            error=ProblemBody,
+            status=lambda code: ERRORS[code].status,
+        )
+
+        async def answer(request: Request, model: str | None = None) -> Response:
+            media_type = negotiate(", ".join(request.headers.getlist("accept")), (JSON, EVENTS))
+
+            async def read(request: Request, ticket: Ticket) -> Call:
+                body = parse_body(PredictionBody, await read_document(request, engine.settings, ticket))
+                return _call(body, model, is_stream=media_type == EVENTS)
+
+            return await serve(engine, request, read, _prediction, _PredictionEvents)
+
+        @router.post("/predictions", **documented)
+        async def predictions(request: Request) -> Response:
+            return await answer(request)
+
+        @router.post("/v1/predictions", **documented)
+        async def replicate_predictions(request: Request) -> Response:
+            return await answer(request)
+
+        @router.post("/v1/models/{owner}/{name}/predictions", **documented)
+        async def model_predictions(owner: str, name: str, request: Request) -> Response:
+            return await answer(request, name)
+
+        @router.get("/health-check", **get_operation("Whether predictions are answered (Cog)", ProblemBody))
+        async def health_check() -> Response:
+            return JSONResponse({"status": "STARTING" if engine.unready_code else "READY"})
+
+        return router
+
+    def error_response(self, request: Request, error: ServiceError) -> Response:
+        """Return the error as a problem."""
+        return problem_response(request, error)
+
+
+def _call(body: PredictionBody, model: str | None, *, is_stream: bool) -> Call:
+    """Return the native request. Raises ServiceError."""
+    if body.webhook:
+        raise option_error("webhook", "webhook is set; this service calls none: leave it out, the response has the prediction")
+    version = (body.version or "").rpartition(":")[2] or None
+    values = {name: value for name, value in body.input.items() if name in CaptionOptions.model_fields}
+    options, has_details = native_options(body.sightline, {"model": model or version, **values})
+    image = image_or_url(body.input.get("image"), "input.image")
+    return Call(image=image, options=options, has_details=has_details, is_stream=is_stream, body=body)
+
+
+def _prediction(outcome: Outcome) -> dict[str, Any]:
+    seconds = sum(outcome.result.timing.as_dict().values()) / 1e3
+    now = datetime.now(UTC)
+    return {
+        **_head(outcome.call.body, outcome.parsed),
+        "status": "succeeded",
+        "output": outcome.caption.text,
+        "error": None,
+        "logs": "",
+        "metrics": {"predict_time": seconds},
+        "created_at": (now - timedelta(seconds=seconds)).isoformat(),
+        "started_at": (now - timedelta(seconds=seconds)).isoformat(),
+        "completed_at": now.isoformat(),
+        "urls": {},
+        **outcome.details(),
+    }
+
+
+def _head(body: PredictionBody, parsed: ParsedRequest) -> dict[str, Any]:
+    """Return what is known at the start; the image is not sent back."""
+    values = {name: value for name, value in body.input.items() if name in CaptionOptions.model_fields}
+    return {"id": body.id or sortable_id(), "model": f"sightline/{parsed.model}", "version": parsed.model, "input": values}
+
+
+class _PredictionEvents:
+    """Writes `start`, an `output` per word, and `completed`, or `error`."""
+
+    media_type = EVENTS
+    idle = b": still working\n\n"
+
+    def __init__(self, call: Call, parsed: ParsedRequest, view: ImageView) -> None:
+        self._call = call
+        self._parsed = parsed
+        self._view = view
+        self._head = _head(call.body, parsed)
+
+    def start(self) -> bytes:
+        """Return the event of a prediction that has begun."""
+        return _event("start", {**self._head, "status": "processing"})
+
+    def word(self, word: Word) -> bytes:
+        """Return the event of a word."""
+        return _event("output", {"chunk": word.before + word.text})
+
+    def end(self, result: CaptionResult) -> bytes:
+        """Return the event with the whole prediction."""
+        return _event("completed", {**_prediction(Outcome(self._call, self._parsed, self._view, result)), **self._head})
+
+    def error(self, error: ServiceError) -> bytes:
+        """Return the event of a problem."""
+        return _event("error", problem_json(error, self._parsed.id, is_json=True))
+
+
+def _event(name: str, data: dict[str, Any]) -> bytes:
+    return f"event: {name}\ndata: ".encode() + encode_json(data) + b"\n\n"
