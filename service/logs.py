@@ -30,3 +30,4 @@ def start_logging(log_format: str) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
     handler.setFormatter(JsonFormatter() if log_format == "json" else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("mcp").setLevel(logging.WARNING)  # two lines per request

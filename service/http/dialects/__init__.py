@@ -17,6 +17,7 @@ from service.errors import ServiceError
 from service.http.dialects.azure import AzureDialect
 from service.http.dialects.huggingface import HuggingFaceDialect
 from service.http.dialects.ibm_max import MaxDialect
+from service.http.dialects.mcp import McpDialect
 from service.http.dialects.moondream import MoondreamDialect
 from service.http.dialects.native.dialect import NativeDialect
 from service.http.dialects.ollama import OllamaDialect
@@ -55,5 +56,6 @@ DIALECTS: tuple[Dialect, ...] = (
     MaxDialect(),
     MoondreamDialect(),
     ReplicateDialect(),
+    McpDialect(),
     NativeDialect(),
 )

@@ -35,6 +35,8 @@ from service.http.dialects.native.problems import printable
 from service.http.json_encoding import encode_json
 from service.runtime import Engine, Ticket
 
+_LENGTHS = {"short": {"length_penalty": -2.0}, "normal": {}, "long": {"length_penalty": 3.0}}  # normal: the checkpoint's
+
 
 class MoondreamErrorBody(BaseModel):
     message: str
@@ -58,7 +60,7 @@ class MoondreamBody(ForeignBody):
     """A request of /v1/caption."""
 
     image_url: str = Field(description="a data: URL, or a URL")
-    length: Literal["short", "normal", "long"] | None = Field(None, description="short, normal or long; it has no effect")
+    length: Literal["short", "normal", "long"] | None = Field(None, description="short, normal or long: the length penalty")
     stream: bool | None = Field(None, description="true or false")
     model: str | None = Field(None, description="a name from /v1/models")
     settings: MoondreamSettings | None = Field(None, description="an object of settings")
@@ -103,7 +105,7 @@ class MoondreamDialect(ForeignDialect):
 def _call(engine: Engine, body: MoondreamBody) -> Call:
     """Return the native request. Raises ServiceError."""
     _, captioner = engine.captioner(body.model or None)
-    options: dict[str, Any] = {"model": body.model or None}
+    options: dict[str, Any] = {"model": body.model or None, **_LENGTHS[body.length or "normal"]}
     if body.settings is not None:
         limit = token_limit(body.settings.max_tokens, captioner.config.generation.max_new_tokens)
         options |= {**sampling_options(body.settings.temperature, body.settings.top_p), **limit}

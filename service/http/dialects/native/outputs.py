@@ -34,7 +34,7 @@ async def caption_response(
     if media_type == TEXT:
         return PlainTextResponse(caption_lines(result), headers=timing)
     if media_type == PNG:
-        png = await engine.in_writer(lambda: _contact_sheet_png(prepared, result))
+        png = await engine.in_writer(lambda: contact_sheet_png(prepared, result))
         return Response(png, media_type=PNG, headers=timing)
     if media_type == HTML:
         html = await engine.in_writer(lambda: _page_html(parsed, prepared, result))
@@ -75,7 +75,8 @@ def check_map_values(parsed: ParsedRequest, result: CaptionResult, *, num_images
     return num_values
 
 
-def _contact_sheet_png(prepared: PreparedImage, result: CaptionResult) -> bytes:
+def contact_sheet_png(prepared: PreparedImage, result: CaptionResult) -> bytes:
+    """Return the image and an overlay per word of the best caption, as a PNG file."""
     sheet = contact_sheet(_thumbnail(prepared), result.captions[0], result.grid, prepared.view)
     file = io.BytesIO()
     sheet.save(file, "PNG")
