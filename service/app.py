@@ -20,6 +20,7 @@ from service.errors import ServiceError, internal_error
 from service.http.dialects import DIALECTS, Dialect
 from service.http.docs_page import add_docs
 from service.http.openapi import add_schemas
+from service.http.page import add_page
 from service.http.paths import PathMiddleware, check_root_path
 from service.http.proxies import ForwardedMiddleware, proxy_networks
 from service.http.request_log import RequestLogMiddleware
@@ -69,6 +70,8 @@ def create_app(captioners: dict[str, Captioner], settings: Settings, dialects: S
         app.include_router(router)
     if settings.docs:
         add_docs(app, settings.root_path)
+    if settings.page:
+        add_page(app, settings.root_path)
     all_routes = [*app.routes, *(route for router in routers for route in router.routes)]
     app.state.engine = engine
     app.state.on_failure = lambda: None  # the server process replaces it

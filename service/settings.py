@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(0, ge=0, description="POST requests per key, or per address; then 429; 0: no limit")
     cors_origins: str = Field("", description="origins whose pages may call, comma-separated; * is all; empty: none")
     metrics: bool = Field(True, description="serve /metrics")
+    page: bool = Field(True, description="serve the web page at /")
     docs: bool = Field(True, description="serve /docs and /openapi.json")
     log_format: Literal["text", "json"] = Field("text", description="format of the log on standard error")
 

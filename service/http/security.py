@@ -1,7 +1,7 @@
 """Keys, rate limits and security headers, as pure ASGI middleware: one that wraps requests would hide disconnected clients.
 
-Every path but the probes needs a key where keys are set. Keys are compared as digests, all of them, in constant time; none is
-logged or kept in clear.
+Every path but the probes and the web page needs a key where keys are set. Keys are compared as digests, all of them, in
+constant time; none is logged or kept in clear.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from model import ConfigError
 from service.errors import ServiceError, retry_error
 from service.http.docs_page import PAGE_POLICY, is_docs_path
+from service.http.page import PAGE_HEADERS, is_page_request
 from service.metrics import Metrics
 
 PROBES = frozenset({"/livez", "/readyz", "/health", "/healthz", "/v2/health/live", "/v2/health/ready"})
@@ -79,14 +80,15 @@ class SecurityMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = _DOCS_HEADERS if is_docs_path(scope["path"]) else _API_HEADERS
+        is_page = is_page_request(scope["method"], scope["path"])
+        headers = PAGE_HEADERS if is_page else _DOCS_HEADERS if is_docs_path(scope["path"]) else _API_HEADERS
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message["headers"], *headers]}
             await send(message)
 
-        if scope["path"] not in PROBES:
+        if scope["path"] not in PROBES and not is_page:
             try:
                 self._check(scope)
             except ServiceError as error:

@@ -1,0 +1,55 @@
+"""The page at /, from the files of service/page: no build step, no other hosts, no script inside the HTML."""
+
+from __future__ import annotations
+
+import html
+import mimetypes
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.routing import Route
+
+_FOLDER = Path(__file__).parent.parent / "page"
+_BASE = '<base href="/">'  # of index.html: replaced where a proxy serves the page under a path
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; media-src 'self' blob:; "
+    "base-uri 'self'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+# Files are asked for again each time, with their ETag: an upgrade is seen at once.
+PAGE_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-cache"),
+    (b"content-security-policy", _POLICY.encode()),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
+]
+
+
+def is_page_request(method: str, path: str) -> bool:
+    """Return whether a request is for the page or one of its files, which need no key."""
+    return method in ("GET", "HEAD") and (path == "/" or path.startswith("/page/"))
+
+
+def add_page(app: FastAPI, root_path: str) -> None:
+    """Add the page and its files to an application that is served under `root_path`."""
+    text = (_FOLDER / "index.html").read_text(encoding="utf-8")
+    page = text.replace(_BASE, f'<base href="{html.escape(root_path)}/">')
+
+    async def index(_: Request) -> Response:
+        return HTMLResponse(page)
+
+    app.router.routes.append(Route("/", index))
+    files = [path for path in sorted(_FOLDER.rglob("*")) if path.is_file() and path.name != "index.html"]
+    app.router.routes += [_file_route(path) for path in files]
+
+
+def _file_route(path: Path) -> Route:
+    media_type = "image/webp" if path.suffix == ".webp" else mimetypes.guess_type(path.name)[0]
+
+    async def file(_: Request) -> Response:
+        return FileResponse(path, media_type=media_type)
+
+    return Route(f"/page/{path.relative_to(_FOLDER).as_posix()}", file)
