@@ -79,8 +79,11 @@ class Outcome:
         return math.exp(caption.log_probability / max(1, caption.num_tokens))
 
     def details(self) -> dict[str, Any]:
-        """Return the member `sightline` if it was requested, as a dict to merge into a body."""
-        return {"sightline": body_json(self.parsed, self.view, self.result)} if self.call.has_details else {}
+        """Return the member `sightline` if it was requested, as a dict to merge into a body. Raises ServiceError (422)."""
+        if not self.call.has_details:
+            return {}
+        check_map_values(self.parsed, self.result)
+        return {"sightline": body_json(self.parsed, self.view, self.result)}
 
 
 class ForeignDialect:

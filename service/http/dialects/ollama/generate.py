@@ -184,10 +184,12 @@ class _OllamaEvents:
         return self._line({**_text(self._call.body, text), **_logprobs(self._call.body, [word]), "done": False})
 
     def end(self, result: CaptionResult) -> bytes:
-        """Return the last line, with the rest of the text and the figures."""
+        """Return the rest of the text, and the last line, which has figures and no text: clients skip text in it."""
         outcome = Outcome(self._call, self._parsed, self._view, result)
+        body = self._call.body
         rest = self._stop.feed(outcome.caption.after, is_last=True)
-        return self._line({**_text(self._call.body, rest), **_final(outcome, self._stop)})
+        line = self._line({**_text(body, rest), "done": False}) if rest else b""
+        return line + self._line({**_text(body, ""), **_final(outcome, self._stop)})
 
     def error(self, error: ServiceError) -> bytes:
         """Return the line of an error."""
