@@ -36,8 +36,8 @@ class PathMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path = scope["path"]
-            if self._removed and path.startswith(self._removed):
-                path = path[len(self._root_path) :]
+            if self._removed and f"{path}/".startswith(self._removed):
+                path = path[len(self._root_path) :] or "/"
             if len(path) > 1 and path.endswith("/"):
                 path = path[:-1]
             # In place: the handler of bugs is outside of all middleware and reads the same scope.

@@ -24,7 +24,7 @@ def token_limit(limit: int | None, default: int) -> dict[str, int]:
 
 
 class StopSequences:
-    """Cuts a text that arrives in pieces before the first stop sequence in it."""
+    """Cuts a text that arrives in pieces before the stop sequence that is complete first."""
 
     def __init__(self, sequences: str | Sequence[str] | None) -> None:
         texts = [sequences] if isinstance(sequences, str) else sequences or ()
@@ -37,10 +37,11 @@ class StopSequences:
         if self.is_stopped:
             return ""
         self._held += text
-        first = min((at for stop in self._sequences if (at := self._held.find(stop)) >= 0), default=-1)
-        if first >= 0:
+        # The one that is complete first, as a language model would stop; of two that end together the longer one.
+        ends = [(at + len(stop), at) for stop in self._sequences if (at := self._held.find(stop)) >= 0]
+        if ends:
             self.is_stopped = True
-            return self._held[:first]
+            return self._held[: min(ends)[1]]
         kept = 0 if is_last else self._num_held()
         sent, self._held = self._held[: len(self._held) - kept], self._held[len(self._held) - kept :]
         return sent
