@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
@@ -58,21 +58,20 @@ def create_app(captioners: dict[str, Captioner], settings: Settings, dialects: S
         docs_url=None,  # FastAPI's page loads scripts from another host
         redoc_url=None,
         redirect_slashes=False,
-        generate_unique_id_function=lambda route: route.name,  # short names for generated clients
     )
-    routers = [dialect.routes(engine) for dialect in reversed(dialects)]  # the native one first: routes are tried in turn
+    routers = {dialect.name: dialect.routes(engine) for dialect in reversed(dialects)}  # native first: routes are tried in turn
     # FastAPI's routes are for the OpenAPI document. These plain routes come first and serve: the bodies are read by body.py, and
     # FastAPI's inspection would take a third of what a request costs without a network.
-    for router in routers:
+    for router in routers.values():
         posts = [route for route in _fixed(router) if route.methods == {"POST"}]
         app.router.routes.extend(Route(route.path, route.endpoint, methods=["POST"]) for route in posts)
-    for router in routers:
-        app.include_router(router)
+    for name, router in routers.items():
+        app.include_router(router, generate_unique_id_function=_operation_id(name))
     if settings.docs:
         add_docs(app, settings.root_path)
     if settings.page:
         add_page(app, settings.root_path)
-    all_routes = [*app.routes, *(route for router in routers for route in router.routes)]
+    all_routes = [*app.routes, *(route for router in routers.values() for route in router.routes)]
     app.state.engine = engine
     app.state.on_failure = lambda: None  # the server process replaces it
     errors = _Errors(dialects, all_routes, engine)
@@ -103,6 +102,11 @@ def create_app(captioners: dict[str, Captioner], settings: Settings, dialects: S
     app.add_middleware(PathMiddleware, root_path=settings.root_path, own_paths=paths)
     add_schemas(app, [schema for dialect in dialects for schema in dialect.schemas], settings.root_path)
     return app
+
+
+def _operation_id(dialect: str) -> Callable[[APIRoute], str]:
+    """Return the function that names a dialect's operations in the OpenAPI document: short names for generated clients."""
+    return lambda route: route.name if dialect == "native" else f"{dialect}_{route.name}"
 
 
 def _fixed(router: APIRouter) -> list[APIRoute]:

@@ -154,6 +154,16 @@ TESTED_THROUGH = {
         "service/http/dialects/native/routes.py", "service/http/negotiation.py", "service/http/openapi.py",
         "service/http/request_log.py", "service/http/responses.py", "service/metrics.py",
     ],
+    "test_compatible_apis.py": [
+        "service/http/dialects/flow.py", "service/http/dialects/foreign.py", "service/http/dialects/huggingface.py",
+        "service/http/dialects/ibm_max.py", "service/http/dialects/moondream.py", "service/http/dialects/native/dialect.py",
+        "service/http/dialects/ollama/generate.py", "service/http/dialects/ollama/models.py",
+        "service/http/dialects/open_inference.py", "service/http/dialects/openai/chat.py",
+        "service/http/dialects/openai/errors.py", "service/http/dialects/openai/responses.py",
+        "service/http/dialects/replicate.py", "service/http/dialects/streaming.py",
+    ],
+    "test_compatible_details.py": ["service/http/dialects/mcp/tools.py"],
+    "test_page.py": ["service/http/page.py"],
     "test_training.py": ["training/packaged_stem.py"],
     "test_image_workers.py": ["service/workers/worker.py"],
 }  # fmt: skip

@@ -175,7 +175,7 @@ def test_immich_go_analyze_gets_a_caption(api_client, image_bytes):
     assert go_ollama(response.text).message["content"]
 
 
-def test_immich_places_refuses_json_with_a_reason(api_client, image_bytes):
+def test_json_for_the_ai_addon_of_immich_is_refused_with_a_reason(api_client, image_bytes):
     parts = [{"type": "text", "text": "labels"}, {"type": "image_url", "image_url": {"url": data_url(image_bytes)}}]
     body = {"model": "caption", "stream": False, "messages": [{"role": "user", "content": parts}],
             "response_format": {"type": "json_object"}}  # fmt: skip

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tomllib
 
 import pytest
 from fastapi.testclient import TestClient
 
 from service import Settings, create_app
+from service.version import VERSION
 from tests.compatible import APIS, lines_of_events, send
 from tests.helpers import failing, paused, wait_until, watched
+from tests.test_architecture import ROOT
 
 INSTRUCTIONS = ["Describe this image", "<CAPTION>", "What is in the image? Answer in JSON.", "a photo of", "x" * 5000]
 EMPTY = {"images": 0, "body_bytes": 0, "pixels": 0}
@@ -219,9 +222,5 @@ def test_probes_have_aliases_that_need_no_key(tiny_captioner, tmp_path, path):
 
 
 def test_the_version_is_that_of_the_project(api_client):
-    import tomllib
-
-    from tests.test_architecture import ROOT
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert api_client.get("/version").json() == {"version": project["version"]}
+    assert api_client.get("/version").json() == {"version": project["version"]} == {"version": VERSION}

@@ -60,7 +60,7 @@ def test_a_request_without_a_key_is_refused_if_keys_are_set(guarded, image_bytes
         assert guarded.get(path).status_code == 200, path
 
 
-def test_every_route_except_the_probes_answers_401_without_a_key(serve, keys_file, tmp_path):
+def test_every_route_except_probes_and_page_answers_401_without_a_key(serve, keys_file, tmp_path):
     (tmp_path / "admin").write_text("admin-key\n")
     client = serve(keys_file=keys_file, admin_keys_file=str(tmp_path / "admin"))
     routes = [route for route in routes_of(client.app) if isinstance(route, Route)]
@@ -71,8 +71,9 @@ def test_every_route_except_the_probes_answers_401_without_a_key(serve, keys_fil
         "/v1/captions", "/v1/captions/batch", "/v1/explanations", "/v1/models", "/v1/models/tiny/load", "/metrics",
         "/problems/tiny", "/docs", "/openapi.json", *PROBES,
     }  # fmt: skip
+    page = {path for _, path in statuses if path == "/" or path.startswith("/page/")}
     assert {request for request, status in statuses.items() if status != 401} == {
-        (method, path) for path in PROBES for method in ("GET", "HEAD")
+        (method, path) for path in {*PROBES, *page} for method in ("GET", "HEAD")
     }
 
 

@@ -49,6 +49,7 @@ def test_the_value_of_a_flag_is_the_value_of_its_setting(name):
         "log_format": "json",
         "metrics": None,
         "docs": None,
+        "page": None,
         "config": "",
         "drain_seconds": "0.5",
     }

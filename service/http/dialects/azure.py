@@ -69,17 +69,23 @@ _FORM = {"schema": {"type": "object", "properties": {"image": _BINARY["schema"]}
 
 
 class AzureInnerError(BaseModel):
+    """The more special code of an error."""
+
     code: str
     message: str
 
 
 class AzureErrorBody(BaseModel):
+    """What is wrong."""
+
     code: str
     message: str
     innererror: AzureInnerError | None = None
 
 
 class AzureError(BaseModel):
+    """The body of an error."""
+
     error: AzureErrorBody
 
 
@@ -93,7 +99,7 @@ class AzureDialect(ForeignDialect):
     """Captions with their confidence, as Azure's client libraries read them."""
 
     name = "azure"
-    schemas: Sequence[type[BaseModel]] = (AzureError,)
+    schemas: Sequence[type[BaseModel]] = (AzureError, AnalyzeBody)
     paths = ("/computervision", _PATH)
 
     def routes(self, engine: Engine) -> APIRouter:

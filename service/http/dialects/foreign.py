@@ -219,8 +219,8 @@ def get_operation(summary: str, error: type[BaseModel], *codes: str) -> dict[str
 
 
 def json_content(kind: type[BaseModel]) -> dict[str, Any]:
-    """Return the content of a JSON body, with its schema."""
-    return {"application/json": {"schema": kind.model_json_schema()}}
+    """Return the content of a JSON body; its schema must be among the dialect's `schemas`."""
+    return {"application/json": {"schema": {"$ref": SCHEMA_REF.format(model=kind.__name__)}}}
 
 
 def _errors(

@@ -43,6 +43,8 @@ _FORMAT = {"name": "format", "in": "query", "required": False, "schema": {"enum"
 
 
 class HuggingFaceError(BaseModel):
+    """The body of an error."""
+
     error: str
 
 
@@ -57,7 +59,7 @@ class HuggingFaceDialect(ForeignDialect):
     """Captions as image-to-text pipelines return them."""
 
     name = "huggingface"
-    schemas: Sequence[type[BaseModel]] = (HuggingFaceError,)
+    schemas: Sequence[type[BaseModel]] = (HuggingFaceError, ImageToTextBody)
     paths = ("/models", "/pipeline/image-to-text")
 
     def owns(self, path: str) -> bool:

@@ -23,6 +23,8 @@ _FORM = {"multipart/form-data": {"schema": {"type": "object", "required": ["imag
 
 
 class MaxError(BaseModel):
+    """The body of an error."""
+
     status: str
     message: str
 

@@ -39,12 +39,16 @@ _LENGTHS = {"short": {"length_penalty": -2.0}, "normal": {}, "long": {"length_pe
 
 
 class MoondreamErrorBody(BaseModel):
+    """What is wrong."""
+
     message: str
     type: str
     code: str
 
 
 class MoondreamError(BaseModel):
+    """The body of an error."""
+
     error: MoondreamErrorBody
 
 
@@ -70,7 +74,7 @@ class MoondreamDialect(ForeignDialect):
     """Captions as Moondream's clients read them."""
 
     name = "moondream"
-    schemas: Sequence[type[BaseModel]] = (MoondreamError,)
+    schemas: Sequence[type[BaseModel]] = (MoondreamError, MoondreamBody)
     paths = ("/v1/caption",)
 
     def routes(self, engine: Engine) -> APIRouter:

@@ -74,6 +74,8 @@ _OUTPUTS = {
 
 
 class OpenInferenceError(BaseModel):
+    """The body of an error."""
+
     error: str
 
 
@@ -90,7 +92,7 @@ class OpenInferenceDialect(ForeignDialect):
     """Captions as tensors; there is one version of each model."""
 
     name = "open_inference"
-    schemas: Sequence[type[BaseModel]] = (OpenInferenceError,)
+    schemas: Sequence[type[BaseModel]] = (OpenInferenceError, InferBody)
     paths = ("/v2",)
 
     def routes(self, engine: Engine) -> APIRouter:
@@ -101,6 +103,7 @@ class OpenInferenceDialect(ForeignDialect):
         async def server() -> Response:
             return JSONResponse({"name": "sightline", "version": VERSION, "extensions": ["binary_tensor_data"]})
 
+        @router.head("/v2/health/live", include_in_schema=False)
         @router.get("/v2/health/live", **_get("Whether the process is alive (Open Inference Protocol)", "not_ready"))
         async def live() -> Response:
             if not engine.is_alive:
@@ -126,18 +129,25 @@ class OpenInferenceDialect(ForeignDialect):
         """Add the routes of a model, with or without a version in the path."""
         summary = "Captions and attention maps as tensors (Open Inference Protocol)"
         documented = operation(summary, content=json_content(InferBody), error=OpenInferenceError)
+        suffix = "_version" if path.endswith("{version}") else ""
 
-        @router.get(path, **_get("A model's inputs and outputs (Open Inference Protocol)", "unknown_model"))
+        @router.get(
+            path, name=f"model{suffix}", **_get("A model's inputs and outputs (Open Inference Protocol)", "unknown_model")
+        )
         async def metadata(name: str, version: str = _MODEL_VERSION) -> Response:
             return JSONResponse(_metadata(*_captioner(engine, name, version)))
 
-        @router.get(f"{path}/ready", **_get("Whether a model is ready (Open Inference Protocol)", "unknown_model", "not_ready"))
+        @router.get(
+            f"{path}/ready",
+            name=f"model_ready{suffix}",
+            **_get("Whether a model is ready (Open Inference Protocol)", "unknown_model", "not_ready"),
+        )
         async def model_ready(name: str, version: str = _MODEL_VERSION) -> Response:
             _captioner(engine, name, version)
             _check_ready(engine)
             return JSONResponse({"name": name, "ready": True})
 
-        @router.post(f"{path}/infer", **documented)
+        @router.post(f"{path}/infer", name=f"infer{suffix}", **documented)
         async def infer(request: Request, name: str, version: str = _MODEL_VERSION) -> Response:
             _captioner(engine, name, version)
 

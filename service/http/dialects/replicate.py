@@ -52,7 +52,7 @@ class ReplicateDialect(ForeignDialect):
     name = "replicate"
     paths = ("/predictions", "/v1/predictions")
 
-    schemas: Sequence[type[BaseModel]] = ()
+    schemas: Sequence[type[BaseModel]] = (PredictionBody,)
 
     def routes(self, engine: Engine) -> APIRouter:
         """Return the routes."""
@@ -145,7 +145,7 @@ class _PredictionEvents:
         self._head = _head(call.body, parsed)
 
     def start(self) -> bytes:
-        """Return the event of a prediction that has begun."""
+        """Return the event of a prediction before its first word."""
         return _event("start", {**self._head, "status": "processing"})
 
     def word(self, word: Word) -> bytes:

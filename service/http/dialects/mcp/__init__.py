@@ -33,11 +33,15 @@ _BODY = {"application/json": {"schema": {"type": "object", "description": "a JSO
 
 
 class McpErrorBody(BaseModel):
+    """What is wrong."""
+
     code: int
     message: str
 
 
 class McpError(BaseModel):
+    """The body of an error, as JSON-RPC has it."""
+
     jsonrpc: str
     id: str | None
     error: McpErrorBody

@@ -44,7 +44,7 @@ class OllamaDialect(ForeignDialect):
     """Captions as Ollama's responses; its clients send and get models as NAME:latest."""
 
     name = "ollama"
-    schemas: Sequence[type[BaseModel]] = (OllamaError,)
+    schemas: Sequence[type[BaseModel]] = (OllamaError, GenerateBody, OllamaChatBody, ShowBody)
     paths = ("/api",)
 
     def routes(self, engine: Engine) -> APIRouter:

@@ -17,6 +17,8 @@ LATEST = ":latest"  # what Ollama calls a model without a tag
 
 
 class OllamaError(BaseModel):
+    """The body of an error."""
+
     error: str
 
 

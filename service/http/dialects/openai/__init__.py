@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse, Response
 from service.errors import ServiceError
 from service.http.dialects.foreign import ForeignDialect, get_operation, status_of
 from service.http.dialects.native.json_body import model_json
-from service.http.dialects.openai.chat import add_chat
+from service.http.dialects.openai.chat import ChatBody, add_chat
 from service.http.dialects.openai.errors import OpenAIError, error_json
-from service.http.dialects.openai.responses import add_responses
+from service.http.dialects.openai.responses import ResponsesBody, add_responses
 from service.runtime import Engine
 
 _MODEL_PATH = re.compile(r"/v1/models/[^/]+")
@@ -25,7 +25,7 @@ class OpenAIDialect(ForeignDialect):
     """The list /v1/models is the native one, which has OpenAI's members."""
 
     name = "openai"
-    schemas: Sequence[type[BaseModel]] = (OpenAIError,)
+    schemas: Sequence[type[BaseModel]] = (OpenAIError, ChatBody, ResponsesBody)
     paths = ("/v1/chat/completions", "/v1/responses")
 
     def owns(self, path: str) -> bool:

@@ -29,6 +29,8 @@ _MAX_TEXT = 4000  # characters
 
 
 class OpenAIErrorBody(BaseModel):
+    """What is wrong."""
+
     message: str
     type: str
     param: str | None
@@ -36,6 +38,8 @@ class OpenAIErrorBody(BaseModel):
 
 
 class OpenAIError(BaseModel):
+    """The body of an error."""
+
     error: OpenAIErrorBody
 
 

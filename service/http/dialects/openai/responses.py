@@ -92,7 +92,7 @@ def _call(engine: Engine, body: ResponsesBody) -> Call:
 
 
 def _skeleton(body: ResponsesBody, model: str) -> dict[str, Any]:
-    """Return a response that has just begun."""
+    """Return a response before its first word."""
     return {
         "id": f"resp_{sortable_id()}",
         "object": "response",
