@@ -110,6 +110,7 @@ class OpenInferenceDialect(ForeignDialect):
                 raise retry_error("not_ready", "the model thread makes no progress; the service restarts", 5)
             return JSONResponse({"live": True})
 
+        @router.head("/v2/health/ready", include_in_schema=False)
         @router.get(
             "/v2/health/ready", **_get("Whether requests are accepted (Open Inference Protocol)", "not_ready", "draining")
         )
