@@ -6,13 +6,14 @@ import { explain, explanationOptions, models, streamCaption } from "./api.js";
 import { connectDownloads, curlCommand } from "./downloads.js";
 import { connectInputs } from "./inputs.js";
 import { drawMap, drawScale } from "./maps.js";
-import { addWord, captionElement, meaning, miniature, moveByKey } from "./words.js";
+import { addWord, captionElement, meaning, miniature, moveByKey, smallCopy } from "./words.js";
 
 const MAX_ITEMS = 50; // images in the strip
 const element = (id) => document.getElementById(id);
 const items = []; // {file, url, options, state, response, sentence, error, words, image, grid}
 let current = null;
 let selected = null; // the word whose map is shown
+let pictured = null; // the caption whose words have small maps
 let isTouched = false; // whether the person has chosen a word: then arriving words do not change the map
 let checkpoints = [];
 let running = Promise.resolve(); // images are captioned one after the other
@@ -31,8 +32,10 @@ function start() {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && !element("camera").open) select(null);
   });
-  element("photo").addEventListener("load", () => {
+  element("photo").addEventListener("load", ({ target }) => {
+    target.style.setProperty("--ratio", target.naturalWidth / target.naturalHeight);
     draw();
+    pictured = null;
     if (current?.response) showMiniatures();
   });
   new ResizeObserver(draw).observe(element("photo"));
@@ -110,6 +113,7 @@ function show(item) {
 function showCaptions(item) {
   element("captions").replaceChildren();
   element("minis").replaceChildren();
+  pictured = null;
   element("photo").alt = item.response?.captions[0].text ?? item.file.name;
   if (!item.response) {
     select(null);
@@ -126,8 +130,7 @@ function showCaptions(item) {
   }
   element("curl").textContent = curlCommand(item, Boolean(key()));
   element("live").textContent = `Caption: ${item.response.captions.map((one) => one.text ?? "uncertain").join("; ")}`;
-  showMiniatures();
-  if (!isTouched) select(best(all));
+  select(isTouched && all.includes(selected) ? selected : best(all));
 }
 
 /** Append a word that has just arrived, and show its map. */
@@ -141,12 +144,16 @@ function showArriving(word) {
   if (!isTouched) select(word);
 }
 
+/** Show a small map for every word of the caption that the selected word is in. */
 function showMiniatures() {
-  const photo = element("photo");
-  const source = photo.complete && photo.naturalWidth ? photo : null;
   const { response, image, grid } = current;
-  const figures = words(response).filter((word) => word.map).map((word) => miniature(source, word, image, grid, () => touch(word)));
-  element("minis").replaceChildren(...figures);
+  const caption = response.captions.find((one) => one.words.includes(selected)) ?? response.captions[0];
+  if (caption === pictured) return;
+  pictured = caption;
+  const photo = element("photo");
+  const copy = smallCopy(photo.complete && photo.naturalWidth ? photo : null, image);
+  const shown = caption.words.filter((word) => word.map);
+  element("minis").replaceChildren(...shown.map((word) => miniature(copy, word, image, grid, () => touch(word))));
 }
 
 function showStrip() {
@@ -182,7 +189,9 @@ function select(word) {
   const shown = current?.response ? words(current.response) : current?.words ?? [];
   const at = shown.indexOf(word);
   document.querySelectorAll("#captions .word").forEach((button, index) => button.setAttribute("aria-pressed", String(index === at)));
-  document.querySelectorAll("#minis figure").forEach((figure, index) => figure.classList.toggle("is-selected", index === at));
+  if (current?.response) showMiniatures();
+  const small = pictured?.words.filter((one) => one.map).indexOf(word) ?? -1;
+  document.querySelectorAll("#minis figure").forEach((figure, index) => figure.classList.toggle("is-selected", index === small));
   element("details").hidden = !word;
   element("stage-word").hidden = !word;
   if (word) {

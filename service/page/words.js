@@ -20,15 +20,21 @@ export function isIndependent(word) {
 /** Return what a word's figures mean, in a sentence. */
 export function meaning(word) {
   const parts = [];
-  if (isIndependent(word)) {
-    parts.push("Gray: the caption would have this word without the image, too. Its map means little.");
+  if (word.image_reliance !== null && word.image_reliance < -MIN_RELIANCE) {
+    parts.push(`Gray: the image makes this word ${times(-word.image_reliance)} times less likely. Its map means little.`);
+  } else if (isIndependent(word)) {
+    parts.push("Gray: this word is as likely without the image. Its map means little.");
   } else if (word.image_reliance !== null) {
-    const times = Math.exp(word.image_reliance);
-    const figure = times < 10 ? times.toFixed(1) : times < 10000 ? Math.round(times).toLocaleString("en") : "over 10,000";
-    parts.push(`The image makes this word ${figure} times as likely.`);
+    parts.push(`The image makes this word ${times(word.image_reliance)} times as likely.`);
   }
   if (isUncertain(word)) parts.push("Dotted: the network is not sure that the image shows this.");
   return parts.join(" ");
+}
+
+/** Return e ** nats as text. */
+function times(nats) {
+  const factor = Math.exp(nats);
+  return factor < 10 ? factor.toFixed(1) : factor < 10_000 ? Math.round(factor).toLocaleString("en") : "over 10,000";
 }
 
 /** Return a caption's element with a button per word. `select` is called with the word's index. */
@@ -61,19 +67,23 @@ export function finishCaption(block, caption) {
   }
 }
 
-/** Return a small image with a word's map, for the pointer; the words' buttons are for everyone. */
-export function miniature(photo, word, image, grid, select) {
-  const figure = document.createElement("figure");
+/** Return a small copy of a photo, for `miniature`; blank if the browser cannot show the photo. */
+export function smallCopy(photo, image) {
   const canvas = document.createElement("canvas");
   canvas.width = 144;
   canvas.height = Math.round(Math.min(220, Math.max(40, (144 * image.height) / image.width)));
-  const map = document.createElement("canvas");
-  map.width = canvas.width;
-  map.height = canvas.height;
+  if (photo) canvas.getContext("2d").drawImage(photo, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+/** Return a figure with a word's map over a small copy, for the pointer; the words' buttons are for everyone. */
+export function miniature(copy, word, image, grid, select) {
+  const figure = document.createElement("figure");
+  const [canvas, map] = [document.createElement("canvas"), document.createElement("canvas")];
+  for (const one of [canvas, map]) Object.assign(one, { width: copy.width, height: copy.height });
   drawMap(map, word, image, grid, { look: "smooth", opacity: 0.75, box: false });
-  const context = canvas.getContext("2d");
-  if (photo) context.drawImage(photo, 0, 0, canvas.width, canvas.height);
-  context.drawImage(map, 0, 0);
+  canvas.getContext("2d").drawImage(copy, 0, 0);
+  canvas.getContext("2d").drawImage(map, 0, 0);
   const caption = document.createElement("figcaption");
   caption.dir = "auto";
   caption.textContent = word.text;

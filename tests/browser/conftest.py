@@ -52,6 +52,7 @@ def open_page(browser: Any, service: Any) -> Iterator[Callable[..., Any]]:  # no
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
         page.on("request", lambda request: check(request.url, where.url))
+        page.on("filechooser", lambda _: None)  # so that choosers are intercepted from the start
         page.goto(where.url)
         return page
 
