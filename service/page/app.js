@@ -130,7 +130,7 @@ function showCaptions(item) {
   }
   element("curl").textContent = curlCommand(item, Boolean(key()));
   element("live").textContent = `Caption: ${item.response.captions.map((one) => one.text ?? "uncertain").join("; ")}`;
-  select(isTouched && all.includes(selected) ? selected : best(all));
+  select(isTouched && all.includes(selected) ? selected : best(item.response.captions[0].words));
 }
 
 /** Append a word that has just arrived, and show its map. */
