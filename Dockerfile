@@ -21,7 +21,7 @@ RUN python -m venv /venv \
  && if [ -n "$TORCH_INDEX" ] && python -c "import sys, urllib.request; urllib.request.urlopen(sys.argv[1] + '/torch/', timeout=10)" "$TORCH_INDEX"; \
     then /venv/bin/pip install --no-deps --constraint constraints.txt --index-url "$TORCH_INDEX" torch torchvision; \
     else echo "TORCH_INDEX cannot be reached: torch comes from the package index"; fi \
- && /venv/bin/pip install --constraint constraints.txt . \
+ && /venv/bin/pip install --constraint constraints.txt '.[mcp]' \
  && rm -rf /venv/lib/python*/site-packages/pip /venv/lib/python*/site-packages/setuptools
 
 FROM python:3.11-slim

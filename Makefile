@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: serve test test-all default prove-field prove-measures prove-shards prove-speed prove-service check format docs clean
+.PHONY: serve test test-all default prove-clients prove-field prove-measures prove-page prove-shards prove-speed prove-service check format docs clean
 
 .venv: .venv/installed
 
@@ -44,6 +44,25 @@ prove-service: .venv .venv/proofs
 
 .venv/proofs: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt ".[prove]"
+	touch $@
+
+# Client libraries of other services, unchanged, against the running service; the one in JavaScript if npm is installed.
+prove-clients: .venv .venv/clients
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/clients
+
+.venv/clients: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt ".[clients]"
+	-command -v npm >/dev/null && npm install --silent --prefix .venv/node @huggingface/inference@4.13.30
+	touch $@
+
+# The page in Chromium, which must be installed (Debian: chromium): mouse, keyboard, touch, axe; Lighthouse if npm is installed.
+prove-page: .venv .venv/browser
+	@command -v chromium chromium-browser google-chrome | grep -q . || { echo "prove-page needs Chromium: install the package chromium"; exit 1; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
+
+.venv/browser: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt ".[browser]"
+	-command -v npm >/dev/null && npm install --silent --prefix .venv/node lighthouse@12.8.2
 	touch $@
 
 # Inputs and habits of users that once failed, with today's result; FIELD is the folder of such inputs.

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import os
 import re
 import shlex
 import subprocess
@@ -14,10 +15,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.browser.conftest import done, overlay_peak, wait, words
+from tests.browser.conftest import ARGUMENTS, CHROMIUM, done, overlay_peak, wait, words
 from tests.test_architecture import ROOT
 
 SCENE = ROOT / "service/page/examples/scene-1.webp"  # a purple heart and a blue star to its left
+LIGHTHOUSE = ROOT / ".venv/node/node_modules/lighthouse/cli/index.js"
 ARABIC, CHINESE = "قلب أرجواني ونجمة زرقاء", "紫色的心和蓝色的星星"
 
 
@@ -244,7 +246,7 @@ def test_what_is_no_image_is_an_error_that_helps(open_page):
     assert page.get_by_role("alert").text_content() == ""
 
 
-def test_a_key_is_asked_for_and_used(open_page, secured):
+def test_a_key_is_required_and_used(open_page, secured):
     page = open_page(secured)
     wait(page, "document.getElementById('problem').textContent.includes('Settings')")
     page.locator("[name=key]").fill("a-key")
@@ -281,6 +283,20 @@ def test_axe_has_no_complaint(open_page, scheme, state):
     if state == "settings":
         page.locator("summary").click()
     assert run_axe(page) == []
+
+
+@pytest.mark.skipif(not LIGHTHOUSE.exists(), reason="Lighthouse is not installed: npm installs it in `make prove-page`")
+@pytest.mark.parametrize("device", ["desktop", "mobile"])
+def test_lighthouse_gives_full_marks(service, tmp_path, device):
+    report = tmp_path / "report.json"
+    command = [
+        "node", str(LIGHTHOUSE), service.url, "--quiet", "--only-categories=accessibility,best-practices", "--output=json",
+        f"--output-path={report}", f"--chrome-flags=--headless {' '.join(ARGUMENTS)}",
+    ]  # fmt: skip
+    command += ["--preset=desktop"] if device == "desktop" else []
+    subprocess.run(command, check=True, timeout=300, env={**os.environ, "CHROME_PATH": CHROMIUM})
+    categories = json.loads(report.read_text(encoding="utf-8"))["categories"]
+    assert {name: category["score"] for name, category in categories.items()} == {"accessibility": 1, "best-practices": 1}
 
 
 def test_the_api_page_works_without_other_hosts(open_page):
@@ -331,7 +347,7 @@ def test_a_smooth_map_has_the_values_of_the_cells(open_page):
     assert between == pytest.approx(0.5)
 
 
-def test_a_photo_of_another_size_has_its_map_in_place(open_page, tmp_path):
+def test_the_map_of_a_wide_photo_covers_it(open_page, tmp_path):
     wide = Image.open(SCENE).convert("RGB").resize((900, 300))
     file = io.BytesIO()
     wide.save(file, "JPEG")
