@@ -411,6 +411,12 @@ def test_mcp_captions_an_image_with_a_contact_sheet(api_client, native, image_by
     assert api_client.app.state.engine.admission.used == {"images": 0, "body_bytes": 0, "pixels": 0}
 
 
+def test_mcp_takes_json_alone(api_client):
+    response = api_client.post("/mcp", content=b"{}")
+    assert response.status_code == 415
+    assert response.json()["error"]["code"] == -32000
+
+
 def test_mcp_without_its_package_says_what_to_install(api_client, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     response = api_client.post("/mcp", json={})

@@ -202,20 +202,21 @@ def operation(
     content: dict[str, Any],
     media_types: Sequence[str] = ("application/json",),
     error: type[BaseModel],
+    error_type: str = "application/json",
     status: Callable[[str], int] = status_of,
     parameters: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return FastAPI's arguments for a route with one image: bodies, and every error with its status."""
     ok = {"description": summary, "content": {name: {"schema": {}} for name in media_types}}
     body = {"requestBody": {"required": True, "content": content}, "parameters": list(parameters)}
-    return {"summary": summary, "responses": {200: ok, **_errors(error, status)}, "openapi_extra": body}
+    return {"summary": summary, "responses": {200: ok, **_errors(error, status, error_type)}, "openapi_extra": body}
 
 
-def get_operation(summary: str, error: type[BaseModel], *codes: str) -> dict[str, Any]:
+def get_operation(summary: str, error: type[BaseModel], *codes: str, error_type: str = "application/json") -> dict[str, Any]:
     """Return FastAPI's arguments for a route without a body, whose own errors are `codes`."""
     own = (*codes, "missing_key", "wrong_key", "rate_limited", "method", "internal")
     ok = {"description": summary, "content": {"application/json": {"schema": {}}}}
-    return {"summary": summary, "responses": {200: ok, **_errors(error, lambda code: ERRORS[code].status, own)}}
+    return {"summary": summary, "responses": {200: ok, **_errors(error, lambda code: ERRORS[code].status, error_type, own)}}
 
 
 def json_content(kind: type[BaseModel]) -> dict[str, Any]:
@@ -224,7 +225,7 @@ def json_content(kind: type[BaseModel]) -> dict[str, Any]:
 
 
 def _errors(
-    error: type[BaseModel], status: Callable[[str], int], codes: Sequence[str] = IMAGE_ERRORS
+    error: type[BaseModel], status: Callable[[str], int], media_type: str, codes: Sequence[str] = IMAGE_ERRORS
 ) -> dict[int | str, dict[str, Any]]:
     by_status: dict[int, list[str]] = {}
     for code in codes:
@@ -233,7 +234,7 @@ def _errors(
         by_status.setdefault(number, []).append(reason)
     schema = {"$ref": SCHEMA_REF.format(model=error.__name__)}
     return {
-        number: {"description": " · ".join(names), "content": {"application/json": {"schema": schema}}}
+        number: {"description": " · ".join(names), "content": {media_type: {"schema": schema}}}
         for number, names in by_status.items()
     }
 

@@ -129,7 +129,8 @@ class OpenInferenceDialect(ForeignDialect):
     def _add_model(self, router: APIRouter, engine: Engine, path: str) -> None:
         """Add the routes of a model, with or without a version in the path."""
         summary = "Captions and attention maps as tensors (Open Inference Protocol)"
-        documented = operation(summary, content=json_content(InferBody), error=OpenInferenceError)
+        media_types = ("application/json", "application/octet-stream")
+        documented = operation(summary, content=json_content(InferBody), media_types=media_types, error=OpenInferenceError)
         suffix = "_version" if path.endswith("{version}") else ""
 
         @router.get(

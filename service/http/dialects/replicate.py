@@ -30,7 +30,7 @@ from service.http.dialects.foreign import (
 from service.http.dialects.native.json_body import sortable_id
 from service.http.dialects.native.outputs import EVENTS, JSON
 from service.http.dialects.native.parse import ParsedRequest
-from service.http.dialects.native.problems import problem_json, problem_response
+from service.http.dialects.native.problems import MEDIA_TYPE, problem_json, problem_response
 from service.http.dialects.native.schemas import CaptionOptions, ProblemBody
 from service.http.json_encoding import encode_json
 from service.http.negotiation import negotiate
@@ -62,6 +62,7 @@ class ReplicateDialect(ForeignDialect):
             content=json_content(PredictionBody),
             media_types=(JSON, EVENTS),
             error=ProblemBody,
+            error_type=MEDIA_TYPE,
             status=lambda code: ERRORS[code].status,
         )
 
@@ -86,7 +87,9 @@ class ReplicateDialect(ForeignDialect):
         async def model_predictions(owner: str, name: str, request: Request) -> Response:
             return await answer(request, name)
 
-        @router.get("/health-check", **get_operation("Whether predictions are answered (Cog)", ProblemBody))
+        @router.get(
+            "/health-check", **get_operation("Whether predictions are answered (Cog)", ProblemBody, error_type=MEDIA_TYPE)
+        )
         async def health_check() -> Response:
             return JSONResponse({"status": "STARTING" if engine.unready_code else "READY"})
 

@@ -59,14 +59,15 @@ class McpDialect(ForeignDialect):
         router = APIRouter()
         documented = operation("Model Context Protocol, streamable HTTP", content=_BODY, error=McpError, status=_status_of)
         documented["responses"][202] = {"description": "a notification was accepted"}
-        for status in (400, 406, 413, 415):  # the package's own errors are text
-            documented["responses"][status]["content"]["text/plain"] = {"schema": {"type": "string"}}
 
         @router.post("/mcp", **documented)
         async def mcp(request: Request) -> Response:
             if importlib.util.find_spec("mcp") is None:
                 raise ServiceError("unknown_path", "/mcp needs the Python package mcp: pip install mcp, then start again")
             _check_origin(request, engine.settings.cors_origins)
+            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind != "application/json":
+                raise ServiceError("unsupported_media_type", f"the content type is {kind[:80]!r}; send application/json")
             with ExitStack() as stack:
                 ticket = stack.enter_context(engine.admit(client_address(request.scope)))
                 data = await read_bytes(request, engine.settings, ticket)

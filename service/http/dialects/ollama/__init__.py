@@ -51,15 +51,15 @@ class OllamaDialect(ForeignDialect):
         """Return the routes."""
         router = APIRouter()
 
-        @router.post("/api/generate", **_post("Generate a caption (Ollama)", GenerateBody))
+        @router.post("/api/generate", **_post("Generate a caption (Ollama)", GenerateBody, JSON, NDJSON))
         async def generate(request: Request) -> Response:
             return await answer(engine, request, GenerateBody)
 
-        @router.post("/api/chat", **_post("Chat about an image (Ollama)", OllamaChatBody))
+        @router.post("/api/chat", **_post("Chat about an image (Ollama)", OllamaChatBody, JSON, NDJSON))
         async def chat(request: Request) -> Response:
             return await answer(engine, request, OllamaChatBody)
 
-        @router.post("/api/show", **_post("One model (Ollama)", ShowBody))
+        @router.post("/api/show", **_post("One model (Ollama)", ShowBody, JSON))
         async def show(request: Request) -> Response:
             with engine.admission.open(client_address(request.scope)) as ticket:
                 body = parse_body(ShowBody, await read_document(request, engine.settings, ticket))
@@ -88,8 +88,8 @@ class OllamaDialect(ForeignDialect):
         return JSONResponse(error_json(error), status_of(error.code), headers=error.headers)
 
 
-def _post(summary: str, kind: type[BaseModel]) -> dict[str, Any]:
-    return operation(summary, content=json_content(kind), media_types=(JSON, NDJSON), error=OllamaError)
+def _post(summary: str, kind: type[BaseModel], *media_types: str) -> dict[str, Any]:
+    return operation(summary, content=json_content(kind), media_types=media_types, error=OllamaError)
 
 
 def _get(summary: str) -> dict[str, Any]:
