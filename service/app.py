@@ -99,7 +99,8 @@ def create_app(captioners: dict[str, Captioner], settings: Settings, dialects: S
     app.add_middleware(RequestLogMiddleware, metrics=engine.metrics, known_paths=paths)
     if networks := proxy_networks(settings.trusted_proxies):
         app.add_middleware(ForwardedMiddleware, networks=networks)
-    app.add_middleware(PathMiddleware, root_path=settings.root_path, own_paths=paths)
+    patterns = [route.path for route in all_routes if isinstance(route, Route)]
+    app.add_middleware(PathMiddleware, root_path=settings.root_path, own_paths=patterns)
     add_schemas(app, [schema for dialect in dialects for schema in dialect.schemas], settings.root_path)
     return app
 

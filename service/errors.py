@@ -62,6 +62,7 @@ class OptionError:
     name: str
     detail: str
     in_query: bool = False  # the option is in the query although the body is JSON
+    within: tuple[str, ...] = ()  # members of the JSON that it is in
 
 
 class ServiceError(Exception):

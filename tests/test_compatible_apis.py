@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
+import struct
 import tomllib
 
 import pytest
@@ -11,12 +13,13 @@ from fastapi.testclient import TestClient
 
 from service import Settings, create_app
 from service.version import VERSION
-from tests.compatible import APIS, lines_of_events, send
+from tests.compatible import APIS, lines_of_events, plain, send
+from tests.connections import EMPTY, SECONDS, connect, head, listening, port_of
 from tests.helpers import failing, paused, wait_until, watched
 from tests.test_architecture import ROOT
 
+MCP_HEADERS = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-06-18"}
 INSTRUCTIONS = ["Describe this image", "<CAPTION>", "What is in the image? Answer in JSON.", "a photo of", "x" * 5000]
-EMPTY = {"images": 0, "body_bytes": 0, "pixels": 0}
 
 
 @contextlib.contextmanager
@@ -224,3 +227,91 @@ def test_probes_have_aliases_that_need_no_key(tiny_captioner, tmp_path, path):
 def test_the_version_is_that_of_the_project(api_client):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert api_client.get("/version").json() == {"version": project["version"]} == {"version": VERSION}
+
+
+def test_a_stream_of_several_captions_has_chunks_of_deltas_alone(api_client, image_bytes):
+    response = stream(api_client, "chat", image_bytes, n=3, logprobs=True)
+    choices = [choice for event in lines_of_events(response.text) for choice in event["choices"]]
+    assert all(choice.keys() == {"index", "delta", "logprobs", "finish_reason"} for choice in choices)
+    assert {choice["index"] for choice in choices} == {0, 1, 2}
+    tokens = [entry["token"] for choice in choices if choice["index"] == 0 for entry in choice["logprobs"]["content"]]
+    text = "".join(choice["delta"].get("content") or "" for choice in choices if choice["index"] == 0)
+    assert text.startswith("".join(tokens))
+    assert tokens
+
+
+@pytest.mark.parametrize("name", ["chat", "generate"])
+@pytest.mark.parametrize("stop", [["x"] * 17, ["x" * 201], "x" * 201])
+def test_stop_sequences_are_few_and_short(api_client, image_bytes, name, stop):
+    arguments = APIS[name].request(image_bytes, "tiny", "")
+    arguments["json"] |= {"stop": stop} if name == "chat" else {"options": {"stop": stop}}
+    message = check_error(api_client.post(APIS[name].path, **arguments), name, 400)
+    assert "at most 16 texts" in message
+
+
+def test_an_error_says_what_the_innermost_member_must_be(api_client, image_bytes):
+    for name, member, expected in (
+        ("generate", {"options": {"temperature": 9}}, "options.temperature is 9; it must be a number from 0 to 5"),
+        ("moondream", {"settings": {"max_tokens": 0}}, "settings.max_tokens is 0; it must be a positive integer"),
+        ("chat", {"stop": 5}, "stop is 5; it must be text, or a list"),
+    ):
+        arguments = APIS[name].request(image_bytes, "tiny", "")
+        arguments["json"] |= member
+        assert expected in check_error(api_client.post(APIS[name].path, **arguments), name, 400)
+
+
+@pytest.mark.parametrize("name", [*STREAMS, "mcp"])
+def test_the_work_of_a_client_that_leaves_is_dropped(tiny_captioner, image_bytes, name):
+    """The client closes its connection while its image waits in the encoder; nothing is decoded for it."""
+    captioner, hook = paused(tiny_captioner)
+    with listening(captioner) as server:
+        if name == "mcp":
+            pytest.importorskip("mcp")
+            call = {"name": "caption_image", "arguments": {"image": plain(image_bytes)}}
+            path, body = "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+        else:
+            arguments = APIS[name].request(image_bytes, "tiny", "")
+            path, body = APIS[name].path, arguments["json"] | {"stream": False}
+        data = json.dumps(body).encode()
+        with connect(port_of(server)) as connection:
+            fields = {"content_type": "application/json", "content_length": str(len(data))}
+            fields |= (
+                {"accept": "application/json, text/event-stream", "mcp_protocol_version": "2025-06-18"} if name == "mcp" else {}
+            )
+            connection.sendall(head(path, **fields) + data)
+            assert hook.entered.wait(SECONDS)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+        try:
+            wait_until(lambda: server._engine.scheduler.num_unanswered == 0, SECONDS)
+            wait_until(lambda: server._engine.admission.used == EMPTY, SECONDS)
+        finally:
+            hook.go_on.set()
+
+
+def test_limits_hold_for_mcp_too(tiny_captioner, tmp_path):
+    keys = tmp_path / "keys.txt"
+    keys.write_text("a-key\n", encoding="utf-8")
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    with serving(tiny_captioner, keys_file=str(keys), requests_per_minute=2, max_body_bytes=1000) as client:
+        engine = client.app.state.engine
+        key = {"x-api-key": "a-key"}
+        assert client.post("/mcp", json=body, headers=MCP_HEADERS).status_code == 401
+        assert client.post("/mcp", json=body | {"x": "x" * 2000}, headers=MCP_HEADERS | key).status_code == 413
+        with engine.admission.open() as ticket:
+            ticket.take("images", engine.settings.max_queue_images)
+            busy = client.post("/mcp", json=body, headers=MCP_HEADERS | key)
+        assert (busy.status_code, int(busy.headers["retry-after"]) >= 1) == (503, True)
+        limited = client.post("/mcp", json=body, headers=MCP_HEADERS | key)
+        assert limited.status_code == 429
+        assert limited.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("body", [[], [{"jsonrpc": "2.0", "id": 1, "method": "ping"}], {}, {"jsonrpc": "1.0", "method": "x"},
+                                  {"jsonrpc": "2.0", "id": {}, "method": "ping"}, {"jsonrpc": "2.0", "method": 5},
+                                  {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": []}])  # fmt: skip
+def test_what_is_no_message_of_the_protocol_is_refused_in_plain_words(api_client, body):
+    response = api_client.post("/mcp", json=body, headers=MCP_HEADERS)
+    assert response.status_code == 400
+    assert "pydantic" not in response.text
+    assert "validation error" not in response.text.lower()
+    assert response.json()["error"]["code"] == -32000

@@ -231,6 +231,30 @@ def test_hugging_face_parameters_are_transformers(api_client, native, image_byte
 # Azure
 
 
+@pytest.mark.parametrize("parameters", [{"max_new_tokens": 5000}, {"model": "none"}, {"maps": "none", "map_size": "9x9"}])
+def test_hugging_face_clamps_limits_and_ignores_other_names(api_client, native, image_bytes, parameters):
+    body = {"inputs": plain(image_bytes), "parameters": parameters}
+    assert api_client.post("/models/tiny", json=body).json() == [{"generated_text": native()[0]["text"]}]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/models/tiny", {"user-agent": "@huggingface/inference/" + "9" * 5000 + ".1.1"}),
+        ("/v2/models/tiny/infer", {"inference-header-content-length": "0" * 12 + "1" * 5000}),
+    ],
+)
+def test_endless_numbers_in_headers_are_no_bugs(api_client, image_bytes, path, headers):
+    assert api_client.post(path, content=image_bytes, headers=headers).status_code in (200, 400)
+
+
+def test_instructions_that_are_no_text_are_not_sent_back(api_client, image_bytes):
+    body = responses(image_bytes, "tiny")["json"] | {"instructions": ["\ud800"]}
+    response = api_client.post("/v1/responses", content=json.dumps(body))
+    assert response.status_code == 200
+    assert response.json()["instructions"] is None
+
+
 def test_azure_takes_bytes_a_form_or_a_url_and_says_the_size(api_client, native, image_bytes):
     query = analyze(image_bytes, "tiny")["params"]
     path = APIS["azure"].path
@@ -254,6 +278,7 @@ def test_azure_takes_bytes_a_form_or_a_url_and_says_the_size(api_client, native,
         ({"features": ""}, "NotSupportedVisualFeature"),
         ({"api-version": ""}, "InvalidParameter"),
         ({"language": "xx"}, "NotSupportedLanguage"),
+        ({"model-version": "1999-01-01"}, "InvalidModelVersion"),
     ],
 )
 def test_azure_refuses_by_its_own_codes(api_client, image_bytes, changed, inner):
@@ -371,6 +396,11 @@ def test_predictions_keep_their_id_and_call_no_webhook(api_client, native, image
     assert answer["metrics"]["predict_time"] > 0
     refused = api_client.post("/predictions", json=body | {"webhook": "https://example.org"})
     assert refused.json()["errors"][0]["pointer"] == "/webhook"
+    wrong = api_client.post("/predictions", json={"input": {"image": data_url(image_bytes), "num_beams": 99}})
+    assert wrong.json()["errors"][0]["pointer"] == "/input/num_beams"
+    assert api_client.post("/predictions", json={"input": {}}).json()["errors"][0]["pointer"] == "/input/image"
+    named = {"image": data_url(image_bytes), "model": "none"}
+    assert api_client.post("/v1/models/a/tiny/predictions", json={"input": named}).status_code == 200
     assert api_client.get("/health-check").json() == {"status": "READY"}
     assert api_client.post("/predictions", json=body, headers={"accept": "text/html"}).status_code == 406
 

@@ -52,6 +52,27 @@ def test_stop_sequences_cut_the_same_in_pieces_as_whole(text, sequences, cuts):
     assert StopSequences(sequences).feed(text, is_last=True) == text[:expected]
 
 
+@given(
+    st.lists(st.sampled_from(["a", "dog", "runs", "ab"]), min_size=1, max_size=6),
+    st.lists(st.text("abdo ", min_size=1, max_size=3)),
+)
+def test_the_words_of_a_stream_are_those_of_the_whole_text(texts, sequences):
+    words, end = [], 0
+    for text in texts:
+        start = end + bool(words)
+        words.append(Word(text, start, start + len(text), -1.0, None, None, None, before=" " if words else ""))
+        end = start + len(text)
+    caption = Caption(" ".join(texts) + ".", tuple(words), -1.0, "stop")
+    stop, parts, sent = StopSequences(sequences), [], []
+    for word in words:
+        text, own = stop.feed_word(word)
+        parts.append(text)
+        sent += own
+        assert all(one.end <= len("".join(parts)) or stop.is_stopped for one in sent)
+    text, own = stop.finish(caption)
+    assert ("".join([*parts, text]), sent + own) == StopSequences(sequences).cut(caption)
+
+
 def test_a_stopped_caption_has_the_words_before_the_stop():
     words = [Word("a", 0, 1, -0.1, None, None, None), Word("dog", 2, 5, -0.2, None, None, None, before=" "),
              Word("runs", 6, 10, -0.3, None, None, None, before=" ")]  # fmt: skip

@@ -66,6 +66,15 @@ def test_under_v1_the_proxy_removes_the_path(tiny_captioner, image_bytes):
         assert client.post("/v1/captions", content=image_bytes).status_code == 200
 
 
+@pytest.mark.parametrize("under", ["/api", "/v2", "/page", "/computervision"])
+def test_a_path_that_routes_have_as_well_can_be_that_of_a_proxy(tiny_captioner, image_bytes, under):
+    with TestClient(create_app({"tiny": tiny_captioner}, Settings(root_path=under))) as client:
+        assert client.post(f"{under}/v1/captions", content=image_bytes).status_code == 200
+        assert client.get(f"{under}/livez").status_code == client.get(under).status_code == 200
+        assert client.get(f"{under}/api/tags").status_code == client.get("/api/tags").status_code == 200
+        assert client.get(f"{under}/v2/models/tiny").status_code == client.get("/v2/models/tiny").status_code == 200
+
+
 FORWARDED = {  # what arrives, and whether two requests with it are of one client: then the second is a 429
     "nothing": ([{}, {}], 429),
     "the same client": ([{"x-forwarded-for": "1.2.3.4"}] * 2, 429),

@@ -17,7 +17,7 @@ from service.http.security import RateLimiter, read_keys
 from tests.conftest import problem
 
 KEYS = "# of the tests\nfirst-key\nsecond key   # with a space\n\n"
-PROBES = ("/livez", "/readyz", "/health", "/healthz", "/v2/health/live", "/v2/health/ready")
+PROBES = ("/livez", "/readyz", "/health", "/healthz", "/health-check", "/v2/health/live", "/v2/health/ready")
 
 
 def routes_of(router: object) -> Iterator[BaseRoute]:

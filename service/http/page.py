@@ -10,14 +10,16 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
+from starlette.staticfiles import NotModifiedResponse
 
 _FOLDER = Path(__file__).parent.parent / "page"
 _BASE = '<base href="/">'  # of index.html: replaced where a proxy serves the page under a path
+_DOCS_LINK = '  <a class="api" href="docs">API</a>\n'
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; media-src 'self' blob:; "
     "base-uri 'self'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
-# Files are asked for again each time, with their ETag: an upgrade is seen at once.
+# Browsers send the ETag of the copy that they have each time, so that an upgrade takes effect at once.
 PAGE_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -34,8 +36,10 @@ def is_page_request(method: str, path: str) -> bool:
 
 
 def add_page(app: FastAPI, root_path: str) -> None:
-    """Add the page and its files to an application that is served under `root_path`."""
+    """Add the page and its files to an application that is served under `root_path`; it links to /docs if that is served."""
     text = (_FOLDER / "index.html").read_text(encoding="utf-8")
+    if app.openapi_url is None:
+        text = text.replace(_DOCS_LINK, "")
     page = text.replace(_BASE, f'<base href="{html.escape(root_path)}/">')
 
     async def index(_: Request) -> Response:
@@ -49,7 +53,9 @@ def add_page(app: FastAPI, root_path: str) -> None:
 def _file_route(path: Path) -> Route:
     media_type = "image/webp" if path.suffix == ".webp" else mimetypes.guess_type(path.name)[0]
 
-    async def file(_: Request) -> Response:
-        return FileResponse(path, media_type=media_type)
+    async def file(request: Request) -> Response:
+        response = FileResponse(path, media_type=media_type, stat_result=path.stat())
+        is_known = request.headers.get("if-none-match") == response.headers["etag"]
+        return NotModifiedResponse(response.headers) if is_known else response
 
     return Route(f"/page/{path.relative_to(_FOLDER).as_posix()}", file)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model import ConfigError
@@ -24,19 +25,27 @@ def check_root_path(text: str) -> str:
 
 
 class PathMiddleware:
-    """Removes `root_path`, where the proxy has not, and one slash at the end; the first of all middleware."""
+    """Removes `root_path`, where the proxy has not, and one slash at the end; the first of all middleware.
+
+    A path that is one of the service's own stays as it is: under /api, /api/generate is Ollama's, /api/v1/captions /v1/captions.
+    """
 
     def __init__(self, app: ASGIApp, *, root_path: str, own_paths: Iterable[str]) -> None:
+        """`own_paths` are those of the routes, with their parameters."""
         self._app = app
         self._root_path = root_path
-        # Under a path such as /v1 the two could not be distinguished: there the proxy has to remove it.
-        is_removable = root_path and not any(path.startswith(f"{root_path}/") for path in own_paths)
-        self._removed = f"{root_path}/" if is_removable else ""
+        own = [path for path in own_paths if root_path and path.startswith(f"{root_path}/")]
+        self._own_patterns = [compile_path(path)[0] for path in own]
+
+    def _is_removable(self, path: str) -> bool:
+        if not self._root_path or not f"{path}/".startswith(f"{self._root_path}/"):
+            return False
+        return not any(pattern.match(path.removesuffix("/")) for pattern in self._own_patterns)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path = scope["path"]
-            if self._removed and f"{path}/".startswith(self._removed):
+            if self._is_removable(path):
                 path = path[len(self._root_path) :] or "/"
             if len(path) > 1 and path.endswith("/"):
                 path = path[:-1]

@@ -26,7 +26,17 @@ from service.http.docs_page import PAGE_POLICY, is_docs_path
 from service.http.page import PAGE_HEADERS, is_page_request
 from service.metrics import Metrics
 
-PROBES = frozenset({"/livez", "/readyz", "/health", "/healthz", "/v2/health/live", "/v2/health/ready"})
+PROBES = frozenset(
+    {
+        "/livez",
+        "/readyz",
+        "/health",
+        "/healthz",
+        "/health-check",
+        "/v2/health/live",
+        "/v2/health/ready",
+    }  # the last three: Cog, KServe
+)
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 _API_HEADERS = [
     *_HEADERS,

@@ -2,90 +2,99 @@
 //
 // Everything is kept in memory and is gone when the page is closed.
 
-import { explain, explanationOptions, models, streamCaption } from "./api.js";
+import { explain, explanationOptions, streamCaption } from "./api.js";
 import { connectDownloads, curlCommand } from "./downloads.js";
 import { connectInputs } from "./inputs.js";
 import { drawMap, drawScale } from "./maps.js";
+import { key, loadModels, messageOf, options, showDefaults } from "./settings.js";
+import { Strip } from "./strip.js";
 import { addWord, captionElement, meaning, miniature, moveByKey, smallCopy } from "./words.js";
 
 const MAX_ITEMS = 50; // images in the strip
+const HINT =
+  "Point at a word, tap it, or use the arrow keys: the map shows where it came from. " +
+  "A bar is a word’s probability; gray words do not depend on the image, dotted ones are uncertain.";
 const element = (id) => document.getElementById(id);
-const items = []; // {file, url, options, state, response, sentence, error, words, image, grid}
-let current = null;
+const items = []; // {file, url, run, state, options, sentence, response, words, image, grid, error}
+const strip = new Strip(element("strip"), (item) => show(item));
+let current = null; // the item that is shown
 let selected = null; // the word whose map is shown
-let pictured = null; // the caption whose words have small maps
+let shownCaption = null; // the caption whose words have small maps
 let isTouched = false; // whether the person has chosen a word: then arriving words do not change the map
-let checkpoints = [];
 let running = Promise.resolve(); // images are captioned one after the other
 
 function start() {
   drawScale(element("scale"));
   connectInputs(addFiles, showProblem);
-  connectDownloads(() => current, key, showProblem);
+  connectDownloads(() => current, key, (error) => showProblem(messageOf(error)));
   element("captions").addEventListener("keydown", moveByKey);
   element("explain").addEventListener("submit", explainSentence);
   element("settings").addEventListener("submit", captionAgain);
-  element("settings").elements.model.addEventListener("change", showLanguages);
-  element("settings").elements.key.addEventListener("change", loadModels);
+  element("settings").elements.model.addEventListener("change", showDefaults);
+  element("settings").elements.key.addEventListener("change", showModels);
   for (const name of ["opacity", "box"]) element(name).addEventListener("input", draw);
   for (const input of document.querySelectorAll("[name=look]")) input.addEventListener("input", draw);
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // its address would be another page's: the document has a base
+    element("caption").focus();
+  });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && !element("camera").open) select(null);
   });
   element("photo").addEventListener("load", ({ target }) => {
     target.style.setProperty("--ratio", target.naturalWidth / target.naturalHeight);
-    draw();
-    pictured = null;
-    if (current?.response) showMiniatures();
+    shownCaption = null;
+    select(selected);
   });
   new ResizeObserver(draw).observe(element("photo"));
-  loadModels();
+  showModels();
 }
 
 /** Take images into the strip and caption them; the first one is shown. */
 function addFiles(files) {
-  showProblem("");
   const taken = files.slice(0, MAX_ITEMS - items.length);
-  if (taken.length < files.length) showProblem(`Only ${MAX_ITEMS} images fit; reload the page to start again.`);
-  const added = taken.map((file) => ({ file, url: URL.createObjectURL(file), state: "waiting" }));
+  const added = taken.map((file) => ({ file, url: URL.createObjectURL(file), run: 0 }));
   items.push(...added);
-  if (!added.length) return;
-  show(added[0]);
   for (const item of added) caption(item);
+  if (added.length) show(added[0]);
+  showProblem(taken.length < files.length ? `Only ${MAX_ITEMS} images fit; reload the page to start again.` : "");
 }
 
-/** Caption an item when it is its turn. */
+/** Caption an item when it is its turn. What an earlier run of it, or a pending explanation, returns is dropped. */
 function caption(item) {
-  Object.assign(item, { options: options(), state: "waiting", response: null, sentence: null, error: null, words: [] });
-  running = running.then(async () => {
+  const run = ++item.run;
+  const isLatest = () => item.run === run;
+  item.abort?.abort();
+  item.abort = new AbortController();
+  Object.assign(item, { options: options(), state: "waiting", sentence: null, response: null, error: null, words: [] });
+  strip.update(item, current);
+  const work = async () => {
+    if (!isLatest()) return;
     item.state = "running";
     refresh(item);
+    const on = {
+      start: ({ image, grid }) => Object.assign(item, { image, grid }),
+      word: (word) => {
+        item.words.push(word);
+        if (item === current) showArriving(word);
+      },
+      caption: (response) => Object.assign(item, { state: "done", response }),
+    };
     try {
-      await streamCaption(item.file, item.options, key(), {
-        start: (data) => Object.assign(item, { image: data.image, grid: data.grid }),
-        word: (word) => {
-          item.words.push(word);
-          if (item === current) showArriving(word);
-        },
-        caption: (data) => finish(item, data),
-      });
+      await streamCaption(item.file, item.options, key(), on, item.abort.signal);
       if (!item.response) throw new Error("The service ended the response early; try again.");
     } catch (error) {
-      item.state = "failed";
-      item.error = error.code === "missing_key" || error.code === "wrong_key" ? keyMessage(error) : error.message;
+      if (isLatest()) Object.assign(item, { state: "failed", error: messageOf(error) });
     }
-    refresh(item);
-  });
+    if (isLatest()) refresh(item);
+  };
+  running = running.then(work).catch((error) => showProblem(error.message));
 }
 
-function finish(item, response) {
-  Object.assign(item, { state: "done", response, image: response.image, grid: response.grid });
-}
-
-/** Show an item that has changed, if it is the current one; and the strip. */
+/** Show an item that has changed in the strip, and if it is the current one. */
 function refresh(item) {
-  showStrip();
   if (item === current) show(item);
+  else strip.update(item, current);
 }
 
 function show(item) {
@@ -93,31 +102,31 @@ function show(item) {
   current = item;
   if (isNew || item.state !== "done") isTouched = false;
   if (isNew) {
-    const photo = element("photo");
-    photo.src = item.url;
-    photo.hidden = false;
+    element("photo").src = item.url;
+    element("photo").hidden = false;
     element("start").hidden = true;
     element("stage").classList.remove("is-empty");
     element("gallery").hidden = false;
+    element("tools").hidden = false;
   }
-  element("tools").hidden = false;
-  element("explain").hidden = item.state !== "done";
-  element("downloads").hidden = item.state !== "done";
-  element("problem").textContent = item.error ?? "";
-  element("hint").textContent = item.state === "done" ? "Point at a word, tap it, or use the arrow keys: the map shows where it came from. A bar is a word's probability; gray words do not depend on the image, dotted ones are uncertain."
-    : item.state === "failed" ? "" : "Looking at the image …";
+  const isDone = item.state === "done";
+  element("explain").hidden = !isDone;
+  element("downloads").hidden = !isDone;
+  element("hint").textContent = isDone ? HINT : item.state === "failed" ? "" : "Looking at the image …";
+  showProblem(item.error ?? "");
   showCaptions(item);
-  showStrip();
+  strip.update(item, current);
 }
 
 function showCaptions(item) {
+  const focused = wordButtons().indexOf(document.activeElement);
   element("captions").replaceChildren();
   element("minis").replaceChildren();
-  pictured = null;
+  shownCaption = null;
   element("photo").alt = item.response?.captions[0].text ?? item.file.name;
   if (!item.response) {
     select(null);
-    item.words?.forEach((word) => showArriving(word));
+    item.words.forEach(showArriving);
     return;
   }
   const all = words(item.response);
@@ -131,6 +140,7 @@ function showCaptions(item) {
   element("curl").textContent = curlCommand(item, Boolean(key()));
   element("live").textContent = `Caption: ${item.response.captions.map((one) => one.text ?? "uncertain").join("; ")}`;
   select(isTouched && all.includes(selected) ? selected : best(item.response.captions[0].words));
+  wordButtons()[focused]?.focus();
 }
 
 /** Append a word that has just arrived, and show its map. */
@@ -148,33 +158,12 @@ function showArriving(word) {
 function showMiniatures() {
   const { response, image, grid } = current;
   const caption = response.captions.find((one) => one.words.includes(selected)) ?? response.captions[0];
-  if (caption === pictured) return;
-  pictured = caption;
+  if (caption === shownCaption) return;
+  shownCaption = caption;
   const photo = element("photo");
   const copy = smallCopy(photo.complete && photo.naturalWidth ? photo : null, image);
-  const shown = caption.words.filter((word) => word.map);
-  element("minis").replaceChildren(...shown.map((word) => miniature(copy, word, image, grid, () => touch(word))));
-}
-
-function showStrip() {
-  element("strip").replaceChildren(
-    ...items.map((item, number) => {
-      const entry = document.createElement("li");
-      const button = document.createElement("button");
-      button.type = "button";
-      const text = item.response?.captions[0].text ?? { failed: "failed", running: "is being captioned" }[item.state] ?? "waits";
-      button.setAttribute("aria-label", `Image ${number + 1}: ${text}`);
-      if (item === current) button.setAttribute("aria-current", "true");
-      button.classList.add(`is-${item.state}`);
-      const image = document.createElement("img");
-      image.src = item.url;
-      image.alt = "";
-      button.append(image);
-      button.addEventListener("click", () => show(item));
-      entry.append(button);
-      return entry;
-    }),
-  );
+  const mapped = caption.words.filter((word) => word.map);
+  element("minis").replaceChildren(...mapped.map((word) => miniature(copy, word, image, grid, () => touch(word))));
 }
 
 /** Select a word because the person chose it. */
@@ -188,25 +177,27 @@ function select(word) {
   selected = word;
   const shown = current?.response ? words(current.response) : current?.words ?? [];
   const at = shown.indexOf(word);
-  document.querySelectorAll("#captions .word").forEach((button, index) => button.setAttribute("aria-pressed", String(index === at)));
+  wordButtons().forEach((button, index) => button.setAttribute("aria-pressed", String(index === at)));
   if (current?.response) showMiniatures();
-  const small = pictured?.words.filter((one) => one.map).indexOf(word) ?? -1;
+  const small = shownCaption?.words.filter((one) => one.map).indexOf(word) ?? -1;
   document.querySelectorAll("#minis figure").forEach((figure, index) => figure.classList.toggle("is-selected", index === small));
   element("details").hidden = !word;
   element("stage-word").hidden = !word;
-  if (word) {
-    element("details-word").textContent = word.text;
-    element("stage-word").textContent = word.text;
-    element("probability").value = word.probability;
-    element("probability-text").textContent = percent(word.probability);
-    element("reliance").value = Math.max(0, word.image_reliance ?? 0);
-    element("reliance-text").textContent = word.image_reliance === null ? "unknown" : `${word.image_reliance.toFixed(1)} nats`;
-    element("confidence-row").hidden = word.confidence === null;
-    element("confidence").value = word.confidence ?? 0;
-    element("confidence-text").textContent = `${percent(word.confidence ?? 0)} that the image shows it`;
-    element("meaning").textContent = meaning(word);
-  }
+  if (word) showFigures(word);
   draw();
+}
+
+function showFigures(word) {
+  element("details-word").textContent = word.text;
+  element("stage-word").textContent = word.text;
+  element("probability").value = word.probability;
+  element("probability-text").textContent = percent(word.probability);
+  element("reliance").value = Math.max(0, word.image_reliance ?? 0);
+  element("reliance-text").textContent = word.image_reliance === null ? "unknown" : `${word.image_reliance.toFixed(1)} nats`;
+  element("confidence-row").hidden = word.confidence === null;
+  element("confidence").value = word.confidence ?? 0;
+  element("confidence-text").textContent = `${percent(word.confidence ?? 0)} that the image shows it`;
+  element("meaning").textContent = meaning(word);
 }
 
 function draw() {
@@ -231,69 +222,43 @@ async function explainSentence(event) {
   const item = current;
   const sentence = element("sentence").value.trim();
   if (!sentence) return;
+  const run = ++item.run; // a later sentence or caption of this image makes this one obsolete
+  item.error = null;
   showProblem("");
   try {
     const response = await explain(item.file, explanationOptions(item.options, sentence), key());
-    isTouched = false;
-    item.sentence = sentence;
-    finish(item, response);
-    refresh(item);
+    if (item.run !== run) return;
+    Object.assign(item, { sentence, response, image: response.image, grid: response.grid });
   } catch (error) {
-    showProblem(error.message);
+    if (item.run !== run) return;
+    item.error = messageOf(error);
   }
+  if (item === current) isTouched = false;
+  refresh(item);
 }
 
 function captionAgain(event) {
   event.preventDefault();
   if (!current) return;
-  isTouched = false;
   caption(current);
   show(current);
 }
 
-async function loadModels() {
+async function showModels() {
   try {
-    checkpoints = await models(key());
+    await loadModels();
+    if (!current?.error) showProblem("");
   } catch (error) {
-    if (error.status === 401) showProblem(keyMessage(error));
-    return;
+    if (error.status === 401) showProblem(messageOf(error));
   }
-  const select = element("settings").elements.model;
-  select.replaceChildren(...checkpoints.map((model) => new Option(model.name, model.name)));
-  showLanguages();
-}
-
-function showLanguages() {
-  const { model, language } = element("settings").elements;
-  const languages = checkpoints.find((one) => one.name === model.value)?.languages ?? [];
-  const names = new Intl.DisplayNames(["en"], { type: "language" });
-  language.replaceChildren(...languages.map((tag) => new Option(`${names.of(tag)} (${tag})`, tag)));
-}
-
-/** Return the options of the settings that are set; the first checkpoint and its first language are the defaults. */
-function options() {
-  const values = Object.fromEntries(new FormData(element("settings")));
-  delete values.key;
-  if (checkpoints.length < 2) delete values.model;
-  const languages = checkpoints.find((one) => one.name === (values.model ?? one.name))?.languages ?? [];
-  if (values.language === languages[0]) delete values.language;
-  if (values.strategy !== "sample") for (const name of ["temperature", "seed"]) delete values[name];
-  const captions = Number(values.num_return_sequences) || 1;
-  if (captions > 1 && ["", "beam"].includes(values.strategy) && captions > (Number(values.num_beams) || 3)) values.num_beams = captions;
-  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== ""));
-}
-
-function key() {
-  return element("settings").elements.key.value;
-}
-
-function keyMessage(error) {
-  document.querySelector(".settings").open = true;
-  return `${error.message}. Enter it under Settings.`;
 }
 
 function showProblem(text) {
   element("problem").textContent = text;
+}
+
+function wordButtons() {
+  return [...document.querySelectorAll("#captions .word")];
 }
 
 function words(response) {

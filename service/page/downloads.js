@@ -14,7 +14,7 @@ export function connectDownloads(current, key, fail) {
       const chosen = sentence === null ? options : explanationOptions(options, sentence);
       save(await contactSheet(file, chosen, key()), `${stem(file)}-words.png`);
     } catch (error) {
-      fail(error.message);
+      fail(error);
     }
   });
   document.getElementById("copy-curl").addEventListener("click", async (event) => {

@@ -33,7 +33,9 @@ export function connectInputs(add, fail) {
 
 function connectDrops(add, fail) {
   const stage = document.getElementById("stage");
+  const isOfFiles = (event) => event.dataTransfer?.types.includes("Files");
   document.addEventListener("dragover", (event) => {
+    if (!isOfFiles(event)) return; // text that is dragged into the sentence
     event.preventDefault();
     stage.classList.add("is-target");
   });
@@ -41,6 +43,7 @@ function connectDrops(add, fail) {
     if (!event.relatedTarget) stage.classList.remove("is-target");
   });
   document.addEventListener("drop", (event) => {
+    if (!isOfFiles(event)) return;
     event.preventDefault();
     stage.classList.remove("is-target");
     const files = imagesOf(event.dataTransfer);
@@ -68,7 +71,9 @@ function addExamples(add, fail) {
     button.append(image);
     button.addEventListener("click", async () => {
       try {
-        const blob = await (await fetch(path)).blob();
+        const response = await fetch(path);
+        if (!response.ok) throw new Error(response.statusText);
+        const blob = await response.blob();
         add([new File([blob], path.split("/").at(-1), { type: blob.type })]);
       } catch {
         fail("The example could not be loaded. Is the service still running?");
@@ -98,9 +103,11 @@ async function openCamera(add, capture, fail) {
     canvas.getContext("2d").drawImage(video, 0, 0);
     const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
     dialog.close();
-    add([new File([blob], "photo.jpg", { type: "image/jpeg" })]);
+    if (blob) add([new File([blob], "photo.jpg", { type: "image/jpeg" })]);
   };
   const controls = new AbortController();
+  document.getElementById("shoot").disabled = true;
+  video.addEventListener("loadeddata", () => (document.getElementById("shoot").disabled = false), { signal: controls.signal });
   document.getElementById("shoot").addEventListener("click", shoot, { signal: controls.signal });
   document.getElementById("close-camera").addEventListener("click", close, { signal: controls.signal });
   dialog.addEventListener(

@@ -18,6 +18,7 @@ from service.http.dialects.foreign import (
     ForeignBody,
     ForeignDialect,
     Outcome,
+    error_text,
     form_image,
     json_content,
     operation,
@@ -25,10 +26,10 @@ from service.http.dialects.foreign import (
     serve,
     status_of,
 )
-from service.http.dialects.native.problems import printable
 from service.runtime import Engine, Ticket
 
 _PATH = "/computervision/imageanalysis:analyze"
+_MODEL_VERSIONS = ("", "latest", "2023-10-01")
 _OTHER_FEATURES = ("tags", "objects", "read", "smartcrops", "people", "densecaptions")
 _CODES = {  # the service's code, and the inner one that says more
     "missing_key": ("401", None),
@@ -49,7 +50,12 @@ _CODES = {  # the service's code, and the inner one that says more
     "draining": ("ServiceUnavailable", None),
     "deadline_exceeded": ("Timeout", None),
 }
-_OPTION_CODES = {"features": "NotSupportedVisualFeature", "language": "NotSupportedLanguage", "url": "InvalidImageUrl"}
+_OPTION_CODES = {
+    "features": "NotSupportedVisualFeature",
+    "language": "NotSupportedLanguage",
+    "url": "InvalidImageUrl",
+    "model-version": "InvalidModelVersion",
+}
 # Azure's gender-neutral captions: "woman" and "man" become "person", "boy" and "girl" "child".
 _NEUTRAL = {
     "man": "person", "woman": "person", "men": "people", "women": "people",
@@ -100,7 +106,7 @@ class AzureDialect(ForeignDialect):
 
     name = "azure"
     schemas: Sequence[type[BaseModel]] = (AzureError, AnalyzeBody)
-    paths = ("/computervision", _PATH)
+    paths = ("/computervision",)
 
     def routes(self, engine: Engine) -> APIRouter:
         """Return the route."""
@@ -131,7 +137,7 @@ class AzureDialect(ForeignDialect):
         code, inner = _CODES.get(error.code, ("InvalidRequest", None))
         if error.options:
             inner = _OPTION_CODES.get(error.options[0].name, "InvalidParameter")
-        message = printable(error.detail, 4000)
+        message = error_text(error)
         body: dict[str, Any] = {"code": code, "message": message}
         if inner is not None:
             body["innererror"] = {"code": inner, "message": message}
@@ -150,6 +156,9 @@ def _options(request: Request) -> dict[str, Any]:
         raise option_error("features", f"the feature {other[0][:40]!r} {known}; this service has caption alone", in_query=True)
     if not features:
         raise option_error("features", "the query has no features; send features=caption", in_query=True)
+    version = query.get("model-version", "latest")
+    if version not in _MODEL_VERSIONS:
+        raise option_error("model-version", f"model-version is {version[:40]!r}; send latest, or model-name", in_query=True)
     options: dict[str, Any] = {"maps": "none"}
     if language := query.get("language"):
         options["language"] = language

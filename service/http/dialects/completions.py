@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import MaxLen
 
 from model import Caption, CaptionResult, Word
 from service.errors import option_error
 
 _TEXT_FORMATS = ("text", "", None)
+_StopText = Annotated[str, MaxLen(200)]
+StopTexts = _StopText | Annotated[list[_StopText], MaxLen(16)] | None
+STOP_HELP = "text, or a list of at most 16 texts, of at most 200 characters each"
 
 
 def check_format(kind: object, member: str) -> None:
@@ -24,12 +29,14 @@ def token_limit(limit: int | None, default: int) -> dict[str, int]:
 
 
 class StopSequences:
-    """Cuts a text that arrives in pieces before the stop sequence that is complete first."""
+    """Cuts a caption that arrives word by word before the stop sequence that is complete first, and its words with it."""
 
     def __init__(self, sequences: str | Sequence[str] | None) -> None:
         texts = [sequences] if isinstance(sequences, str) else sequences or ()
         self._sequences = tuple(text for text in texts if text)
         self._held = ""
+        self._num_sent = 0  # characters
+        self._words: list[Word] = []  # whose text has not been sent
         self.is_stopped = False
 
     def feed(self, text: str, *, is_last: bool = False) -> str:
@@ -41,20 +48,42 @@ class StopSequences:
         ends = [(at + len(stop), at) for stop in self._sequences if (at := self._held.find(stop)) >= 0]
         if ends:
             self.is_stopped = True
-            return self._held[: min(ends)[1]]
-        kept = 0 if is_last else self._num_held()
-        sent, self._held = self._held[: len(self._held) - kept], self._held[len(self._held) - kept :]
-        return sent
+            return self._sent(min(ends)[1])
+        return self._sent(len(self._held) - (0 if is_last else self._num_held()))
+
+    def feed_word(self, word: Word) -> tuple[str, list[Word]]:
+        """Return what may be sent after another word, and the words in it."""
+        self._words.append(word)
+        text = self.feed(word.before + word.text)
+        return text, self._sent_words()
+
+    def finish(self, caption: Caption) -> tuple[str, list[Word]]:
+        """Return the rest of a caption whose words have been fed, and the words in it."""
+        text = self.feed(caption.after, is_last=True)
+        return text, self._sent_words()
 
     def cut(self, caption: Caption) -> tuple[str, list[Word]]:
-        """Return a caption's text before the first stop sequence, and the words that begin in it."""
+        """Return a whole caption's text before the first stop sequence, and the words that begin in it."""
+        self._words = list(caption.words)
         text = self.feed(caption.text, is_last=True)
-        return text, [word for word in caption.words if word.start < len(text)]
+        return text, self._sent_words()
+
+    def _sent(self, length: int) -> str:
+        text, self._held = self._held[:length], self._held[length:]
+        self._num_sent += length
+        return text
+
+    def _sent_words(self) -> list[Word]:
+        """Remove and return the words whose text has been sent; at a stop, those that begin in what was sent."""
+        end = self._num_sent
+        sent = [word for word in self._words if (word.start if self.is_stopped else word.end - 1) < end]
+        self._words = self._words[len(sent) :]
+        return sent
 
     def _num_held(self) -> int:
         """Return the length of the longest end of the text that begins a stop sequence."""
-        lengths = range(max(map(len, self._sequences), default=1) - 1, 0, -1)
-        ends = (self._held[-length:] for length in lengths if length <= len(self._held))
+        longest = min(len(self._held), max(map(len, self._sequences), default=1) - 1)
+        ends = (self._held[-length:] for length in range(longest, 0, -1))
         return next((len(end) for end in ends if any(stop.startswith(end) for stop in self._sequences)), 0)
 
 

@@ -11,19 +11,20 @@ import reprlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from model import Caption, CaptionResult, ImageView
+from model import Caption, CaptionResult, GenerationOptions, ImageView, fields_of
 from service.errors import ERRORS, OptionError, ServiceError, option_error
 from service.http.body import RequestBody
 from service.http.dialects.flow import caption_image, disconnected, prepare_image
 from service.http.dialects.native.openapi import CONNECTION_ERRORS, IMAGE_ERRORS
 from service.http.dialects.native.outputs import body_json, check_map_values
 from service.http.dialects.native.parse import ParsedRequest, parse_captions
+from service.http.dialects.native.problems import printable
 from service.http.dialects.streaming import EventWriter, streaming_response
 from service.http.image_text import decode_image_text, image_of_part
 from service.http.multipart import read_parts
@@ -34,6 +35,8 @@ from service.runtime import Engine, Ticket
 
 # What those services answer 400.
 _BAD_REQUESTS = {"host_not_allowed", "too_many_pixels", "unsupported_image_format", "unsupported_media_type", "invalid_option"}
+_DECODING = frozenset({"language", *(info.name for info in fields_of(GenerationOptions))})
+_MAX_DETAIL = 4000  # characters
 _MIN_TEMPERATURE = 0.05  # below it, sampling is the most likely caption
 
 
@@ -41,6 +44,10 @@ class ForeignBody(BaseModel):
     """A request of another API. Unknown members are ignored, as those services do; null is the same as absent."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+
+class DetailedBody(ForeignBody):
+    """A request whose response can have the native body, too."""
 
     sightline: bool | dict[str, Any] | None = Field(None, description="true or an object of options of /v1/captions")
 
@@ -96,6 +103,11 @@ class ForeignDialect:
     def owns(self, path: str) -> bool:
         """Return whether a path is one of its paths or below one."""
         return any(path == own or path.startswith(f"{own}/") for own in self.paths)
+
+
+def error_text(error: ServiceError) -> str:
+    """Return what an error says, as text that can be encoded."""
+    return printable(error.detail, _MAX_DETAIL)
 
 
 def status_of(code: str) -> int:
@@ -159,6 +171,11 @@ def native_options(sightline: bool | dict[str, Any] | None, options: dict[str, A
     if not sightline and sightline != {}:
         return {"maps": "none", "reliance": False} | options, False
     return options | (sightline if isinstance(sightline, dict) else {}), True
+
+
+def decoding_options(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the members that are decoding options or the language, under the names of /v1/captions; others are ignored."""
+    return {name: value for name, value in values.items() if name in _DECODING and value is not None}
 
 
 def sampling_options(temperature: float | None, top_p: float | None, **others: float | int | None) -> dict[str, Any]:
@@ -240,8 +257,16 @@ def _errors(
 
 
 def _member_error(kind: type[BaseModel], entry: Any) -> OptionError:
-    name = str(entry["loc"][0])[:80]
+    """Return the error of a member, by the description of the innermost declared one that contains it."""
+    path, description = [str(entry["loc"][0])], ""
+    model: type[BaseModel] | None = kind
+    for part in entry["loc"]:
+        if model is None or part not in model.model_fields:
+            break
+        path = [*path, str(part)] if description else [str(part)]
+        field = model.model_fields[str(part)]
+        description = field.description or ""
+        arms = [field.annotation, *get_args(field.annotation)]
+        model = next((arm for arm in arms if isinstance(arm, type) and issubclass(arm, BaseModel)), None)
     received = "missing" if entry["type"] == "missing" else reprlib.repr(entry["input"])[:80]
-    return OptionError(
-        name, f"{'.'.join(map(str, entry['loc']))} is {received}; it must be {kind.model_fields[name].description}"
-    )
+    return OptionError(path[0][:80], f"{'.'.join(path)[:200]} is {received}; it must be {description}")

@@ -18,11 +18,14 @@ from starlette.responses import JSONResponse, Response
 from model import sniff_format
 from service.errors import ServiceError, option_error
 from service.http.body import json_object, read_bytes
+from service.http.dialects.completions import token_limit
 from service.http.dialects.foreign import (
     Call,
-    ForeignBody,
+    DetailedBody,
     ForeignDialect,
     Outcome,
+    decoding_options,
+    error_text,
     image_or_url,
     json_content,
     native_options,
@@ -31,11 +34,9 @@ from service.http.dialects.foreign import (
     serve,
     status_of,
 )
-from service.http.dialects.native.problems import printable
-from service.http.dialects.native.schemas import CaptionOptions
 from service.runtime import Engine, Ticket
 
-_JS_CLIENT = re.compile(r"@huggingface/inference/(\d+)\.(\d+)\.(\d+)")
+_JS_CLIENT = re.compile(r"@huggingface/inference/(\d{1,4})\.(\d{1,4})\.(\d{1,4})")
 _OBJECT_SINCE = (4, 13, 15)
 _GENERATION = ("generation_parameters", "generation_kwargs", "generate_kwargs")  # in parameters, by age of the client
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -48,7 +49,7 @@ class HuggingFaceError(BaseModel):
     error: str
 
 
-class ImageToTextBody(ForeignBody):
+class ImageToTextBody(DetailedBody):
     """A request with parameters."""
 
     inputs: str = Field(description="an image as base64, or its URL")
@@ -78,7 +79,7 @@ class HuggingFaceDialect(ForeignDialect):
             is_object = _is_object(request)
 
             async def read(request: Request, ticket: Ticket) -> Call:
-                return _call(name, await read_bytes(request, engine.settings, ticket))
+                return _call(engine, name, await read_bytes(request, engine.settings, ticket))
 
             return await serve(engine, request, read, lambda outcome: _response(outcome, is_object=is_object))
 
@@ -98,10 +99,10 @@ class HuggingFaceDialect(ForeignDialect):
 
     def error_response(self, request: Request, error: ServiceError) -> Response:
         """Return the error as Hugging Face's inference API writes it."""
-        return JSONResponse({"error": printable(error.detail, 4000)}, _status_of(error.code), headers=error.headers)
+        return JSONResponse({"error": error_text(error)}, _status_of(error.code), headers=error.headers)
 
 
-def _call(name: str | None, data: bytes) -> Call:
+def _call(engine: Engine, name: str | None, data: bytes) -> Call:
     """Return the native request of an image or of a JSON object. Raises ServiceError."""
     if not data:
         raise ServiceError("empty_body", "the body has 0 bytes; send an image, or JSON with 'inputs'")
@@ -109,7 +110,11 @@ def _call(name: str | None, data: bytes) -> Call:
         options, has_details = native_options(None, {"model": name})
         return Call(image=data, options=options, has_details=has_details)
     body = parse_body(ImageToTextBody, json_object(data))
-    options, has_details = native_options(body.sightline, {"model": name, **_generation(body.parameters or {})})
+    _, captioner = engine.captioner(name)
+    generation = _generation(body.parameters or {})
+    if isinstance(limit := generation.get("max_new_tokens"), int):
+        generation |= token_limit(limit, captioner.config.generation.max_new_tokens)
+    options, has_details = native_options(body.sightline, {**generation, "model": name})
     return Call(image=image_or_url(body.inputs, "inputs"), options=options, has_details=has_details)
 
 
@@ -122,7 +127,7 @@ def _generation(parameters: dict[str, Any]) -> dict[str, Any]:
             raise option_error(name, f"{name} must be an object")
         values |= nested or {}
     is_sampled, num_beams = values.pop("do_sample", None), values.get("num_beams")
-    options = {name: value for name, value in values.items() if name in CaptionOptions.model_fields and value is not None}
+    options = decoding_options(values)
     if is_sampled:
         options["strategy"] = "sample"
     elif num_beams == 1:

@@ -13,8 +13,17 @@ from starlette.responses import JSONResponse, Response
 
 from service.errors import ServiceError
 from service.http.body import read_bytes
-from service.http.dialects.foreign import Call, ForeignDialect, Outcome, form_image, get_operation, operation, serve, status_of
-from service.http.dialects.native.problems import printable
+from service.http.dialects.foreign import (
+    Call,
+    ForeignDialect,
+    Outcome,
+    error_text,
+    form_image,
+    get_operation,
+    operation,
+    serve,
+    status_of,
+)
 from service.runtime import Engine, Ticket
 
 _NUM_CAPTIONS = 3  # as that service returns
@@ -70,7 +79,7 @@ class MaxDialect(ForeignDialect):
 
     def error_response(self, request: Request, error: ServiceError) -> Response:
         """Return the error as IBM's service writes it."""
-        body = {"status": "error", "message": printable(error.detail, 4000)}
+        body = {"status": "error", "message": error_text(error)}
         return JSONResponse(body, status_of(error.code), headers=error.headers)
 
 

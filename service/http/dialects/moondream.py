@@ -17,9 +17,11 @@ from service.http.body import read_document
 from service.http.dialects.completions import token_limit
 from service.http.dialects.foreign import (
     Call,
+    DetailedBody,
     ForeignBody,
     ForeignDialect,
     Outcome,
+    error_text,
     image_or_url,
     json_content,
     native_options,
@@ -31,7 +33,7 @@ from service.http.dialects.foreign import (
 )
 from service.http.dialects.native.outputs import EVENTS, JSON
 from service.http.dialects.native.parse import ParsedRequest
-from service.http.dialects.native.problems import printable
+from service.http.dialects.openai.errors import error_type
 from service.http.json_encoding import encode_json
 from service.runtime import Engine, Ticket
 
@@ -60,7 +62,7 @@ class MoondreamSettings(ForeignBody):
     max_tokens: int | None = Field(None, ge=1, description="a positive integer")
 
 
-class MoondreamBody(ForeignBody):
+class MoondreamBody(DetailedBody):
     """A request of /v1/caption."""
 
     image_url: str = Field(description="a data: URL, or a URL")
@@ -153,4 +155,4 @@ def _event(values: dict[str, Any]) -> bytes:
 
 
 def _error_json(error: ServiceError) -> dict[str, Any]:
-    return {"error": {"message": printable(error.detail, 4000), "type": "invalid_request_error", "code": error.code}}
+    return {"error": {"message": error_text(error), "type": error_type(status_of(error.code)), "code": error.code}}

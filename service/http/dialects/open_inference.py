@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from service.http.dialects.foreign import (
     ForeignBody,
     ForeignDialect,
     Outcome,
+    decoding_options,
+    error_text,
     get_operation,
     image_or_url,
     json_content,
@@ -31,12 +34,11 @@ from service.http.dialects.foreign import (
     serve,
     status_of,
 )
-from service.http.dialects.native.problems import printable
-from service.http.dialects.native.schemas import CaptionOptions
 from service.runtime import Engine, Ticket
 from service.version import VERSION
 
 _HEADER = "inference-header-content-length"  # bytes of JSON before the binary tensors
+_LENGTH = re.compile(r"[0-9]{1,12}")
 _MODEL_VERSION = "1"
 
 
@@ -124,7 +126,7 @@ class OpenInferenceDialect(ForeignDialect):
 
     def error_response(self, request: Request, error: ServiceError) -> Response:
         """Return the error as the protocol has it."""
-        return JSONResponse({"error": printable(error.detail, 4000)}, status_of(error.code), headers=error.headers)
+        return JSONResponse({"error": error_text(error)}, status_of(error.code), headers=error.headers)
 
     def _add_model(self, router: APIRouter, engine: Engine, path: str) -> None:
         """Add the routes of a model, with or without a version in the path."""
@@ -185,7 +187,7 @@ def _split(request: Request, data: bytes) -> tuple[dict[str, Any], bytes]:
     length = request.headers.get(_HEADER)
     if length is None:
         return json_object(data), b""
-    if not length.isdecimal() or int(length[:12]) > len(data):
+    if not _LENGTH.fullmatch(length) or int(length) > len(data):
         raise ServiceError("broken_json", f"{_HEADER} is {length[:40]!r}; it must be the number of bytes of the JSON")
     return json_object(data[: int(length)]), data[int(length) :]
 
@@ -198,7 +200,8 @@ def _call(name: str, document: dict[str, Any], binary: bytes) -> Call:
     names = [str(output.get("name"))[:80] for output in body.outputs or []] or list(_OUTPUTS)
     if unknown := [output for output in names if output not in _OUTPUTS]:
         raise option_error("outputs", f"there is no output {unknown[0]!r}; the outputs are {', '.join(_OUTPUTS)}")
-    options = {key: value for key, value in (body.parameters or {}).items() if key in CaptionOptions.model_fields}
+    parameters = body.parameters or {}
+    options = decoding_options(parameters) | ({"maps": parameters["maps"]} if "maps" in parameters else {})
     if "attention" not in names:
         options["maps"] = "none"
     elif options.get("maps") == "none":
@@ -235,6 +238,8 @@ def _response(outcome: Outcome) -> Response:
         if is_binary:
             blobs.append(_encoded(values))
             entry["parameters"] = {"binary_data_size": len(blobs[-1])}
+        elif values.dtype != object and not np.isfinite(values).all():
+            raise ValueError(f"the network returned values of {name!r} that are not finite")
         else:
             entry["data"] = values.ravel().tolist()
         entries.append(entry)

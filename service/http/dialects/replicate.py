@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,9 +17,10 @@ from service.errors import ERRORS, ServiceError, option_error
 from service.http.body import read_document
 from service.http.dialects.foreign import (
     Call,
-    ForeignBody,
+    DetailedBody,
     ForeignDialect,
     Outcome,
+    decoding_options,
     get_operation,
     image_or_url,
     json_content,
@@ -31,13 +33,13 @@ from service.http.dialects.native.json_body import sortable_id
 from service.http.dialects.native.outputs import EVENTS, JSON
 from service.http.dialects.native.parse import ParsedRequest
 from service.http.dialects.native.problems import MEDIA_TYPE, problem_json, problem_response
-from service.http.dialects.native.schemas import CaptionOptions, ProblemBody
-from service.http.json_encoding import encode_json
+from service.http.dialects.native.schemas import ProblemBody
+from service.http.dialects.streaming import event
 from service.http.negotiation import negotiate
 from service.runtime import Engine, Ticket
 
 
-class PredictionBody(ForeignBody):
+class PredictionBody(DetailedBody):
     """A request of a prediction."""
 
     id: str | None = Field(None, max_length=200, description="text of at most 200 characters")
@@ -87,6 +89,7 @@ class ReplicateDialect(ForeignDialect):
         async def model_predictions(owner: str, name: str, request: Request) -> Response:
             return await answer(request, name)
 
+        @router.head("/health-check", include_in_schema=False)
         @router.get(
             "/health-check", **get_operation("Whether predictions are answered (Cog)", ProblemBody, error_type=MEDIA_TYPE)
         )
@@ -96,8 +99,12 @@ class ReplicateDialect(ForeignDialect):
         return router
 
     def error_response(self, request: Request, error: ServiceError) -> Response:
-        """Return the error as a problem."""
-        return problem_response(request, error)
+        """Return the error as a problem, whose pointers say that options are in `input`."""
+        options = [
+            option if option.name in PredictionBody.model_fields else replace(option, within=("input",))
+            for option in error.options
+        ]
+        return problem_response(request, ServiceError(error.code, error.detail, options, error.headers))
 
 
 def _call(body: PredictionBody, model: str | None, *, is_stream: bool) -> Call:
@@ -105,9 +112,8 @@ def _call(body: PredictionBody, model: str | None, *, is_stream: bool) -> Call:
     if body.webhook:
         raise option_error("webhook", "webhook is set; this service calls none: leave it out, the response has the prediction")
     version = (body.version or "").rpartition(":")[2] or None
-    values = {name: value for name, value in body.input.items() if name in CaptionOptions.model_fields}
-    options, has_details = native_options(body.sightline, {"model": model or version, **values})
-    image = image_or_url(body.input.get("image"), "input.image")
+    options, has_details = native_options(body.sightline, {**decoding_options(body.input), "model": model or version})
+    image = image_or_url(body.input.get("image"), "image")
     return Call(image=image, options=options, has_details=has_details, is_stream=is_stream, body=body)
 
 
@@ -131,7 +137,7 @@ def _prediction(outcome: Outcome) -> dict[str, Any]:
 
 def _head(body: PredictionBody, parsed: ParsedRequest) -> dict[str, Any]:
     """Return what is known at the start; the image is not sent back."""
-    values = {name: value for name, value in body.input.items() if name in CaptionOptions.model_fields}
+    values = decoding_options(body.input)
     return {"id": body.id or sortable_id(), "model": f"sightline/{parsed.model}", "version": parsed.model, "input": values}
 
 
@@ -149,20 +155,16 @@ class _PredictionEvents:
 
     def start(self) -> bytes:
         """Return the event of a prediction before its first word."""
-        return _event("start", {**self._head, "status": "processing"})
+        return event("start", {**self._head, "status": "processing"})
 
     def word(self, word: Word) -> bytes:
         """Return the event of a word."""
-        return _event("output", {"chunk": word.before + word.text})
+        return event("output", {"chunk": word.before + word.text})
 
     def end(self, result: CaptionResult) -> bytes:
         """Return the event with the whole prediction."""
-        return _event("completed", {**_prediction(Outcome(self._call, self._parsed, self._view, result)), **self._head})
+        return event("completed", {**_prediction(Outcome(self._call, self._parsed, self._view, result)), **self._head})
 
     def error(self, error: ServiceError) -> bytes:
         """Return the event of a problem."""
-        return _event("error", problem_json(error, self._parsed.id, is_json=True))
-
-
-def _event(name: str, data: dict[str, Any]) -> bytes:
-    return f"event: {name}\ndata: ".encode() + encode_json(data) + b"\n\n"
+        return event("error", problem_json(error, self._parsed.id, is_json=True))

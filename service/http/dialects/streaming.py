@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.responses import StreamingResponse
 
@@ -15,6 +15,7 @@ from model import CaptionResult, Word
 from service.errors import ServiceError, internal_error
 from service.http.dialects.flow import caption_words
 from service.http.dialects.native.parse import ParsedRequest
+from service.http.json_encoding import encode_json
 from service.runtime import Engine, PreparedImage
 
 _LOG = logging.getLogger(__name__)
@@ -42,6 +43,11 @@ class EventWriter(Protocol):
     def error(self, error: ServiceError) -> bytes:
         """Return what is sent instead of the rest."""
         ...
+
+
+def event(name: str, data: dict[str, Any]) -> bytes:
+    """Return a server-sent event."""
+    return f"event: {name}\ndata: ".encode() + encode_json(data) + b"\n\n"
 
 
 def streaming_response(

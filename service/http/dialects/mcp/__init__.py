@@ -20,9 +20,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from service.errors import ERRORS, ServiceError
-from service.http.body import read_bytes
-from service.http.dialects.foreign import ForeignDialect, operation
-from service.http.dialects.native.problems import printable
+from service.http.body import json_object, read_bytes
+from service.http.dialects.foreign import ForeignDialect, error_text, operation
 from service.http.responses import hold_until_sent
 from service.http.security import client_address
 from service.runtime import Engine
@@ -71,6 +70,7 @@ class McpDialect(ForeignDialect):
             with ExitStack() as stack:
                 ticket = stack.enter_context(engine.admit(client_address(request.scope)))
                 data = await read_bytes(request, engine.settings, ticket)
+                _check_message(json_object(data))
                 tools = await asyncio.to_thread(importlib.import_module, "service.http.dialects.mcp.tools")
                 manager = tools.session_manager(engine, request, ticket)
                 return hold_until_sent(_McpResponse(manager, data), stack)
@@ -79,7 +79,7 @@ class McpDialect(ForeignDialect):
 
     def error_response(self, request: Request, error: ServiceError) -> Response:
         """Return the error as JSON-RPC has it."""
-        body = {"code": _SERVER_ERROR, "message": printable(error.detail, 4000)}
+        body = {"code": _SERVER_ERROR, "message": error_text(error)}
         return JSONResponse({"jsonrpc": "2.0", "id": None, "error": body}, _status_of(error.code), headers=error.headers)
 
 
@@ -99,6 +99,17 @@ class _McpResponse(Response):
 
         async with self._manager.run():
             await self._manager.handle_request(scope, receive_again, send)
+
+
+def _check_message(message: dict[str, Any]) -> None:
+    """Raises ServiceError (400) if a body is no request, notification or response of JSON-RPC 2.0, of which one may be sent."""
+    is_method = isinstance(message.get("method"), str) or "result" in message or "error" in message
+    is_named = isinstance(message.get("id"), str | int | None) and not isinstance(message.get("id"), bool)
+    is_object = isinstance(message.get("params", {}), dict)
+    if message.get("jsonrpc") != "2.0" or not (is_method and is_named and is_object):
+        raise ServiceError(
+            "broken_json", 'the JSON is no JSON-RPC 2.0; send {"jsonrpc": "2.0", "id": 1, "method": …, "params": {…}}'
+        )
 
 
 def _check_origin(request: Request, cors_origins: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import logging
@@ -25,12 +24,12 @@ from starlette.requests import Request
 
 from service.errors import ServiceError, internal_error
 from service.http.body import RequestBody
-from service.http.dialects.flow import caption_image, prepare_image
+from service.http.dialects.flow import caption_image, disconnected, prepare_image
 from service.http.dialects.foreign import image_or_url, parse_body
 from service.http.dialects.native.json_body import word_json
 from service.http.dialects.native.outputs import THUMBNAIL_EDGE, contact_sheet_png
 from service.http.dialects.native.parse import ParsedRequest, parse_captions, parse_explanation
-from service.runtime import Engine, Ticket
+from service.runtime import ClientLeft, Engine, Ticket
 from service.version import VERSION
 
 _LOG = logging.getLogger(__name__)
@@ -88,6 +87,8 @@ def session_manager(engine: Engine, request: Request, ticket: Ticket) -> Streama
             return await _call(engine, request, ticket, params.name, params.arguments or {})
         except ServiceError as error:
             return _error(error)
+        except ClientLeft:
+            return CallToolResult(content=[], is_error=True)
         except Exception as error:
             _LOG.error("bug id=%s", request.scope["state"]["request_id"], exc_info=error)
             return _error(internal_error())
@@ -115,9 +116,8 @@ async def _call(engine: Engine, request: Request, ticket: Ticket, name: str, val
         beams = {"strategy": "beam", "num_beams": max(count, captioner.config.generation.num_beams)}
         body = RequestBody([image], options | {"num_return_sequences": count} | (beams if count > 1 else {}), True)
         parsed = parse_captions(engine, request, body)
-    never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     work = _result(engine, parsed, ticket, has_sheet=arguments.contact_sheet)
-    return await engine.within(engine.deadline(), never, work)
+    return await engine.within(engine.deadline(), disconnected(request), work)
 
 
 async def _result(engine: Engine, parsed: ParsedRequest, ticket: Ticket, *, has_sheet: bool) -> CallToolResult:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from model import CaptionResult, ImageView, PatchGrid, Word
 from service.errors import ServiceError, option_error
 from service.http.dialects.native.json_body import grid_json, image_json, sortable_id, word_json
 from service.http.dialects.native.outputs import EVENTS, body_json, check_map_values, problem_of
 from service.http.dialects.native.parse import ParsedRequest
 from service.http.dialects.native.schemas import MAX_MAP_VALUES
-from service.http.json_encoding import encode_json
+from service.http.dialects.streaming import event
 from service.runtime import Engine
 
 
@@ -32,7 +30,7 @@ class NativeEvents:
     def start(self) -> bytes:
         """Return the event with what is known before the first word."""
         view = self._view
-        return _event(
+        return event(
             "start",
             {"id": self._id, "model": self._parsed.model, "image": image_json(view), "grid": grid_json(view, self._grid)},
         )
@@ -45,17 +43,13 @@ class NativeEvents:
             raise option_error("map_size", detail)
         self._num_words += 1
         body = {"index": index, "before": word.before, **word_json(word, self._view, self._grid, target)}
-        return _event("word", body)
+        return event("word", body)
 
     def end(self, result: CaptionResult) -> bytes:
         """Return the event with the complete body. Raises ServiceError (422) if its maps are too large."""
         check_map_values(self._parsed, result)
-        return _event("caption", body_json(self._parsed, self._view, result, self._id))
+        return event("caption", body_json(self._parsed, self._view, result, self._id))
 
     def error(self, error: ServiceError) -> bytes:
         """Return the event of a problem."""
-        return _event("error", problem_of(self._engine, self._parsed, error))
-
-
-def _event(name: str, data: dict[str, Any]) -> bytes:
-    return f"event: {name}\ndata: ".encode() + encode_json(data) + b"\n\n"
+        return event("error", problem_of(self._engine, self._parsed, error))

@@ -50,8 +50,8 @@ def _option_json(option: OptionError, is_json: bool) -> dict[str, str]:
     name, detail = printable(option.name, _MAX_NAME), printable(option.detail, _MAX_DETAIL)
     if option.in_query or not is_json:
         return {"parameter": name, "detail": detail}
-    escaped = name.replace("~", "~0").replace("/", "~1")  # RFC 6901
-    return {"pointer": f"/{escaped}", "detail": detail}
+    escaped = [part.replace("~", "~0").replace("/", "~1") for part in (*option.within, name)]  # RFC 6901
+    return {"pointer": "/" + "/".join(escaped), "detail": detail}
 
 
 def printable(text: str, limit: int) -> str:

@@ -14,9 +14,19 @@ from starlette.responses import JSONResponse, Response
 from model import Captioner, CaptionResult, ImageView, Word
 from service.errors import ServiceError, option_error
 from service.http.body import read_document
-from service.http.dialects.completions import StopSequences, check_format, finish_reason, num_tokens, token_limit, word_logprob
+from service.http.dialects.completions import (
+    STOP_HELP,
+    StopSequences,
+    StopTexts,
+    check_format,
+    finish_reason,
+    num_tokens,
+    token_limit,
+    word_logprob,
+)
 from service.http.dialects.foreign import (
     Call,
+    DetailedBody,
     ForeignBody,
     Outcome,
     image_or_url,
@@ -43,10 +53,10 @@ class OllamaOptions(ForeignBody):
     top_p: float | None = Field(None, ge=0, le=1, description="a number from 0 to 1")
     min_p: float | None = Field(None, ge=0, le=1, description="a number from 0 to 1")
     seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="a 64-bit integer")
-    stop: str | list[str] | None = Field(None, description="text, or a list of texts")
+    stop: StopTexts = Field(None, description=STOP_HELP)
 
 
-class _OllamaBody(ForeignBody):
+class _OllamaBody(DetailedBody):
     model: str | None = Field(None, description="a name from /api/tags")
     stream: bool | None = Field(None, description="true (the default) or false")
     options: OllamaOptions | None = Field(None, description="an object of options")
@@ -178,17 +188,16 @@ class _OllamaEvents:
 
     def word(self, word: Word) -> bytes:
         """Return the line of a word."""
-        if self._stop.is_stopped:
-            return b""
-        text = self._stop.feed(word.before + word.text)
-        return self._line({**_text(self._call.body, text), **_logprobs(self._call.body, [word]), "done": False})
+        text, words = self._stop.feed_word(word)
+        body = self._call.body
+        return self._line({**_text(body, text), **_logprobs(body, words), "done": False}) if text else b""
 
     def end(self, result: CaptionResult) -> bytes:
         """Return the rest of the text, and the last line, which has figures and no text: clients skip text in it."""
         outcome = Outcome(self._call, self._parsed, self._view, result)
         body = self._call.body
-        rest = self._stop.feed(outcome.caption.after, is_last=True)
-        line = self._line({**_text(body, rest), "done": False}) if rest else b""
+        rest, words = self._stop.finish(outcome.caption)
+        line = self._line({**_text(body, rest), **_logprobs(body, words), "done": False}) if rest else b""
         return line + self._line({**_text(body, ""), **_final(outcome, self._stop)})
 
     def error(self, error: ServiceError) -> bytes:

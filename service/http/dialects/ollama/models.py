@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from model import Captioner, to_json
 from service.errors import ServiceError
-from service.http.dialects.native.problems import printable
+from service.http.dialects.foreign import error_text
 
 LATEST = ":latest"  # what Ollama calls a model without a tag
 
@@ -66,7 +66,7 @@ def show_json(captioner: Captioner) -> dict[str, Any]:
 
 def error_json(error: ServiceError) -> dict[str, str]:
     """Return the body of an error."""
-    return {"error": printable(error.detail, 4000)}
+    return {"error": error_text(error)}
 
 
 def timestamp(moment: datetime) -> str:

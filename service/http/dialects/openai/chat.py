@@ -14,10 +14,19 @@ from starlette.responses import Response
 from model import Caption, CaptionResult, ImageView, Word
 from service.errors import ServiceError
 from service.http.body import read_document
-from service.http.dialects.completions import StopSequences, check_format, finish_reason, num_tokens, token_limit, word_logprob
+from service.http.dialects.completions import (
+    STOP_HELP,
+    StopSequences,
+    StopTexts,
+    check_format,
+    finish_reason,
+    num_tokens,
+    token_limit,
+    word_logprob,
+)
 from service.http.dialects.foreign import (
     Call,
-    ForeignBody,
+    DetailedBody,
     Outcome,
     json_content,
     native_options,
@@ -35,7 +44,7 @@ from service.http.json_encoding import encode_json
 from service.runtime import Engine, Ticket
 
 
-class ChatBody(ForeignBody):
+class ChatBody(DetailedBody):
     """A request of chat completions."""
 
     model: str | None = Field(None, description="a name from /v1/models")
@@ -46,7 +55,7 @@ class ChatBody(ForeignBody):
     temperature: float | None = Field(None, ge=0, le=2, description="a number from 0 to 2; 0 or none: not sampled")
     top_p: float | None = Field(None, ge=0, le=1, description="a number from 0 to 1")
     seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="a 64-bit integer")
-    stop: str | list[str] | None = Field(None, description="text, or a list of texts")
+    stop: StopTexts = Field(None, description=STOP_HELP)
     logprobs: bool | None = Field(None, description="true or false")
     top_logprobs: int | None = Field(None, ge=0, le=20, description="an integer from 0 to 20; only the chosen words are known")
     stream: bool | None = Field(None, description="true or false")
@@ -149,22 +158,21 @@ class _ChatEvents:
 
     def word(self, word: Word) -> bytes:
         """Return the chunk of a word."""
-        if self._stop.is_stopped:
-            return b""
-        sent = self._stop.feed(word.before + word.text)
-        return self._chunk(0, {"content": sent}, [word]) if sent or not self._stop.is_stopped else b""
+        text, words = self._stop.feed_word(word)
+        return self._chunk(0, {"content": text}, words) if text else b""
 
     def end(self, result: CaptionResult) -> bytes:
         """Return the rest of the first caption, the others, the usage if it was requested, and the end mark."""
         first, *others = result.captions
-        rest = self._stop.feed(first.after, is_last=True)
+        rest, words = self._stop.finish(first)
         outcome = Outcome(self._call, self._parsed, self._view, result)
-        chunks = [self._chunk(0, {"content": rest})] if rest else []
+        chunks = [self._chunk(0, {"content": rest}, words)] if rest else []
         reason = finish_reason(first, self._stop)
         chunks.append(self._chunk(0, {}, reason=reason, **outcome.details()))
         for index, caption in enumerate(others, 1):
             choice = _choice(self._body, index, caption)
-            chunks.append(self._event({"choices": [{**choice, "delta": choice.pop("message")}]}))
+            message = choice.pop("message")
+            chunks.append(self._event({"choices": [{**choice, "delta": message}]}))
         if self._usage_requested:
             chunks.append(self._event({"choices": [], "usage": _usage(result)}))
         return b"".join([*chunks, b"data: [DONE]\n\n"])

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from service.errors import ServiceError
-from service.http.dialects.foreign import status_of
+from service.http.dialects.foreign import error_text, status_of
 from service.http.dialects.native.problems import printable
 
 _CODES = {  # OpenAI's names; those that are missing stay as they are
@@ -25,7 +25,6 @@ _CODES = {  # OpenAI's names; those that are missing stay as they are
     "invalid_option": "invalid_value",
     "internal": "server_error",
 }
-_MAX_TEXT = 4000  # characters
 
 
 class OpenAIErrorBody(BaseModel):
@@ -50,10 +49,13 @@ def code_of(error: ServiceError) -> str:
     return _CODES.get(error.code, error.code)
 
 
+def error_type(status: int) -> str:
+    """Return OpenAI's type of the errors of a status."""
+    return "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
+
+
 def error_json(error: ServiceError) -> dict[str, Any]:
     """Return the body of an error."""
-    status = status_of(error.code)
-    kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
     param = printable(error.options[0].name, 80) if error.options else None
-    message = printable(error.detail, _MAX_TEXT)
-    return {"error": {"message": message, "type": kind, "param": param, "code": code_of(error)}}
+    message = error_text(error)
+    return {"error": {"message": message, "type": error_type(status_of(error.code)), "param": param, "code": code_of(error)}}

@@ -16,7 +16,7 @@ from service.http.body import read_document
 from service.http.dialects.completions import check_format, num_tokens, token_limit, word_logprob
 from service.http.dialects.foreign import (
     Call,
-    ForeignBody,
+    DetailedBody,
     Outcome,
     json_content,
     native_options,
@@ -30,13 +30,13 @@ from service.http.dialects.native.outputs import EVENTS, JSON
 from service.http.dialects.native.parse import ParsedRequest
 from service.http.dialects.openai.content import check_function_call, last_image
 from service.http.dialects.openai.errors import OpenAIError, code_of, error_json
-from service.http.json_encoding import encode_json
+from service.http.dialects.streaming import event
 from service.runtime import Engine, Ticket
 
 _LOGPROBS = "message.output_text.logprobs"  # of the member `include`
 
 
-class ResponsesBody(ForeignBody):
+class ResponsesBody(DetailedBody):
     """A request of the responses API."""
 
     model: str | None = Field(None, description="a name from /v1/models")
@@ -100,7 +100,7 @@ def _skeleton(body: ResponsesBody, model: str) -> dict[str, Any]:
         "status": "in_progress",
         "error": None,
         "incomplete_details": None,
-        "instructions": body.instructions,
+        "instructions": body.instructions if isinstance(body.instructions, str) else None,
         "max_output_tokens": body.max_output_tokens,
         "metadata": body.metadata or {},
         "model": model,
@@ -218,5 +218,4 @@ class _ResponseEvents:
 
     def _event(self, kind: str, **values: Any) -> bytes:
         number, self._number = self._number, self._number + 1
-        body = encode_json({"type": kind, "sequence_number": number, **values})
-        return f"event: {kind}\ndata: ".encode() + body + b"\n\n"
+        return event(kind, {"type": kind, "sequence_number": number, **values})
