@@ -20,6 +20,7 @@ const strip = new Strip(element("strip"), (item) => show(item));
 let current = null; // the item that is shown
 let selected = null; // the word whose map is shown
 let shownCaption = null; // the caption whose words have small maps
+let notice = ""; // a problem that is not one of an item
 let isTouched = false; // whether the person has chosen a word: then arriving words do not change the map
 let running = Promise.resolve(); // images are captioned one after the other
 
@@ -113,7 +114,8 @@ function show(item) {
   element("explain").hidden = !isDone;
   element("downloads").hidden = !isDone;
   element("hint").textContent = isDone ? HINT : item.state === "failed" ? "" : "Looking at the image …";
-  showProblem(item.error ?? "");
+  if (isNew) notice = "";
+  showProblems();
   showCaptions(item);
   strip.update(item, current);
 }
@@ -247,14 +249,19 @@ function captionAgain(event) {
 async function showModels() {
   try {
     await loadModels();
-    if (!current?.error) showProblem("");
+    showProblem("");
   } catch (error) {
     if (error.status === 401) showProblem(messageOf(error));
   }
 }
 
 function showProblem(text) {
-  element("problem").textContent = text;
+  notice = text;
+  showProblems();
+}
+
+function showProblems() {
+  element("problem").textContent = [notice, current?.error].filter(Boolean).join(" ");
 }
 
 function wordButtons() {
