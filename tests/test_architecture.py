@@ -163,7 +163,7 @@ TESTED_THROUGH = {
         "service/http/dialects/replicate.py", "service/http/dialects/streaming.py",
     ],
     "test_compatible_details.py": ["service/http/dialects/mcp/tools.py"],
-    "test_page.py": ["service/http/page.py"],
+    "test_page.py": ["service/http/page.py", "service/http/static_files.py"],
     "test_training.py": ["training/packaged_stem.py"],
     "test_image_workers.py": ["service/workers/worker.py"],
 }  # fmt: skip

@@ -50,6 +50,14 @@ def test_every_file_of_the_page_is_served_with_its_type(page_client, name):
     assert page_client.get(f"/page/{name}", headers={"if-none-match": response.headers["etag"]}).status_code == 304
 
 
+@pytest.mark.parametrize("value", ["bytes=abc", "chunks=1", "bytes=0-3", "bytes=9-1"])
+def test_ranges_are_ignored(page_client, value):
+    for path in ("/page/style.css", "/docs/swagger-ui.css"):
+        response = page_client.get(path, headers={"range": value})
+        assert response.status_code == 200
+        assert response.content == page_client.get(path).content
+
+
 def test_every_file_that_the_page_names_exists():
     named = set(re.findall(r'"(page/[^"]+)"', text_of("index.html")))
     for script in SCRIPTS:

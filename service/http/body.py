@@ -6,7 +6,6 @@ A body is read up to its limit and no further; nothing here decodes an image. Us
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from model import sniff_format
 from service.errors import ServiceError, option_error
 from service.http.content_encoding import PIECE_BYTES, decompressor
 from service.http.image_text import decode_image_text, image_of_part
+from service.http.json_bodies import JSON_TYPES, has_surrogate, json_object, load_object
 from service.http.multipart import read_parts
 from service.http.percent_encoding import decode_spaces, option_text, percent_decode, split_fields
 from service.runtime import Ticket
@@ -32,8 +32,6 @@ _IMAGE_FIELDS = ("image", "images", "url")
 _FIELD = re.compile(rb"\s*[\w.-]{1,64}=")  # how a URL-encoded form starts
 _CHARSETS = {"utf-8", "utf8", "us-ascii", "iso-8859-1", "windows-1252"}  # of a form's parts
 _SURELY_LOST = 20_000  # bytes without a line break, which an image file of this size has
-
-_JSON_TYPES = {list: "a list", str: "text", bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
 
 _Image = bytes | str | ServiceError
 _T = TypeVar("_T")
@@ -247,7 +245,7 @@ def _json_image(document: dict[str, Any]) -> bytes | str:
             raise option_error("url", "url must be text, and be sent without image")
         return url
     if not isinstance(image, str):
-        received = "missing" if image is None else _JSON_TYPES[type(image)]
+        received = "missing" if image is None else JSON_TYPES[type(image)]
         detail = f"image is {received}; it must be base64 text or a data: URL, or send url instead"
         raise option_error("image", detail)
     return decode_image_text(image)
@@ -255,7 +253,7 @@ def _json_image(document: dict[str, Any]) -> bytes | str:
 
 def _parse_json(request: Request, body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a JSON body, and the options in it."""
-    document = json_object(body)
+    document = load_object(body)
     if len(document) > _MAX_FIELDS:
         raise ServiceError("invalid_option", f"the JSON has {len(document)} members; at most {_MAX_FIELDS} are accepted")
     if query := _query(request):
@@ -263,39 +261,10 @@ def _parse_json(request: Request, body: bytes) -> tuple[dict[str, Any], dict[str
         raise option_error(name, f"{name} is in the query; with a JSON body, put options into the JSON", in_query=True)
     options = {name: value for name, value in document.items() if name not in _IMAGE_FIELDS}
     for name, value in options.items():
-        if _has_surrogate(name) or (isinstance(value, str) and _has_surrogate(value)):
+        if has_surrogate(name) or (isinstance(value, str) and has_surrogate(value)):
             detail = f"{name[:80]!r} or its value has half of a surrogate pair, \\ud800 to \\udfff; send complete characters"
             raise option_error(name, detail)
     return document, options
-
-
-def json_object(body: bytes) -> dict[str, Any]:
-    """Return a body that is one JSON object. Raises ServiceError."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        detail = f"the JSON cannot be read: {_json_reason(error)}; send one object in UTF-8"
-        raise ServiceError("broken_json", detail) from error
-    if not isinstance(document, dict):
-        raise ServiceError("broken_json", f"the JSON is {_JSON_TYPES.get(type(document), 'null')}; send an object")
-    return document
-
-
-def _has_surrogate(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def _json_reason(error: Exception) -> str:
-    """Return why JSON cannot be read, without the parser's text."""
-    if isinstance(error, json.JSONDecodeError):
-        return f"it is not JSON at line {error.lineno}, column {error.colno}"
-    if isinstance(error, UnicodeDecodeError):
-        return f"it is not text at byte {error.start}"
-    return "it is nested too deeply" if isinstance(error, RecursionError) else "a number in it has too many digits"
 
 
 def _image_or_error(decode: Callable[[_T], bytes], value: _T) -> _Image:

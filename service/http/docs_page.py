@@ -12,8 +12,10 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
+
+from service.http.static_files import file_route
 
 PAGE_POLICY = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'"
 _FILES = {  # by the last part of their paths
@@ -57,13 +59,5 @@ def add_docs(app: FastAPI, root_path: str) -> None:
         return Response(start, media_type="text/javascript")
 
     app.router.routes += [Route("/docs", docs), Route("/docs/start.js", start_script)]
-    app.router.routes += [_file_route(name, media_type) for name, media_type in _FILES.items()]
-
-
-def _file_route(name: str, media_type: str) -> Route:
-    path = Path(str(files("fastapi_swagger").joinpath("resources", name)))
-
-    async def file(_: Request) -> Response:
-        return FileResponse(path, media_type=media_type)
-
-    return Route(f"/docs/{name}", file)
+    folder = Path(str(files("fastapi_swagger").joinpath("resources")))
+    app.router.routes += [file_route(f"/docs/{name}", folder / name, media_type) for name, media_type in _FILES.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,13 @@ def encode_json(body: dict[str, Any] | list[Any]) -> bytes:
     complete body took a second.
     """
     maps: list[NDArray[np.float64]] = []
+    mark = secrets.token_hex(8)  # which no text of a client can contain
 
     def collect(value: Any) -> str:
         maps.append(value)
-        return "@"
+        return mark
 
-    # No text can contain this sequence: its quotes would be escaped.
-    head, *rest = to_json(body, fallback=collect).split(b'"values":"@"')
+    head, *rest = to_json(body, fallback=collect).split(f'"values":"{mark}"'.encode())
     pieces = [head]
     for values, after in zip(maps, rest, strict=True):
         pieces += [b'"values":', to_json(values.tolist()), after]

@@ -17,6 +17,7 @@ from service.errors import ServiceError
 
 _MAX_BOUNDARY = 256  # bytes; RFC 2046 allows 70
 _MAX_HEADERS = 16_384  # bytes of a part's headers
+_MAX_HEADER = 2_048  # bytes of one that has parameters: reading them takes time that grows with the square
 _MAX_CANDIDATES = 1000  # occurrences of the boundary, those inside a part too
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _TAIL = re.compile(rb"(--)?[ \t]*(?:\r?\n|\Z)")  # of a boundary
@@ -76,6 +77,8 @@ def _part(content: bytes) -> Part:
     lines = _FOLD.sub(b" ", content[: match.start()]).splitlines()
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
     disposition = headers.get(b"content-disposition", b"")
+    if max(len(disposition), len(headers.get(b"content-type", b""))) > _MAX_HEADER:
+        raise _broken(f"a header of a part has more than {_MAX_HEADER} bytes; send a shorter file name")
     name = parse_options_header(disposition.decode("latin-1"))[1].get(b"name")
     if name is None:
         raise _broken('a part has no name; write Content-Disposition: form-data; name="image"')

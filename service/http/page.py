@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import html
-import mimetypes
 from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
-from starlette.staticfiles import NotModifiedResponse
+
+from service.http.static_files import file_route
 
 _FOLDER = Path(__file__).parent.parent / "page"
+_MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".webp": "image/webp"}
 _BASE = '<base href="/">'  # of index.html: replaced where a proxy serves the page under a path
 _DOCS_LINK = '  <a class="api" href="docs">API</a>\n'
 _POLICY = (
@@ -47,15 +48,6 @@ def add_page(app: FastAPI, root_path: str) -> None:
 
     app.router.routes.append(Route("/", index))
     files = [path for path in sorted(_FOLDER.rglob("*")) if path.is_file() and path.name != "index.html"]
-    app.router.routes += [_file_route(path) for path in files]
-
-
-def _file_route(path: Path) -> Route:
-    media_type = "image/webp" if path.suffix == ".webp" else mimetypes.guess_type(path.name)[0]
-
-    async def file(request: Request) -> Response:
-        response = FileResponse(path, media_type=media_type, stat_result=path.stat())
-        is_known = request.headers.get("if-none-match") == response.headers["etag"]
-        return NotModifiedResponse(response.headers) if is_known else response
-
-    return Route(f"/page/{path.relative_to(_FOLDER).as_posix()}", file)
+    app.router.routes += [
+        file_route(f"/page/{path.relative_to(_FOLDER).as_posix()}", path, _MEDIA_TYPES[path.suffix]) for path in files
+    ]

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from model import Caption, sniff_format
 from service.errors import ServiceError, option_error
-from service.http.body import json_object, read_bytes
+from service.http.body import read_bytes
 from service.http.dialects.foreign import (
     Call,
     ForeignBody,
@@ -26,6 +26,7 @@ from service.http.dialects.foreign import (
     serve,
     status_of,
 )
+from service.http.json_bodies import json_object
 from service.runtime import Engine, Ticket
 
 _PATH = "/computervision/imageanalysis:analyze"

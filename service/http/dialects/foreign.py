@@ -37,6 +37,8 @@ from service.runtime import Engine, Ticket
 _BAD_REQUESTS = {"host_not_allowed", "too_many_pixels", "unsupported_image_format", "unsupported_media_type", "invalid_option"}
 _DECODING = frozenset({"language", *(info.name for info in fields_of(GenerationOptions))})
 _MAX_DETAIL = 4000  # characters
+_MAX_PARTS = 40  # of a form
+_MAX_ENTRIES, _MAX_MEMBERS = 1000, 64  # of a list and an object in a request: messages, options
 _MIN_TEMPERATURE = 0.05  # below it, sampling is the most likely caption
 
 
@@ -155,7 +157,14 @@ BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
 def parse_body(kind: type[BodyT], document: dict[str, Any]) -> BodyT:
-    """Check a JSON object against a schema whose descriptions say what is allowed. Raises ServiceError (422)."""
+    """Check a JSON object against a schema whose descriptions say what is allowed. Raises ServiceError (422).
+
+    Sizes first: every wrong entry of a list would become an error of its own.
+    """
+    for name, value in document.items():
+        limit = _MAX_ENTRIES if isinstance(value, list) else _MAX_MEMBERS
+        if isinstance(value, list | dict) and name in kind.model_fields and len(value) > limit:
+            raise option_error(name, f"{name} has {len(value)} entries; at most {limit} are accepted")
     try:
         return kind.model_validate(document)
     except ValidationError as error:
@@ -197,7 +206,9 @@ def image_or_url(text: object, member: str) -> bytes | str:
 
 def form_image(request: Request, data: bytes, name: str = "") -> bytes:
     """Return the image of a multipart form: its part of that name, or its first one. Raises ServiceError."""
-    for part in read_parts(request.headers.get("content-type", ""), data):
+    for number, part in enumerate(read_parts(request.headers.get("content-type", ""), data)):
+        if number >= _MAX_PARTS:
+            raise ServiceError("broken_multipart", f"the form has more than {_MAX_PARTS} parts; send the image alone")
         if part.name == name or not name:
             if not part.data:
                 raise ServiceError("empty_body", f"the form's part {part.name[:80]!r} has 0 bytes; send an image")

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from model import sniff_format
 from service.errors import ServiceError, option_error
-from service.http.body import json_object, read_bytes
+from service.http.body import read_bytes
 from service.http.dialects.completions import token_limit
 from service.http.dialects.foreign import (
     Call,
@@ -34,6 +34,7 @@ from service.http.dialects.foreign import (
     serve,
     status_of,
 )
+from service.http.json_bodies import json_object
 from service.runtime import Engine, Ticket
 
 _JS_CLIENT = re.compile(r"@huggingface/inference/(\d{1,4})\.(\d{1,4})\.(\d{1,4})")

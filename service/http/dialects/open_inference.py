@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from model import Captioner
 from service.errors import ServiceError, option_error, retry_error
-from service.http.body import json_object, read_bytes
+from service.http.body import read_bytes
 from service.http.dialects.foreign import (
     Call,
     ForeignBody,
@@ -34,6 +34,7 @@ from service.http.dialects.foreign import (
     serve,
     status_of,
 )
+from service.http.json_bodies import json_object
 from service.runtime import Engine, Ticket
 from service.version import VERSION
 

@@ -15,18 +15,21 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter
 from pydantic import BaseModel
+from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from service.errors import ERRORS, ServiceError
-from service.http.body import json_object, read_bytes
+from service.http.body import read_bytes
 from service.http.dialects.foreign import ForeignDialect, error_text, operation
+from service.http.json_bodies import json_object
 from service.http.responses import hold_until_sent
 from service.http.security import client_address
 from service.runtime import Engine
 
 _LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1"}
+_MAX_ID = 200  # characters
 _SERVER_ERROR = -32000  # JSON-RPC 2.0, section 5.1: errors of the server
 _BODY = {"application/json": {"schema": {"type": "object", "description": "a JSON-RPC 2.0 request of the protocol"}}}
 
@@ -70,7 +73,7 @@ class McpDialect(ForeignDialect):
             with ExitStack() as stack:
                 ticket = stack.enter_context(engine.admit(client_address(request.scope)))
                 data = await read_bytes(request, engine.settings, ticket)
-                _check_message(json_object(data))
+                _check_message(data)
                 tools = await asyncio.to_thread(importlib.import_module, "service.http.dialects.mcp.tools")
                 manager = tools.session_manager(engine, request, ticket)
                 return hold_until_sent(_McpResponse(manager, data), stack)
@@ -101,15 +104,19 @@ class _McpResponse(Response):
             await self._manager.handle_request(scope, receive_again, send)
 
 
-def _check_message(message: dict[str, Any]) -> None:
-    """Raises ServiceError (400) if a body is no request, notification or response of JSON-RPC 2.0, of which one may be sent."""
-    is_method = isinstance(message.get("method"), str) or "result" in message or "error" in message
-    is_named = isinstance(message.get("id"), str | int | None) and not isinstance(message.get("id"), bool)
-    is_object = isinstance(message.get("params", {}), dict)
-    if message.get("jsonrpc") != "2.0" or not (is_method and is_named and is_object):
-        raise ServiceError(
-            "broken_json", 'the JSON is no JSON-RPC 2.0; send {"jsonrpc": "2.0", "id": 1, "method": …, "params": {…}}'
-        )
+def _check_message(data: bytes) -> None:
+    """Raises ServiceError (400) unless a body is one request or notification of JSON-RPC 2.0 that the package can read."""
+    message = json_object(data)
+    number = message.get("id")
+    is_named = number is None or type(number) is int or (isinstance(number, str) and len(number) <= _MAX_ID)
+    is_valid = message.get("jsonrpc") == "2.0" and isinstance(message.get("method"), str) and is_named
+    try:
+        from_json(data)  # the package's parser, whose limits are other ones
+    except ValueError:
+        is_valid = False
+    if not (is_valid and isinstance(message.get("params", {}), dict)):
+        expected = '{"jsonrpc": "2.0", "id": 1, "method": …, "params": {…}}'
+        raise ServiceError("broken_json", f"the JSON is no request of JSON-RPC 2.0; send one such as {expected}")
 
 
 def _check_origin(request: Request, cors_origins: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import MaxLen
 from fastapi import APIRouter
 from pydantic import Field
 from starlette.requests import Request
@@ -33,6 +34,8 @@ from service.http.dialects.openai.errors import OpenAIError, code_of, error_json
 from service.http.dialects.streaming import event
 from service.runtime import Engine, Ticket
 
+_Metadata = Annotated[dict[Annotated[str, MaxLen(64)], Annotated[str, MaxLen(512)]], MaxLen(16)]
+_MAX_INSTRUCTIONS = 4000  # characters that are sent back
 _LOGPROBS = "message.output_text.logprobs"  # of the member `include`
 
 
@@ -52,7 +55,7 @@ class ResponsesBody(DetailedBody):
     background: bool | None = Field(None, description="absent or false")
     text: dict[str, Any] | None = Field(None, description='absent, or {"format": {"type": "text"}}')
     tool_choice: Any = Field(None, description="absent, none or auto")
-    metadata: dict[str, str] | None = Field(None, description="an object of texts, returned as sent")
+    metadata: _Metadata | None = Field(None, description="an object of at most 16 texts, returned as sent")
 
 
 def add_responses(router: APIRouter, engine: Engine) -> None:
@@ -100,7 +103,7 @@ def _skeleton(body: ResponsesBody, model: str) -> dict[str, Any]:
         "status": "in_progress",
         "error": None,
         "incomplete_details": None,
-        "instructions": body.instructions if isinstance(body.instructions, str) else None,
+        "instructions": body.instructions[:_MAX_INSTRUCTIONS] if isinstance(body.instructions, str) else None,
         "max_output_tokens": body.max_output_tokens,
         "metadata": body.metadata or {},
         "model": model,
