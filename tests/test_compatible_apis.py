@@ -353,7 +353,8 @@ def test_floods_of_entries_are_refused_before_they_cost_time(tiny_captioner, flo
 @pytest.mark.parametrize(
     "member",
     [
-        '"sightline": {"\\ud800": 1}', '"instructions": "\\ud800"', '"metadata": {"a": "\\udfff"}', '"metadata": {"\\ud800": "a"}',
+        '"sightline": {"\\ud800": 1}', '"instructions": "\\ud800"', '"metadata": {"a": "\\udfff"}',
+        '"metadata": {"\\ud800": "a"}',
         '"metadata": {"values": "@"}', '"instructions": "\\ud83d\\ude00"', '"instructions": "\\\\ud800"',
     ],
 )  # fmt: skip
