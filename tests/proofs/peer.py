@@ -10,6 +10,7 @@ import base64
 import sys
 
 import litserve
+import litserve.server
 from starlette.responses import Response
 
 from model import Captioner, CaptionResult, ImageView, choose_policy, prepare
@@ -61,6 +62,7 @@ class NoopApi(litserve.LitAPI):
 def main() -> None:
     """Serve until this process is killed."""
     kind, port = sys.argv[1:]
+    litserve.server._MCP_AVAILABLE = False  # LitServe 0.2.19 does not start where mcp is installed and fastmcp is not
     if kind == "captions":
         api: litserve.LitAPI = CaptionApi(max_batch_size=BATCH_SIZE, batch_timeout=0.01)
     else:
