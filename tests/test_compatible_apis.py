@@ -171,6 +171,15 @@ def test_the_pieces_of_a_stream_make_the_caption(api_client, native, image_bytes
 
 
 @pytest.mark.parametrize("name", STREAMS)
+def test_the_full_stop_of_a_sentence_is_in_the_stream(api_client, image_bytes, name):
+    options = {"style": "sentence", "strategy": "greedy", "max_words": 30}
+    native = api_client.post("/v1/captions", content=image_bytes, params=options).json()["captions"][0]
+    response = stream(api_client, name, image_bytes, sightline=options)
+    assert STREAMS[name](response.text) == native["text"]
+    assert native["text"].endswith(".") == (native["finish_reason"] == "stop")
+
+
+@pytest.mark.parametrize("name", STREAMS)
 def test_a_failure_in_a_stream_is_its_last_event(tiny_captioner, image_bytes, name):
     with serving(failing(tiny_captioner, RuntimeError("secret"))) as client:
         response = stream(client, name, image_bytes, sightline={"maps": "attention"})
@@ -260,8 +269,8 @@ def test_an_error_says_what_the_innermost_member_must_be(api_client, image_bytes
         assert expected in check_error(api_client.post(APIS[name].path, **arguments), name, 400)
 
 
-@pytest.mark.parametrize("name", [*STREAMS, "mcp"])
-def test_the_work_of_a_client_that_leaves_is_dropped(tiny_captioner, image_bytes, name):
+@pytest.mark.parametrize(("name", "is_stream"), [(name, flag) for name in STREAMS for flag in (False, True)] + [("mcp", False)])
+def test_the_work_of_a_client_that_leaves_is_dropped(tiny_captioner, image_bytes, name, is_stream):
     """The client closes its connection while its image waits in the encoder; nothing is decoded for it."""
     captioner, hook = paused(tiny_captioner)
     with listening(captioner) as server:
@@ -271,17 +280,17 @@ def test_the_work_of_a_client_that_leaves_is_dropped(tiny_captioner, image_bytes
             path, body = "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
         else:
             arguments = APIS[name].request(image_bytes, "tiny", "")
-            path, body = APIS[name].path, arguments["json"] | {"stream": False}
+            path, body = APIS[name].path, arguments["json"] | {"stream": is_stream}
         data = json.dumps(body).encode()
-        with connect(port_of(server)) as connection:
-            fields = {"content_type": "application/json", "content_length": str(len(data))}
-            fields |= (
-                {"accept": "application/json, text/event-stream", "mcp_protocol_version": "2025-06-18"} if name == "mcp" else {}
-            )
-            connection.sendall(head(path, **fields) + data)
-            assert hook.entered.wait(SECONDS)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+        fields = {"content_type": "application/json", "content_length": str(len(data))}
+        fields |= {key.replace("-", "_"): value for key, value in MCP_HEADERS.items()}
+        fields |= {"accept": "text/event-stream"} if is_stream else {}
         try:
+            with connect(port_of(server)) as connection:
+                connection.sendall(head(path, **fields) + data)
+                assert hook.entered.wait(SECONDS)
+                assert server._engine.admission.used["images"] == 1, "it is counted while it is processed"
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
             wait_until(lambda: server._engine.scheduler.num_unanswered == 0, SECONDS)
             wait_until(lambda: server._engine.admission.used == EMPTY, SECONDS)
         finally:

@@ -162,8 +162,10 @@ class _PredictionEvents:
         return event("output", {"chunk": word.before + word.text})
 
     def end(self, result: CaptionResult) -> bytes:
-        """Return the event with the whole prediction."""
-        return event("completed", {**_prediction(Outcome(self._call, self._parsed, self._view, result)), **self._head})
+        """Return the rest of the text, and the event with the whole prediction."""
+        outcome = Outcome(self._call, self._parsed, self._view, result)
+        rest = event("output", {"chunk": outcome.caption.after}) if outcome.caption.after else b""
+        return rest + event("completed", {**_prediction(outcome), **self._head})
 
     def error(self, error: ServiceError) -> bytes:
         """Return the event of a problem."""
