@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     max_queue_images: int = Field(96, ge=1, description="images waiting or being processed; more are answered 503")
     max_queue_bytes: int = Field(400_000_000, ge=1, description="received bytes of all requests together; one client: half of it")
     max_queue_pixels: int = Field(128_000_000, ge=1, description="pixels of all images being decoded together")
+    slow_maps: bool = Field(
+        False, description="allow maps=occlusion, a decoder pass per patch: it keeps all other clients waiting for seconds"
+    )
     deadline_seconds: float = Field(30.0, gt=0, description="time from a request's body to its response, seconds; then 504")
     image_workers: int = Field(2, ge=1, description="processes that decode images")
     image_decode_seconds: float = Field(5.0, gt=0, description="time to decode one image, seconds; then 400")

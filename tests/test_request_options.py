@@ -7,8 +7,10 @@ import dataclasses
 
 import pytest
 from annotated_types import Ge, Le
+from fastapi.testclient import TestClient
 
 from model import GenerationOptions, fields_of
+from service import Settings, create_app
 from service.http.dialects.native.schemas import CaptionOptions, CaptionsBody
 from tests.conftest import problem
 
@@ -171,3 +173,12 @@ def test_both_ends_of_every_range_are_accepted(client, image_bytes, name, end):
         assert "no calibrated confidence" in problem(response, "invalid_option")["detail"]
         return
     assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize("path", ["/v1/captions", "/v1/explanations"])
+def test_a_map_method_that_blocks_other_clients_needs_a_setting(client, tiny_captioner, image_bytes, path):
+    options = {"maps": "occlusion", "caption": "a dog"} if path == "/v1/explanations" else {"maps": "occlusion", "max_words": 3}
+    body = problem(client.post(path, content=image_bytes, params=options), "invalid_option")
+    assert "slow_maps" in body["detail"]
+    with TestClient(create_app({"tiny": tiny_captioner}, Settings(slow_maps=True))) as allowed:
+        assert allowed.post(path, content=image_bytes, params=options).status_code == 200

@@ -54,7 +54,7 @@ def test_the_value_of_a_flag_is_the_value_of_its_setting(name):
         "drain_seconds": "0.5",
     }
     value = values.get(name, "77000000" if name == "image_decode_memory" else "2048")
-    value = "True" if name == "accept_truncated" else value
+    value = "True" if name in ("accept_truncated", "slow_maps") else value
     arguments = [f"--no-{name}"] if value is None else [flag] if value == "True" else [flag, value]
     options = vars(make_parser().parse_args(arguments))
     assert options.keys() == {name}, "flags that are not used are absent"

@@ -19,6 +19,8 @@ from service.http.dialects.native.schemas import (
 )
 from service.runtime import Engine
 
+_SLOW_MAPS = frozenset({"occlusion"})
+
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
@@ -53,6 +55,7 @@ def parse_captions(engine: Engine, request: Request, body: RequestBody) -> Parse
     options = parse_options(CaptionOptions, body.options, is_json=body.is_json)
     model, captioner = engine.captioner(options.model)
     generation = generation_options(options, captioner.config.generation)
+    _check_maps(engine, options)
     return _parsed(request, body, model, captioner, options, generation, "")
 
 
@@ -64,7 +67,18 @@ def parse_explanation(engine: Engine, request: Request, body: RequestBody) -> Pa
     if (num_words := captioner.count_words(options.caption)) > MAX_CAPTION_WORDS:
         detail = f"caption has {num_words} words; at most {MAX_CAPTION_WORDS} can be explained: send a shorter one"
         raise option_error("caption", detail)
+    _check_maps(engine, options)
     return _parsed(request, body, model, captioner, options, None, options.caption)
+
+
+def _check_maps(engine: Engine, options: MapOptions) -> None:
+    """Raises ServiceError (422) for a map method that blocks the model thread, unless the settings allow it."""
+    if options.maps in _SLOW_MAPS and not engine.settings.slow_maps:
+        detail = (
+            f"maps is {options.maps!r}, a decoder pass per patch, for which all other clients would wait; use another method, "
+            "the command line, or the service's setting slow_maps"
+        )
+        raise option_error("maps", detail)
 
 
 def _parsed(
