@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, get_args
@@ -22,10 +22,10 @@ from service.errors import ERRORS, OptionError, ServiceError, option_error
 from service.http.body import RequestBody
 from service.http.dialects.flow import caption_image, disconnected, prepare_image
 from service.http.dialects.native.openapi import CONNECTION_ERRORS, IMAGE_ERRORS
-from service.http.dialects.native.outputs import body_json, check_map_values
+from service.http.dialects.native.outputs import EVENTS, body_json, check_map_values
 from service.http.dialects.native.parse import ParsedRequest, parse_captions
 from service.http.dialects.native.problems import printable
-from service.http.dialects.streaming import EventWriter, streaming_response
+from service.http.dialects.streaming import STILL_WORKING, EventWriter, streaming_response
 from service.http.image_text import decode_image_text, image_of_part
 from service.http.multipart import read_parts
 from service.http.openapi import SCHEMA_REF
@@ -95,6 +95,25 @@ class Outcome:
         return {"sightline": body_json(self.parsed, self.view, self.result)}
 
 
+class ForeignEvents:
+    """Base of the dialects' event writers, of server-sent events unless they say otherwise (EventWriter)."""
+
+    media_type = EVENTS
+    idle = STILL_WORKING
+
+    def __init__(self, call: Call, parsed: ParsedRequest, view: ImageView) -> None:
+        self._call = call
+        self._parsed = parsed
+        self._view = view
+
+    def start(self) -> bytes:
+        """Return no bytes: the stream begins with the first word."""
+        return b""
+
+    def _outcome(self, result: CaptionResult) -> Outcome:
+        return Outcome(self._call, self._parsed, self._view, result)
+
+
 class ForeignDialect:
     """Base of the dialects: owns what is at or below its paths."""
 
@@ -113,7 +132,7 @@ def error_text(error: ServiceError) -> str:
 
 
 def status_of(code: str) -> int:
-    """Return the status of an error where this service's own is more special than those services have."""
+    """Return the status of an error where this service's own is more specific than theirs."""
     return 400 if code in _BAD_REQUESTS else ERRORS[code].status
 
 
@@ -214,14 +233,6 @@ def form_image(request: Request, data: bytes, name: str = "") -> bytes:
                 raise ServiceError("empty_body", f"the form's part {part.name[:80]!r} has 0 bytes; send an image")
             return image_of_part(part.data)
     raise option_error(name or "image", f"the form has no part {name or 'image'!r}; send the image under that name")
-
-
-def model_name(name: str | None, known: Iterable[str], *, ignored_suffix: str = "") -> str | None:
-    """Return a checkpoint's name: as it was sent or, if there is no such one, without a suffix such as :latest; None for ""."""
-    if not name:
-        return None
-    shorter = name.removesuffix(ignored_suffix) if ignored_suffix else name
-    return name if name in known else shorter
 
 
 def operation(

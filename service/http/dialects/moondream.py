@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from model import CaptionResult, ImageView, Word
+from model import CaptionResult, Word
 from service.errors import ServiceError
 from service.http.body import read_document
 from service.http.dialects.completions import token_limit
@@ -20,6 +19,7 @@ from service.http.dialects.foreign import (
     DetailedBody,
     ForeignBody,
     ForeignDialect,
+    ForeignEvents,
     Outcome,
     error_text,
     image_or_url,
@@ -32,9 +32,8 @@ from service.http.dialects.foreign import (
     status_of,
 )
 from service.http.dialects.native.outputs import EVENTS, JSON
-from service.http.dialects.native.parse import ParsedRequest
 from service.http.dialects.openai.errors import error_type
-from service.http.json_encoding import encode_json
+from service.http.dialects.streaming import data_event
 from service.runtime import Engine, Ticket
 
 _LENGTHS = {"short": {"length_penalty": -2.0}, "normal": {}, "long": {"length_penalty": 3.0}}  # normal: the checkpoint's
@@ -120,38 +119,22 @@ def _call(engine: Engine, body: MoondreamBody) -> Call:
     return Call(image=image, options=native, has_details=has_details, is_stream=bool(body.stream))
 
 
-class _MoondreamEvents:
+class _MoondreamEvents(ForeignEvents):
     """Writes a chunk per word, and a last one that is complete."""
-
-    media_type = EVENTS
-    idle = b": still working\n\n"
-
-    def __init__(self, call: Call, parsed: ParsedRequest, view: ImageView) -> None:
-        self._call = call
-        self._parsed = parsed
-        self._view = view
-
-    def start(self) -> bytes:
-        """Return no bytes: the stream begins with the first word."""
-        return b""
 
     def word(self, word: Word) -> bytes:
         """Return the chunk of a word."""
-        return _event({"chunk": word.before + word.text, "completed": False, "request_id": self._parsed.id})
+        return data_event({"chunk": word.before + word.text, "completed": False, "request_id": self._parsed.id})
 
     def end(self, result: CaptionResult) -> bytes:
         """Return the last chunk."""
-        outcome = Outcome(self._call, self._parsed, self._view, result)
+        outcome = self._outcome(result)
         last = {"chunk": outcome.caption.after, "completed": True, "request_id": self._parsed.id}
-        return _event(last | outcome.details())
+        return data_event(last | outcome.details())
 
     def error(self, error: ServiceError) -> bytes:
         """Return the event of an error."""
-        return b"data: " + json.dumps(_error_json(error)).encode() + b"\n\n"
-
-
-def _event(values: dict[str, Any]) -> bytes:
-    return b"data: " + encode_json(values) + b"\n\n"
+        return data_event(_error_json(error))
 
 
 def _error_json(error: ServiceError) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from service.http.dialects.foreign import (
     Call,
     DetailedBody,
     ForeignDialect,
+    ForeignEvents,
     Outcome,
     decoding_options,
     get_operation,
@@ -141,16 +142,11 @@ def _head(body: PredictionBody, parsed: ParsedRequest) -> dict[str, Any]:
     return {"id": body.id or sortable_id(), "model": f"sightline/{parsed.model}", "version": parsed.model, "input": values}
 
 
-class _PredictionEvents:
+class _PredictionEvents(ForeignEvents):
     """Writes `start`, an `output` per word, and `completed`, or `error`."""
 
-    media_type = EVENTS
-    idle = b": still working\n\n"
-
     def __init__(self, call: Call, parsed: ParsedRequest, view: ImageView) -> None:
-        self._call = call
-        self._parsed = parsed
-        self._view = view
+        super().__init__(call, parsed, view)
         self._head = _head(call.body, parsed)
 
     def start(self) -> bytes:
@@ -163,7 +159,7 @@ class _PredictionEvents:
 
     def end(self, result: CaptionResult) -> bytes:
         """Return the rest of the text, and the event with the whole prediction."""
-        outcome = Outcome(self._call, self._parsed, self._view, result)
+        outcome = self._outcome(result)
         rest = event("output", {"chunk": outcome.caption.after}) if outcome.caption.after else b""
         return rest + event("completed", {**_prediction(outcome), **self._head})
 

@@ -19,6 +19,7 @@ from service.http.json_encoding import encode_json
 from service.runtime import Engine, PreparedImage
 
 _LOG = logging.getLogger(__name__)
+STILL_WORKING = b": still working\n\n"  # a comment, which clients of server-sent events skip
 _UNBUFFERED = {"x-accel-buffering": "no"}  # proxies forward each event at once
 
 
@@ -47,7 +48,12 @@ class EventWriter(Protocol):
 
 def event(name: str, data: dict[str, Any]) -> bytes:
     """Return a server-sent event."""
-    return f"event: {name}\ndata: ".encode() + encode_json(data) + b"\n\n"
+    return f"event: {name}\n".encode() + data_event(data)
+
+
+def data_event(data: dict[str, Any]) -> bytes:
+    """Return a server-sent event without a name."""
+    return b"data: " + encode_json(data) + b"\n\n"
 
 
 def streaming_response(

@@ -18,14 +18,13 @@ from service.http.dialects.foreign import (
     ForeignDialect,
     get_operation,
     json_content,
-    model_name,
     operation,
     parse_body,
     status_of,
 )
 from service.http.dialects.native.outputs import JSON
 from service.http.dialects.ollama.generate import NDJSON, GenerateBody, OllamaChatBody, answer
-from service.http.dialects.ollama.models import LATEST, OllamaError, error_json, model_entry, show_json, timestamp
+from service.http.dialects.ollama.models import OllamaError, error_json, model_entry, model_name, show_json, timestamp
 from service.http.security import client_address
 from service.runtime import Engine
 
@@ -63,7 +62,7 @@ class OllamaDialect(ForeignDialect):
         async def show(request: Request) -> Response:
             with engine.admission.open(client_address(request.scope)) as ticket:
                 body = parse_body(ShowBody, await read_document(request, engine.settings, ticket))
-            _, captioner = engine.captioner(model_name(body.model or body.name, engine.captioners, ignored_suffix=LATEST))
+            _, captioner = engine.captioner(model_name(body.model or body.name, engine.captioners))
             return JSONResponse(show_json(captioner))
 
         @router.get("/api/tags", **_get("The models (Ollama)"))

@@ -28,16 +28,16 @@ from service.http.dialects.foreign import (
     Call,
     DetailedBody,
     ForeignBody,
+    ForeignEvents,
     Outcome,
     image_or_url,
-    model_name,
     native_options,
     parse_body,
     sampling_options,
     serve,
 )
 from service.http.dialects.native.parse import ParsedRequest
-from service.http.dialects.ollama.models import LATEST, error_json, timestamp
+from service.http.dialects.ollama.models import error_json, model_name, timestamp
 from service.http.json_encoding import encode_json
 from service.runtime import Engine, Ticket
 
@@ -87,7 +87,7 @@ async def answer(engine: Engine, request: Request, kind: type[GenerateBody] | ty
 
     async def read(request: Request, ticket: Ticket) -> Call:
         body = parse_body(kind, await read_document(request, engine.settings, ticket))
-        name, captioner = engine.captioner(model_name(body.model, engine.captioners, ignored_suffix=LATEST))
+        name, captioner = engine.captioner(model_name(body.model, engine.captioners))
         if not (body.messages if isinstance(body, OllamaChatBody) else body.prompt or body.images):
             loaded.append(JSONResponse({**_head(name), **_text(body, ""), "done": True, "done_reason": "load"}))
             raise _Loaded
@@ -170,21 +170,15 @@ def _logprobs(body: Any, words: Sequence[Word]) -> dict[str, Any]:
     return {"logprobs": [word_logprob(word) for word in words]} if body.logprobs else {}
 
 
-class _OllamaEvents:
+class _OllamaEvents(ForeignEvents):
     """Writes one JSON object per line."""
 
     media_type = NDJSON
     idle = b""
 
     def __init__(self, call: Call, parsed: ParsedRequest, view: ImageView) -> None:
-        self._call = call
-        self._parsed = parsed
-        self._view = view
+        super().__init__(call, parsed, view)
         self._stop = StopSequences(call.body.chosen.stop)
-
-    def start(self) -> bytes:
-        """Return no bytes: Ollama's streams begin with the first word."""
-        return b""
 
     def word(self, word: Word) -> bytes:
         """Return the line of a word."""
@@ -194,7 +188,7 @@ class _OllamaEvents:
 
     def end(self, result: CaptionResult) -> bytes:
         """Return the rest of the text, and the last line, which has figures and no text: clients skip text in it."""
-        outcome = Outcome(self._call, self._parsed, self._view, result)
+        outcome = self._outcome(result)
         body = self._call.body
         rest, words = self._stop.finish(outcome.caption)
         line = self._line({**_text(body, rest), **_logprobs(body, words), "done": False}) if rest else b""

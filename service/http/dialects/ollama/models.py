@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,13 @@ class OllamaError(BaseModel):
     """The body of an error."""
 
     error: str
+
+
+def model_name(name: str | None, known: Iterable[str]) -> str | None:
+    """Return a checkpoint's name: as it was sent or, if there is no such one, without the tag :latest; None for ""."""
+    if not name:
+        return None
+    return name if name in known else name.removesuffix(LATEST)
 
 
 def model_entry(name: str, captioner: Captioner) -> dict[str, Any]:

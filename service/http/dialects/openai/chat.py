@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
@@ -27,6 +26,7 @@ from service.http.dialects.completions import (
 from service.http.dialects.foreign import (
     Call,
     DetailedBody,
+    ForeignEvents,
     Outcome,
     json_content,
     native_options,
@@ -40,7 +40,7 @@ from service.http.dialects.native.outputs import EVENTS, JSON
 from service.http.dialects.native.parse import ParsedRequest
 from service.http.dialects.openai.content import check_function_call, last_image
 from service.http.dialects.openai.errors import OpenAIError, error_json
-from service.http.json_encoding import encode_json
+from service.http.dialects.streaming import data_event
 from service.runtime import Engine, Ticket
 
 
@@ -137,16 +137,11 @@ def _usage(result: CaptionResult) -> dict[str, Any]:
     }
 
 
-class _ChatEvents:
+class _ChatEvents(ForeignEvents):
     """Writes chunks; the words of the first caption as they become final, other captions as one chunk each."""
 
-    media_type = EVENTS
-    idle = b": still working\n\n"
-
     def __init__(self, call: Call, parsed: ParsedRequest, view: ImageView) -> None:
-        self._call = call
-        self._parsed = parsed
-        self._view = view
+        super().__init__(call, parsed, view)
         self._body: ChatBody = call.body
         self._head = _head(parsed.model, "chat.completion.chunk")
         self._stop = StopSequences(self._body.stop)
@@ -165,7 +160,7 @@ class _ChatEvents:
         """Return the rest of the first caption, the others, the usage if it was requested, and the end mark."""
         first, *others = result.captions
         rest, words = self._stop.finish(first)
-        outcome = Outcome(self._call, self._parsed, self._view, result)
+        outcome = self._outcome(result)
         chunks = [self._chunk(0, {"content": rest}, words)] if rest else []
         reason = finish_reason(first, self._stop)
         chunks.append(self._chunk(0, {}, reason=reason, **outcome.details()))
@@ -179,7 +174,7 @@ class _ChatEvents:
 
     def error(self, error: ServiceError) -> bytes:
         """Return an error, as OpenAI sends it inside of a stream."""
-        return b"data: " + json.dumps(error_json(error)).encode() + b"\n\n"
+        return data_event(error_json(error))
 
     def _chunk(
         self, index: int, delta: dict[str, Any], words: list[Word] | None = None, reason: str | None = None, **extra: Any
@@ -191,4 +186,4 @@ class _ChatEvents:
 
     def _event(self, values: dict[str, Any]) -> bytes:
         usage = {"usage": None} if self._usage_requested else {}  # as OpenAI does, in all but the last
-        return b"data: " + encode_json({**self._head, **usage, **values}) + b"\n\n"
+        return data_event({**self._head, **usage, **values})

@@ -18,6 +18,7 @@ from service.http.dialects.completions import check_format, num_tokens, token_li
 from service.http.dialects.foreign import (
     Call,
     DetailedBody,
+    ForeignEvents,
     Outcome,
     json_content,
     native_options,
@@ -162,16 +163,11 @@ def _logprobs(body: ResponsesBody, words: tuple[Word, ...]) -> list[dict[str, An
     return [word_logprob(word) for word in words] if is_requested else []
 
 
-class _ResponseEvents:
+class _ResponseEvents(ForeignEvents):
     """Writes the typed events of a response, each with its number."""
 
-    media_type = EVENTS
-    idle = b": still working\n\n"
-
     def __init__(self, call: Call, parsed: ParsedRequest, view: ImageView) -> None:
-        self._call = call
-        self._parsed = parsed
-        self._view = view
+        super().__init__(call, parsed, view)
         self._body: ResponsesBody = call.body
         self._skeleton = _skeleton(self._body, parsed.model)
         self._message_id = f"msg_{sortable_id()}"
@@ -196,7 +192,7 @@ class _ResponseEvents:
     def end(self, result: CaptionResult) -> bytes:
         """Return the events that end the part, the message and the response."""
         caption = result.captions[0]
-        outcome = Outcome(self._call, self._parsed, self._view, result)
+        outcome = self._outcome(result)
         response = _completed(self._body, self._skeleton, self._message_id, outcome)
         [message] = response["output"]
         [part] = message["content"]
