@@ -132,6 +132,16 @@ def copy_of(sources, tmp_path):
     return copy
 
 
+@pytest.fixture(scope="session")
+def native(client, image_bytes) -> Callable[..., list[dict]]:
+    """Return a function that returns the captions of /v1/captions for `image_bytes` with options."""
+
+    def captions(**options: object) -> list[dict]:
+        return client.post("/v1/captions", content=image_bytes, params=options).json()["captions"]
+
+    return captions
+
+
 def problem(response, code: str) -> dict:
     """Check that a response is the complete problem `code`, and return its body."""
     body = response.json()
