@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from fastapi.testclient import TestClient
+
+from service import Settings, create_app
 
 
 def data_url(image: bytes) -> str:
@@ -97,3 +102,44 @@ def send(client: Any, name: str, image: bytes, model: str = "tiny", text: str = 
 def lines_of_events(text: str) -> Iterable[Any]:
     """Return the JSON of every data line."""
     return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ") and line != "data: [DONE]"]
+
+
+MCP_HEADERS = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-06-18"}
+
+
+@contextlib.contextmanager
+def serving(captioner, **settings):
+    app = create_app({"tiny": captioner}, Settings(**settings))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+def check_error(response, name: str, status: int) -> str:
+    """Check an error's status and shape, and return its message."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] in ("application/json", "application/problem+json")
+    assert response.headers["x-request-id"]
+    message = APIS[name].message(response.json())
+    assert isinstance(message, str)
+    assert message
+    return message
+
+
+STREAMS = {
+    "chat": lambda body: "".join(c["choices"][0]["delta"].get("content") or "" for c in lines_of_events(body)),
+    "responses": lambda body: "".join(
+        event["delta"] for event in lines_of_events(body) if event["type"] == "response.output_text.delta"
+    ),
+    "generate": lambda body: "".join(json.loads(line)["response"] for line in body.splitlines()),
+    "ollama chat": lambda body: "".join(json.loads(line)["message"]["content"] for line in body.splitlines()),
+    "moondream": lambda body: "".join(event["chunk"] for event in lines_of_events(body)),
+    "cog": lambda body: "".join(event.get("chunk", "") for event in lines_of_events(body)),
+}
+
+
+def stream(client, name, image, **options):
+    api = APIS[name]
+    arguments = api.request(image, "tiny", "Describe")
+    arguments["json"] |= {"stream": True, **options}
+    headers = {"accept": "text/event-stream"} if name == "cog" else {}
+    return client.post(api.path, headers=headers, **arguments)
