@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ import pytest
 
 from tests.clients.conftest import embedded, secured, service  # noqa: F401  fixtures
 from tests.helpers import wait_until
+from tests.test_architecture import ROOT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # Without browser and packages there is no test here.
@@ -19,6 +21,8 @@ ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
 ]  # fmt: skip
+SCENE = ROOT / "service/page/examples/scene-1.webp"  # a purple heart and a blue star to its left
+ARABIC, CHINESE = "قلب أرجواني ونجمة زرقاء", "紫色的心和蓝色的星星"
 MAX_MS = 60_000  # after which a test has failed
 
 
@@ -93,3 +97,15 @@ def overlay_peak(page: Any) -> tuple[float, float] | None:
     }"""
     peak = page.evaluate(script)
     return None if peak is None else tuple(peak)
+
+
+def transfer(page, event: str, target: str, data: bytes, name: str = "drop.webp", media_type: str = "image/webp") -> None:
+    """Drop or paste a file."""
+    script = """([event, target, bytes, name, type]) => {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0))], name, { type }));
+      const options = { bubbles: true, cancelable: true, dataTransfer: transfer, clipboardData: transfer };
+      const made = event === "paste" ? new ClipboardEvent(event, options) : new DragEvent(event, options);
+      document.querySelector(target).dispatchEvent(made);
+    }"""
+    page.evaluate(script, [event, target, base64.b64encode(data).decode(), name, media_type])
