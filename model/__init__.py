@@ -3,7 +3,7 @@
 import model._compat  # isort: skip  # noqa: F401  it acts before torch and timm are imported
 
 from model.attention import MultiHeadAttention, attention_weights
-from model.batch import CaptionBatch, CaptionRequest
+from model.batch import CaptionBatch
 from model.captioner import Captioner
 from model.captions import Caption, CaptionResult, Timing, Word
 from model.checkpoint import (
@@ -72,6 +72,7 @@ from model.network import CaptionNetwork
 from model.options import GenerationOptions, Strategy
 from model.prefix import PrefixIds, prefix_ids
 from model.pretrained import convert_source
+from model.requests import CaptionRequest
 from model.runtime import Runtime, prepare_network
 from model.scoring import ScoredCaption, scoring_pass
 from model.search import Hypothesis

@@ -7,7 +7,7 @@ Not thread-safe.
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -21,8 +21,8 @@ from model.errors import ConfigError, TextError
 from model.generation import Generation
 from model.geometry import ImageView
 from model.maps import MapMethod, find_map_method
-from model.options import GenerationOptions
 from model.prefix import PrefixIds, language_index, prefix_ids
+from model.requests import CaptionRequest
 from model.runtime import Runtime
 from model.scoring import check_method, scoring_pass
 from model.search import Hypothesis
@@ -30,32 +30,6 @@ from model.shorten import shorter_captions
 from model.state import DecoderState
 from model.style import plain_form
 from model.tokenizer import CaptionTokenizer
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CaptionRequest:
-    """One image to caption by `options`, or whose `texts`, written elsewhere, to score (options None)."""
-
-    view: ImageView | None  # None: the batch is given the image's features, and no maps are requested
-    options: GenerationOptions | None = None
-    texts: tuple[str, ...] = ()
-    maps: str | None = None  # a name of MAP_METHODS, "none", or None for the checkpoint's own method
-    reliance: bool = True
-    language: str = ""  # BCP 47; "" is the checkpoint's default
-
-    def __post_init__(self) -> None:
-        if (self.options is None) == (not self.texts):
-            raise ValueError("a request has either options, to be captioned, or texts, to be scored")
-
-    @property
-    def needs_reliance(self) -> bool:
-        """Whether reliance is computed: it was requested, or confidence is computed from it."""
-        return self.reliance or (self.options is not None and self.options.min_confidence > 0)
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of a step that it takes."""
-        return 0 if self.options is None else self.options.num_rows
 
 
 @dataclass(slots=True)
@@ -75,11 +49,18 @@ class InFlight:
 class CaptionBatch:
     """Requests that are being captioned, each under a key that the caller chooses."""
 
-    def __init__(self, runtime: Runtime, tokenizer: CaptionTokenizer, unconditional_state: DecoderState | None = None) -> None:
-        """`unconditional_state` is the state of "no image" if the caller keeps it between batches."""
+    def __init__(
+        self,
+        runtime: Runtime,
+        tokenizer: CaptionTokenizer,
+        unconditional_state: DecoderState | None = None,
+        progress: Callable[[], None] | None = None,
+    ) -> None:
+        """`unconditional_state` is the state of "no image" if the caller keeps it between batches; `progress`: scoring_pass."""
         self._runtime = runtime
         self._tokenizer = tokenizer
         self._unconditional_state = unconditional_state
+        self._progress = progress
         self._generation = Generation(runtime, tokenizer)
         self._in_flight: dict[Hashable, InFlight] = {}
 
@@ -211,6 +192,7 @@ class CaptionBatch:
             prefixes=[special[image] for image, _ in rows],
             state=state,
             unconditional_state=self._unconditional_state,
+            progress=self._progress,
         )
         captions: list[list[Caption]] = [[] for _ in entries]
         for (image, hypothesis), scores in zip(rows, scored, strict=True):

@@ -6,12 +6,12 @@ calling thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
-from model.batch import CaptionBatch, CaptionRequest
+from model.batch import CaptionBatch
 from model.captions import CaptionResult, Word
 from model.checkpoint import DEFAULT_CHECKPOINT, Checkpoint, load_checkpoint
 from model.config import ImageConfig, ModelConfig
@@ -21,6 +21,7 @@ from model.hub import checkpoint_folder
 from model.maps import find_map_method
 from model.options import GenerationOptions
 from model.prefix import language_index
+from model.requests import CaptionRequest
 from model.runtime import Runtime, prepare_network
 from model.tokenizer import CaptionTokenizer
 
@@ -88,9 +89,9 @@ class Captioner:
         """Return the number of words of a text, as this checkpoint's tokenizer counts them."""
         return self.tokenizer.count_words(self.tokenizer.encode(text))
 
-    def batch(self) -> CaptionBatch:
-        """Return an empty batch, for requests that join and leave."""
-        return CaptionBatch(self.runtime, self.tokenizer, self._unconditional_state)
+    def batch(self, progress: Callable[[], None] | None = None) -> CaptionBatch:
+        """Return an empty batch, for requests that join and leave; `progress` is called between the calls of slow map methods."""
+        return CaptionBatch(self.runtime, self.tokenizer, self._unconditional_state, progress)
 
     def caption(
         self,

@@ -8,7 +8,7 @@ Shapes: B images, R captions, T tokens, S image keys (null key included), P patc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -42,6 +42,7 @@ def scoring_pass(
     prefixes: Sequence[tuple[int, ...]] | None = None,
     state: DecoderState | None = None,
     unconditional_state: DecoderState | None = None,
+    progress: Callable[[], None] | None = None,
 ) -> list[ScoredCaption]:
     """Score R captions, whose tokens hold no start, over the images of `image_of`.
 
@@ -84,7 +85,7 @@ def scoring_pass(
                 return _target_log_probs(runtime.decode(inputs, other)[0][:, first:], targets)
 
             prefix, maps = features.num_prefix_tokens, runtime.config.maps
-            rows = ScoredRows(logits, targets, weights, state, features.grid, prefix, maps, rescore)
+            rows = ScoredRows(logits, targets, weights, state, features.grid, prefix, maps, rescore, progress)
             token_maps = method.token_maps(rows).detach().cpu()  # (R, T, P)
         log_probs = _target_log_probs(logits.detach(), targets)
     conditional_values = log_probs.tolist()

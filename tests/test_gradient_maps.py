@@ -108,3 +108,17 @@ def test_gradient_maps_are_served(client, image_bytes):
         assert word["image_mass"] is None
         assert sum(word["map"]["values"]) == pytest.approx(1, abs=1e-3)
         assert word["box"] is not None
+
+
+def test_progress_is_reported_before_each_tokens_gradient(tiny_network, pixels):
+    features = tiny_network.encode(pixels[:1])
+    calls: list[int] = []
+    settings = {"method": MAP_METHODS["gradient"], "reliance": False}
+    scoring_pass(tiny_network, features, [0], [(5, 9, 17, 30)], **settings, progress=lambda: calls.append(1))
+    assert len(calls) == 4
+
+    def leave() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        scoring_pass(tiny_network, features, [0], [(5, 9)], **settings, progress=leave)

@@ -135,3 +135,45 @@ def test_a_thread_that_hangs_is_noticed_and_an_idle_one_is_not(start_scheduler, 
     with pytest.raises(Unserved):
         job.future.result(SECONDS)
     go_on.set()
+
+
+def rescores_of(runtime, each):
+    """Call `each` with the number of every pass that occlusion maps need beside the scoring pass."""
+    numbers: list[int] = []
+
+    def count(tokens: torch.Tensor, weights: bool) -> None:
+        if not weights and tokens.size(1) > 1 and runtime.has_scored:
+            numbers.append(len(numbers))
+            each(numbers[-1])
+        runtime.has_scored = runtime.has_scored or weights
+
+    runtime.has_scored = False
+    runtime.before_decode = count
+    return numbers
+
+
+def test_a_map_of_many_calls_of_the_network_makes_progress_between_them(start_scheduler, tiny_captioner, views):
+    captioner, runtime = watched(tiny_captioner)
+    scheduler = start_scheduler()
+    times: list[float] = []
+    rescores_of(runtime, lambda _: times.append(scheduler._last_progress))
+    request = CaptionRequest(view=views[0], options=MIXED[0], maps="occlusion", reliance=False)
+    scheduler.submit(job := Job(captioner, request, object()))
+    assert job.future.result(SECONDS).captions
+    assert len(times) > captioner.grid.num_patches
+    assert len(set(times)) >= captioner.grid.num_patches, "the watchdog sees each pass"
+
+
+def test_a_map_of_many_calls_ends_when_its_client_leaves(start_scheduler, tiny_captioner, views):
+    captioner, runtime = watched(tiny_captioner)
+    scheduler = start_scheduler()
+    request = CaptionRequest(view=views[0], options=MIXED[0], maps="occlusion", reliance=False)
+    job = Job(captioner, request, object())
+    numbers = rescores_of(runtime, lambda number: job.future.cancel() if number == 3 else None)
+    scheduler.submit(job)
+    wait_until(lambda: job.future.cancelled() and not scheduler.num_active, SECONDS)
+    assert len(numbers) <= 5 < captioner.grid.num_patches
+    runtime.before_decode = lambda *_: None
+    scheduler.submit(later := make_job(captioner, views[1]))
+    assert_as_alone(tiny_captioner, [later])
+    assert scheduler.error is None

@@ -41,6 +41,7 @@ def contributions(scored: ScoredRows) -> Tensor:
     values = scored.state.cross_value  # L x (R, H, S, K)
     maps = []
     for token in range(num_tokens):
+        scored.report_progress()
         # Rows are independent: the gradient of their sum is that of each.
         gradients = torch.autograd.grad(_SCALE * log_probs[:, token].sum(), values, retain_graph=token + 1 < num_tokens)
         parts = [

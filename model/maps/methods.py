@@ -29,6 +29,12 @@ class ScoredRows:
     num_prefix_tokens: int
     config: MapConfig
     rescore: Callable[[DecoderState], Tensor] | None = None  # a state before the first token -> log p of the targets (R, T)
+    progress: Callable[[], None] | None = None  # called between the calls of the network of a method that needs many
+
+    def report_progress(self) -> None:
+        """Say that a call of the network has ended; what it raises ends the scoring pass."""
+        if self.progress is not None:
+            self.progress()
 
     @property
     def patches(self) -> slice:

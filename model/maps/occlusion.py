@@ -52,4 +52,5 @@ def falls(scored: ScoredRows) -> Tensor:
             cross_value=tuple(value[:, :, numbers] for value in scored.state.cross_value),
         )
         maps.append(whole - scored.rescore(state))
+        scored.report_progress()
     return torch.stack(maps, dim=-1)

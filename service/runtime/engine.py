@@ -40,7 +40,8 @@ from service.metrics import Metrics
 from service.runtime.admission import Admission, AdmissionLimits, Ticket
 from service.runtime.checkpoints import load_captioner
 from service.runtime.fetch import Fetcher
-from service.runtime.scheduler import Job, Scheduler, SchedulerLimits, Unserved
+from service.runtime.jobs import Job
+from service.runtime.scheduler import Scheduler, SchedulerLimits, Unserved
 from service.settings import Settings
 from service.workers import ImageWorkers, WorkerLimits
 

@@ -13,12 +13,13 @@ import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from model import CaptionBatch, Captioner, CaptionRequest, CaptionResult, Word, is_out_of_memory, release_memory
+from model import CaptionBatch, Captioner, CaptionResult, is_out_of_memory, release_memory
 from service.metrics import Metrics
+from service.runtime.jobs import Job
 from service.runtime.rate import Rate
 
 _SCORE_TOGETHER = 4  # captions, while images wait: docs/decisions.md
@@ -29,6 +30,10 @@ class Unserved(Exception):
     """The model thread has failed or is stopping: this work is not done."""
 
 
+class _Abandoned(Exception):
+    """The clients of all captions that are being scored have left."""
+
+
 @dataclass(frozen=True, slots=True)
 class SchedulerLimits:
     """How much the model thread computes at once."""
@@ -36,29 +41,6 @@ class SchedulerLimits:
     max_rows: int  # rows that step together, over all checkpoints
     encode_batch_size: int  # images per encoder call while rows run: they wait for it
     encode_batch_size_idle: int = 8  # and while no row runs
-
-
-@dataclass(eq=False, slots=True)
-class Job:
-    """One image from the queue to its captions. Cancelling `future` is how a client leaves."""
-
-    captioner: Captioner
-    request: CaptionRequest
-    group: Hashable  # of the images of one HTTP request
-    queued: float = field(default_factory=time.perf_counter)
-    queue_ms: float = 0.0
-    future: Future[CaptionResult] = field(default_factory=Future)
-    on_words: Callable[[tuple[Word, ...]], None] | None = None  # called in the model thread with words that became final
-
-    def finish(self, result: CaptionResult) -> None:
-        if not self.future.cancelled():
-            with contextlib.suppress(InvalidStateError):  # it was cancelled in between
-                self.future.set_result(result)
-
-    def fail(self, error: BaseException) -> None:
-        if not self.future.cancelled():
-            with contextlib.suppress(InvalidStateError):
-                self.future.set_exception(error)
 
 
 class Scheduler:
@@ -75,6 +57,7 @@ class Scheduler:
         self._error: BaseException | None = None
         self._last_progress = time.monotonic()
         self._is_busy = False
+        self._scoring: list[Job] = []  # whose captions are being scored
         self.rate = Rate()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
@@ -220,7 +203,7 @@ class Scheduler:
 
     def _encode(self, captioner: Captioner, jobs: list[Job]) -> None:
         """Encode images together; if that fails, as two halves: a failure belongs to one image."""
-        batch = self._batches.setdefault(captioner, captioner.batch())
+        batch = self._batches.setdefault(captioner, captioner.batch(self._progress))
         try:
             with self._metrics.encode_seconds.time():
                 batch.add(jobs, [job.request for job in jobs])
@@ -250,7 +233,7 @@ class Scheduler:
             self._note_out_of_memory(error)
             finished = None
         if finished is None:  # after the handler, as in _encode
-            self._batches[captioner] = captioner.batch()
+            self._batches[captioner] = captioner.batch(self._progress)
             release_memory(captioner.runtime.device)
             return self._retry(captioner, jobs)
         for job, result in finished:
@@ -271,14 +254,26 @@ class Scheduler:
         if len(decoded) < _SCORE_TOGETHER and batch.num_rows and self._queue:
             return []
         scored = decoded[:_SCORE_TOGETHER]
-        return list(zip(scored, batch.pop_results(scored), strict=True))
+        self._scoring = scored
+        try:
+            return list(zip(scored, batch.pop_results(scored), strict=True))
+        except _Abandoned:
+            return []  # the next turn removes cancelled jobs
+        finally:
+            self._scoring = []
+
+    def _progress(self) -> None:
+        """Note that a call of the network has ended; ends a scoring pass, which may have many, whose clients have left."""
+        self._last_progress = time.monotonic()
+        if self._scoring and all(job.future.cancelled() for job in self._scoring):
+            raise _Abandoned
 
     def _retry(self, captioner: Captioner, jobs: list[Job]) -> int:
         """Caption the images of a failed step one by one, each from its start."""
         for job in jobs:
             if job.future.cancelled():
                 continue
-            batch = captioner.batch()
+            batch = captioner.batch(self._progress)
             try:
                 batch.add([job], [job.request])
                 while not (decoded := batch.step()):

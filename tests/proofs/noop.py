@@ -71,7 +71,7 @@ def remove_network(*, remove_workers: bool) -> None:
     captioner = Captioner.load()
     view = prepare(scene_images(1)[0], captioner.image_config)
     (NoopBatch.result,) = captioner.caption([view])
-    Captioner.batch = lambda _: NoopBatch()  # type: ignore[method-assign, assignment, return-value]
+    Captioner.batch = lambda *_: NoopBatch()  # type: ignore[method-assign, assignment, return-value]
     if remove_workers:
 
         async def prepared(*_: object) -> tuple[tuple[ImageView, ...], Image.Image | None]:
