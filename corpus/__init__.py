@@ -2,7 +2,7 @@
 
 import model  # isort: skip  # noqa: F401  before torch is imported
 
-from corpus.augment import augmented, is_mirrored, mirrored_caption
+from corpus.augment import MAX_MAGNITUDE, Augmentation, augmented, is_mirrored, mirrored_caption
 from corpus.check import check_data
 from corpus.dataset import (
     SCENE_SPLITS,
@@ -24,9 +24,11 @@ from corpus.usable import Problem, usable_entries
 __all__ = [
     "COLORS",
     "FORMATS",
+    "MAX_MAGNITUDE",
     "SCENE_SPLITS",
     "SHAPES",
     "UNSEEN_PAIRS",
+    "Augmentation",
     "CaptionDataset",
     "CaptionedImage",
     "DataError",

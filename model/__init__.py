@@ -12,6 +12,8 @@ from model.checkpoint import (
     Checkpoint,
     load_checkpoint,
     read_config,
+    recover_folder,
+    replace_folder,
     save_checkpoint,
     write_config,
 )
@@ -182,7 +184,9 @@ __all__ = [
     "prepare_regions",
     "read_config",
     "read_reason",
+    "recover_folder",
     "release_memory",
+    "replace_folder",
     "resample_map",
     "resize_and_normalize",
     "save_checkpoint",

@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from model.attention import MultiHeadAttention
 from model.config import Activation, DecoderConfig
@@ -105,6 +106,7 @@ class TextDecoder(nn.Module):
     def __init__(self, config: DecoderConfig, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
+        self.gradient_checkpointing = False  # in training: activations inside a layer are computed again in the backward pass
         size, eps = config.hidden_size, config.layer_norm_eps
         self.token_embedding = nn.Embedding(config.vocab_size, size)
         is_learned = config.position_embedding_type == "learned"
@@ -172,7 +174,11 @@ class TextDecoder(nn.Module):
         for index, layer in enumerate(self._layers()):
             past = (state.self_key[index], state.self_value[index])
             image = (state.cross_key[index], state.cross_value[index])
-            hidden, (key, value), layer_weights = layer(hidden, past, image, groups, mask, weights=weights)
+            if self.gradient_checkpointing and self.training:
+                result = checkpoint(layer, hidden, past, image, groups, mask, weights=weights, use_reentrant=False)
+            else:
+                result = layer(hidden, past, image, groups, mask, weights=weights)
+            hidden, (key, value), layer_weights = result
             keys.append(key)
             values.append(value)
             if layer_weights is not None:

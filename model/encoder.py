@@ -16,6 +16,7 @@ from timm.layers.hybrid_embed import HybridEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from model.attention import attention_weights
 from model.config import EncoderConfig, ImageConfig
@@ -110,6 +111,7 @@ class PatchEncoder(nn.Module):
         """Build the encoder; `pretrained` downloads the weights that timm has for its stem or for the whole encoder."""
         super().__init__()
         self.config = config
+        self.gradient_checkpointing = False  # in training: activations inside a block are computed again in the backward pass
         if config.stem_detector and (set(image.mean), set(image.std)) != ({0.5}, {0.5}):
             raise ConfigError(f"stem_detector needs pixels in -1..1: mean and std are {image.mean} and {image.std}, not 0.5")
         self.grid = PatchGrid(image.height // config.stride, image.width // config.stride)
@@ -174,7 +176,8 @@ class PatchEncoder(nn.Module):
         """Output of `stem` -> ImageFeatures of tokens (B, S, C)."""
         tokens = self._embed(maps)
         for block in self.vit.blocks:
-            tokens = block(tokens)
+            is_recomputed = self.gradient_checkpointing and self.training
+            tokens = checkpoint(block, tokens, use_reentrant=False) if is_recomputed else block(tokens)
         return ImageFeatures(self.vit.norm(tokens), self.grid, self.config.num_prefix_tokens)
 
     def forward(self, pixels: Tensor) -> ImageFeatures:

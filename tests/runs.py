@@ -17,7 +17,7 @@ from corpus import CaptionDataset, CaptionedImage
 from model import CaptionNetwork, CaptionTokenizer, GenerationOptions, MapConfig, save_checkpoint
 from tests.networks import redraw, tiny_config
 from training import (
-    Batch,
+    LoadedStep,
     Source,
     new_run,
     parse_arguments,
@@ -79,10 +79,10 @@ def run_until(arguments: list[str], step: int) -> None:
     """Run until a step begins, then stop as a killed process does: without any cleaning."""
 
     class StoppingTrainer(train.Trainer):
-        def step(self, batch: Batch) -> float:
+        def step(self, loaded: LoadedStep) -> dict[str, float]:
             if self.progress.step == step:
                 raise StoppedError
-            return super().step(batch)
+            return super().step(loaded)
 
     beginning = new_run(parse_arguments(arguments), {})
     assert not isinstance(beginning, int)

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "corpus": {"model", "report"},
     "evaluation": {"model", "corpus", "report"},
     "benchmarks": {"model", "corpus", "report", "evaluation"},
-    "training": {"model", "corpus", "evaluation"},
+    "training": {"model", "corpus", "report", "evaluation"},
     "service": {"model", "report"},
     "examples": {"model", "report"},
     "train.py": {"model", "corpus", "training", "evaluation"},

@@ -109,7 +109,7 @@ def test_a_step_on_the_loss_moves_attention_into_the_region(tokenizer):
     optimizer = torch.optim.Adam(network.decoder.parameters(), lr=3e-3)
     for _ in range(25):
         features = network.encode(batch.inputs[0].double())
-        *_, loss = predict(network, features, batch, 0.0)
+        *_, loss = predict(network, features, batch)
         before = before or loss.item()
         optimizer.zero_grad()
         loss.backward()
@@ -118,9 +118,14 @@ def test_a_step_on_the_loss_moves_attention_into_the_region(tokenizer):
 
 
 def test_images_without_features_have_no_region(tokenizer):
-    batch = RegionBatch(torch.tensor([0, 1, 2]), torch.tensor([1, 1, 1]), torch.ones(3, 12, dtype=torch.bool))
-    kept = batch.without(torch.tensor([True, False]), (0, 1, 1))
-    assert kept.rows.tolist() == [1, 2]
+    network = CaptionNetwork(tiny_config(tokenizer.size))
+    data = training_data(tokenizer, network, unconditional_ratio=0.5)
+    batches = [data.batch([0, 1, 2, 3], random.Random(seed)) for seed in range(8)]
+    for batch in batches:
+        images = {batch.image_of[row] for row in batch.regions.rows.tolist()}
+        assert images.isdisjoint(batch.is_dropped.nonzero()[:, 0].tolist())
+    assert 0 < sum(int(batch.is_dropped.sum()) for batch in batches) < 32
+    assert any(len(batch.regions.rows) for batch in batches)
 
 
 def test_a_token_that_was_cut_has_no_region(tokenizer):
@@ -160,7 +165,7 @@ def test_texts_are_learned_without_an_image(tokenizer, tmp_path):
     assert sorted(index for batch in batches for index in batch) == [0, 1, 2]
     batch = data.batch([0, 1, 2], random.Random(0))
     assert batch.num_images == 0
-    logits, targets, _ = predict(network, network.unconditional(), batch, 0.0)
+    logits, targets, _ = predict(network, network.unconditional(), batch)
     loss = torch.nn.functional.cross_entropy(logits, targets)
     loss.backward()
     assert network.no_image.grad.abs().sum() > 0

@@ -19,7 +19,7 @@ from training import (
     Progress,
     RunLog,
     TrainConfig,
-    average_of,
+    WeightAverage,
     load_state,
     read_log,
 )
@@ -51,7 +51,8 @@ def test_a_killed_run_ends_with_the_weights_and_the_log_of_an_uninterrupted_one(
     assert steps_of(tmp_path / "stopped") == list(range(1, 10)), "each step once"
     for row in (*rows[0], *rows[1]):
         row.pop("elapsed")
-        row.pop("images_per_second", None)
+        for name in ("images_per_second", "data_wait", "memory"):
+            row.pop(name, None)
     assert rows[0] == rows[1]
 
 
@@ -75,7 +76,10 @@ def test_the_log_has_a_row_for_each_step_and_each_validation(quick_run, tmp_path
     scores = [row for row in rows if "validation" in row]
     assert [row["step"] for row in steps] == [1, 2, 3, 4, 5, 6]
     assert [row["epoch"] for row in steps] == [1, 1, 1, 2, 2, 2]
-    assert all(row.keys() == {"step", "epoch", "elapsed", "loss", "lr", "images_per_second"} for row in steps)
+    assert all(
+        row.keys() == {"step", "epoch", "elapsed", "loss", "lr", "grad_norm", "images_per_second", "data_wait", "memory"}
+        for row in steps
+    )
     assert [row["elapsed"] for row in steps] == sorted(row["elapsed"] for row in steps)
     assert [row["step"] for row in scores] == [0, 3, 6], "the checkpoint of --init is validated first"
     assert all({"CIDEr", "BLEU-4", "ROUGE-L", "distinct", "images"} <= row.keys() for row in scores)
@@ -94,10 +98,10 @@ def test_frozen_weights_are_not_in_the_state(quick_run, quick_start, tmp_path):
 
 
 def test_the_average_shares_the_frozen_module_and_nothing_else(tiny_network):
-    average = average_of(tiny_network, FrozenPart("encoder"))
+    average = WeightAverage(tiny_network, FrozenPart("encoder")).network()
     assert average.encoder is tiny_network.encoder
     assert average.decoder is not tiny_network.decoder
-    assert average_of(tiny_network, FrozenPart("none")).encoder is not tiny_network.encoder
+    assert WeightAverage(tiny_network, FrozenPart("none")).network().encoder is not tiny_network.encoder
 
 
 def test_random_frozen_weights_are_kept_in_the_state(quick_data, tmp_path):
@@ -149,7 +153,8 @@ def test_a_flag_that_resume_cannot_obey_is_refused_by_name(finished, capsys, fla
 def test_every_setting_that_resume_may_change_is_a_flag_and_is_obeyed():
     settings = dataclasses.asdict(TrainConfig(data=("scenes",), run="x", epochs=3))
     values = {"run": "y", "resume": True, "dry_run": True, "feature_cache": "z", "epochs": 4, "max_steps": 5, "eval_epochs": 6}
-    values |= {"save_steps": 7, "device": "cpu", "dtype": "float32", "threads": 2, "from_scratch": True}
+    values |= {"save_steps": 7, "device": "cpu", "dtype": "float32", "threads": 2, "from_scratch": True, "patience": 3}
+    values |= {"sample_images": 1, "accumulate": 2, "gradient_checkpointing": True, "compile": True, "fsdp": True, "workers": 1}
     assert values.keys() == CHANGEABLE
     resumed = dataclasses.asdict(resumed_config(settings, values))
     assert resumed == settings | values

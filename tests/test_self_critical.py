@@ -20,7 +20,7 @@ from tests.test_training import TINY
 from training import Batch, SelfCritical, Source, TrainConfig, TrainingData, self_critical_of
 from training.log import read_log
 from training.regions import DetectedBox
-from training.reward import HALLUCINATION, CaptionReward
+from training.reward import END, HALLUCINATION, CaptionReward
 from training.self_critical import advantages, sample
 
 REFERENCES = {
@@ -33,21 +33,35 @@ REFERENCES = {
 def test_the_reward_is_cider_with_the_document_frequencies_of_the_references():
     captions = {"1": "a man on a brown horse in the snow", "2": "two dogs run", "3": "a cat"}
     expected = cider(
-        [tokenize_caption(text) for text in captions.values()],
-        [[tokenize_caption(text) for text in texts] for texts in REFERENCES.values()],
+        [[*tokenize_caption(text), END] for text in captions.values()],
+        [[[*tokenize_caption(text), END] for text in texts] for texts in REFERENCES.values()],
     )
     reward = CaptionReward(REFERENCES)
-    np.testing.assert_allclose(reward(list(captions), list(captions.values())), expected, atol=1e-12)
+    np.testing.assert_allclose(rewards_of(reward, list(captions), list(captions.values())), expected, atol=1e-12)
     for number, (image, text) in enumerate(captions.items()):  # alone, or beside others: the corpus is that of the references
-        assert reward([image], [text]).item() == pytest.approx(expected[number], abs=1e-12)
+        assert rewards_of(reward, [image], [text]).item() == pytest.approx(expected[number], abs=1e-12)
     assert expected[0] > expected[2] == 0
-    assert reward(["1", "1"], ["", "a zebra"]).tolist() == [0, pytest.approx(reward(["1"], ["a giraffe"]).item())]
+    same = rewards_of(reward, ["1"], ["a giraffe"]).item()
+    assert rewards_of(reward, ["1", "1"], ["", "a zebra"]).tolist() == [0, pytest.approx(same)]
+
+
+def rewards_of(reward: CaptionReward, images: list[str], captions: list[str]) -> torch.Tensor:
+    """Return the rewards of captions that have their end."""
+    return reward(images, captions, [True] * len(captions))
+
+
+def test_a_caption_without_its_end_has_a_smaller_reward():
+    reward = CaptionReward(REFERENCES)
+    ended, cut = reward(["1", "1"], ["a man on a horse", "a man on a horse"], [True, False]).tolist()
+    assert ended > cut > 0
+    longer = reward(["1"], ["a man on a horse with a"], [False]).item()
+    assert longer < cut, "words that no reference has next"
 
 
 def test_words_that_no_reference_has_are_equally_rare():
     reward = CaptionReward(REFERENCES)
     words = [f"{first}{second}x" for first in "abcdefgh" for second in "aeiouy"]
-    scores = [reward(["1"], [f"a man on a {word} horse"]).item() for word in words]
+    scores = [rewards_of(reward, ["1"], [f"a man on a {word} horse"]).item() for word in words]
     assert scores[0] > 0
     assert max(scores) - min(scores) < 1e-12
 
@@ -55,9 +69,8 @@ def test_words_that_no_reference_has_are_equally_rare():
 def test_a_class_that_is_not_in_the_image_costs_the_same_everywhere():
     captions = ["a man and a dog and a puppy on a bench", "a man on a horse", "two dogs play"]  # a dog twice, and a bench
     images = ["1", "1", "2"]  # the horse is in captions of the first image; nothing is known about the second one
-    difference = CaptionReward(REFERENCES)(images, captions) - CaptionReward(REFERENCES, {"1": frozenset({"person"})})(
-        images, captions
-    )
+    known = CaptionReward(REFERENCES, {"1": frozenset({"person"})})
+    difference = rewards_of(CaptionReward(REFERENCES), images, captions) - rewards_of(known, images, captions)
     assert difference.tolist() == pytest.approx([2 * HALLUCINATION, 0, 0])
 
 
@@ -74,9 +87,10 @@ def test_weak_detections_are_no_objects_and_scenes_have_no_reward(tokenizer):
     assert scene.key not in reward
     without = CaptionReward({entry.key: entry.captions, other.key: other.captions})
     keys, captions = [entry.key, entry.key, other.key], ["a cat", "a dog runs", "a dog runs"]
-    lost = without(keys, captions) - reward(keys, captions)
+    lost = rewards_of(without, keys, captions) - rewards_of(reward, keys, captions)
     assert lost.tolist() == pytest.approx([HALLUCINATION, 0, 0])
-    assert without(keys, captions)[1] > without(keys, captions)[2], "each has its own captions"
+    scores = rewards_of(without, keys, captions)
+    assert scores[1] > scores[2], "each has its own captions"
     assert self_critical_of(TrainConfig(data=("x",), run="r"), sources, {}, tokenizer) is None
 
 

@@ -8,7 +8,6 @@ import random
 import pytest
 import torch
 
-import train
 from corpus import open_dataset
 from evaluation import explain_images
 from model import (
@@ -26,7 +25,7 @@ from model import maps as maps_package
 from model.state import RowGroups
 from service.runtime import Job, Scheduler, SchedulerLimits
 from tests.simulated_device import simulated_device
-from training import Batch, FrozenPart, TrainingData, greedy_captions, update_average
+from training import Batch, FrozenPart, TrainingData, WeightAverage, caption_losses, greedy_captions, predict
 
 MIXED_DEVICES = "expected all tensors on one device"
 OPTIONS = [
@@ -127,23 +126,23 @@ def batch(tokenizer) -> Batch:
 def training_step(network, batch: Batch) -> torch.Tensor:
     """The forward part of a training step, from the batch to the loss."""
     features = FrozenPart("none").features(network.encoder, batch.inputs)
-    logits, targets, _ = train.predict(network, features, batch, unconditional_ratio=0.0)
-    return train.caption_loss(logits, targets, 0.1)
+    logits, targets, _ = predict(network, features, batch)
+    return caption_losses(logits, targets, 0.1).mean()
 
 
 def test_the_parts_of_a_training_step_give_the_cpus_numbers(tiny_captioner, batch, tokenizer):
     network = tiny_captioner.runtime
     expected = training_step(network, batch)
-    entries = open_dataset("scenes:6").split("val")[:4]
+    entries = list(enumerate(open_dataset("scenes:6").split("val")[:4]))
     validation = greedy_captions(network, tokenizer, entries, None, FrozenPart("none"), torch.float32)
     with simulated_device() as device:
         moved = copy.deepcopy(network).to(device)
         loss = training_step(moved, batch.to(device))
         assert loss.device.type == "simulated"
         assert loss.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-5)
-        average = copy.deepcopy(network).to(device)
+        average = WeightAverage(moved.requires_grad_(), FrozenPart("none"))
         assert greedy_captions(moved, tokenizer, entries, None, FrozenPart("none"), torch.float32) == validation
-        update_average(average, moved.requires_grad_(), 0.9, step=3)
+        average.update(moved, 0.9, step=3)
 
 
 def test_a_cpu_tensor_in_the_decoder_is_an_error(on_device, views, monkeypatch):

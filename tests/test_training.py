@@ -26,13 +26,16 @@ from model import (
 )
 from tests.networks import tiny_config
 from training import (
-    Batch,
+    FrozenPart,
+    LoadedStep,
     TrainConfig,
+    WeightAverage,
     build_network,
+    caption_losses,
     choose_frozen_part,
+    lr_factor,
     new_run,
     parse_arguments,
-    update_average,
 )
 
 SHORT = [
@@ -51,8 +54,8 @@ def test_the_loss_is_the_mean_cross_entropy_with_label_smoothing():
     mean = -logits.log_softmax(-1)[range(7), targets].mean()
     smoothed = 0.9 * mean - 0.1 * logits.log_softmax(-1).mean()
 
-    torch.testing.assert_close(train.caption_loss(logits, targets, 0.0), mean)
-    torch.testing.assert_close(train.caption_loss(logits, targets, 0.1), smoothed)
+    torch.testing.assert_close(caption_losses(logits, targets, 0.0).mean(), mean)
+    torch.testing.assert_close(caption_losses(logits, targets, 0.1).mean(), smoothed)
 
 
 def test_padding_does_not_change_the_loss(tiny_network, pixels):
@@ -64,7 +67,7 @@ def test_padding_does_not_change_the_loss(tiny_network, pixels):
         tokens = torch.tensor([row + [PAD_ID] * (longest - len(row)) for row in rows])
         targets = tokens[:, 1:]
         logits, _, _ = tiny_network.decode(tokens[:, :-1], state, logits_mask=targets != PAD_ID)
-        return train.caption_loss(logits, targets[targets != PAD_ID], 0.1), int((targets != PAD_ID).sum())
+        return caption_losses(logits, targets[targets != PAD_ID], 0.1).mean(), int((targets != PAD_ID).sum())
 
     together, count = loss_of(rows, state)
     parts = [loss_of([row], tiny_network.start(tiny_network.encode(pixels[i : i + 1]))) for i, row in enumerate(rows)]
@@ -73,7 +76,7 @@ def test_padding_does_not_change_the_loss(tiny_network, pixels):
 
 
 def test_the_learning_rate_rises_in_the_warmup_and_then_follows_a_cosine():
-    factors = [train.lr_factor(step, 100, 10) for step in range(100)]
+    factors = [lr_factor(step, 100, 10) for step in range(100)]
     assert factors[0] == pytest.approx(0.1)
     assert factors[9] == pytest.approx(1.0)
     assert all(a >= b for a, b in itertools.pairwise(factors[9:]))
@@ -84,25 +87,24 @@ def test_the_learning_rate_rises_in_the_warmup_and_then_follows_a_cosine():
 def test_the_average_changes_only_with_trained_weights(tiny_network):
     network = copy.deepcopy(tiny_network).requires_grad_(True)
     network.encoder.requires_grad_(False)
-    average = copy.deepcopy(network).requires_grad_(False)
+    average = WeightAverage(network, FrozenPart("encoder"))
     before = network.no_image.detach().clone()
     with torch.no_grad():
         network.no_image += 1
-        network.encoder.vit.pos_embed += 1
-    update_average(average, network, 0.5, step=1000)
-    torch.testing.assert_close(average.no_image, before + 0.5)
-    torch.testing.assert_close(average.encoder.vit.pos_embed, tiny_network.encoder.vit.pos_embed)
+    average.update(network, 0.5, step=1000)
+    torch.testing.assert_close(average.network().no_image, before + 0.5)
+    assert average.network().encoder is network.encoder, "what is never trained is shared"
 
 
 def test_the_average_has_the_statistics_of_a_trained_stem(tokenizer):
     network = CaptionNetwork(tiny_config(tokenizer.size, stem="resnet10t", stem_strides=(8,)))
-    average = copy.deepcopy(network)
+    average = WeightAverage(network, FrozenPart("none"))
     network.train()
     network.encode(torch.randn(4, 3, 24, 32))
-    update_average(average, network, 0.9, step=5)
+    average.update(network, 0.9, step=5)
     trained = dict(network.named_buffers())
     assert any("running_mean" in name for name in trained)
-    assert all(torch.equal(value, trained[name]) for name, value in average.named_buffers())
+    assert all(torch.equal(value, trained[name]) for name, value in average.network().named_buffers())
 
 
 def test_the_packaged_stem_is_frozen_and_pretrained():
@@ -132,10 +134,10 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, c
         pass
 
     class StoppingTrainer(train.Trainer):
-        def step(self, batch: Batch) -> float:
+        def step(self, loaded: LoadedStep) -> dict[str, float]:
             if self.progress.step == 5:
                 raise StoppedError
-            return super().step(batch)
+            return super().step(loaded)
 
     (tmp_path / "stopped").mkdir()
     trainer = StoppingTrainer(new_run(parse_arguments(stopped), {}))
@@ -155,7 +157,6 @@ def test_a_resumed_run_may_use_another_device(tmp_path):
     state = torch.load(run / "state.pt", weights_only=True)
     state["progress"]["is_finished"] = False
     state["settings"] |= {"max_steps": 3, "device": "cuda:7"}
-    state["device_rng"] = state["rng"]
     torch.save(state, run / "state.pt")
     assert train.main(["--run", str(run), "--resume"]) == 1, "the device of the run is not here"
     assert train.main(["--run", str(run), "--resume", "--device", "cpu"]) == 0
@@ -165,8 +166,8 @@ def test_a_resumed_run_may_use_another_device(tmp_path):
 def test_without_max_grad_norm_gradients_are_not_clipped(tmp_path):
     trainer = train.Trainer(new_run(parse_arguments([*TINY, "--run", str(tmp_path), "--max-grad-norm", "0"]), {}))
     trainer.prepare()
-    trainer.step(trainer.train_data[0].batch([0, 1], random.Random(0)))
-    assert any(value.grad.abs().max() > 0 for value in trainer.network.parameters() if value.grad is not None)
+    trainer.step(LoadedStep(2, (trainer.data.train[0].batch([0, 1], random.Random(0)),)))
+    assert any(value.grad.abs().max() > 0 for value in trainer.trained.network.parameters() if value.grad is not None)
 
 
 def test_a_finished_run_is_not_changed(tmp_path, capsys):

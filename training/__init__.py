@@ -2,74 +2,133 @@
 
 import model  # isort: skip  # noqa: F401  before torch is imported
 
+from training.arguments import PRESETS, make_parser, parse_arguments, presets_table, used_flags, with_preset
 from training.closing import Judgement, closing_text, judge, write_validation_captions
-from training.config import TrainConfig, make_parser, parse_arguments, restored_config, used_flags
+from training.config import TrainConfig, restored_config
 from training.data import Batch, TextData, TrainingData, read_texts
 from training.features import FeatureCache, FrozenPart, cached_features, view_pixels
-from training.frozen import StateWeights, average_of
+from training.frozen import StateWeights
+from training.health import StepGuard, collapse_alarm, disk_message, failure_message
+from training.interrupts import StoppedError, StopSignals
+from training.loading import TEXT, LoadedStep, PlannedStep, StepLoader
 from training.log import RunLog, read_log
-from training.loss import caption_loss, predict
-from training.network import build_network, build_optimizer, choose_frozen_part, inherited_text, update_average
+from training.lora import add_lora, merged_weights
+from training.loss import caption_losses, predict
+from training.network import build_network, choose_frozen_part, inherited_text
+from training.objective import Totals, TrainingObjective
+from training.optimizer import (
+    WeightAverage,
+    build_optimizer,
+    clip_gradients,
+    learning_rates,
+    load_optimizer_state,
+    optimizer_state,
+    set_learning_rates,
+)
+from training.parallel import check_parallel, gradients_summed
 from training.progress import Progress
+from training.progress_bar import bar_text, memory_used
+from training.ranks import Ranks, running_ranks, seed_step
 from training.regions import RegionFinder, read_all_detections
-from training.schedule import cost_text, count_steps, images_per_epoch, lr_factor, resolve_length
+from training.run_data import RunData
+from training.run_files import write_run_description
+from training.samples import sample_sheets
+from training.schedule import cost_text, count_steps, encoder_factor, images_per_epoch, lr_factor, resolve_length, stage_part
 from training.self_critical import SelfCritical, self_critical_of
 from training.sources import Source, as_state, open_sources, write_validation_ids
-from training.start import RunStart, new_run, resumed_run
-from training.state import RunState, card_text, load_state, save_state, unusable_folder
-from training.validation import greedy_captions, validation_report
+from training.start import RunStart, new_run, resumed_run, run_start
+from training.state import RunState, card_text, load_state, unusable_folder
+from training.state_writer import StateWriter
+from training.trained_network import TrainedNetwork
+from training.validation import greedy_captions, merged_captions, validation_report
 
 __all__ = [
+    "PRESETS",
+    "TEXT",
     "Batch",
     "FeatureCache",
     "FrozenPart",
     "Judgement",
+    "LoadedStep",
+    "PlannedStep",
     "Progress",
+    "Ranks",
     "RegionFinder",
+    "RunData",
     "RunLog",
     "RunStart",
     "RunState",
     "SelfCritical",
     "Source",
     "StateWeights",
+    "StateWriter",
+    "StepGuard",
+    "StepLoader",
+    "StopSignals",
+    "StoppedError",
     "TextData",
+    "Totals",
     "TrainConfig",
+    "TrainedNetwork",
     "TrainingData",
+    "TrainingObjective",
+    "WeightAverage",
+    "add_lora",
     "as_state",
-    "average_of",
+    "bar_text",
     "build_network",
     "build_optimizer",
     "cached_features",
-    "caption_loss",
+    "caption_losses",
     "card_text",
+    "check_parallel",
     "choose_frozen_part",
+    "clip_gradients",
     "closing_text",
+    "collapse_alarm",
     "cost_text",
     "count_steps",
+    "disk_message",
+    "encoder_factor",
+    "failure_message",
+    "gradients_summed",
     "greedy_captions",
     "images_per_epoch",
     "inherited_text",
     "judge",
+    "learning_rates",
+    "load_optimizer_state",
     "load_state",
     "lr_factor",
     "make_parser",
+    "memory_used",
+    "merged_captions",
+    "merged_weights",
     "new_run",
     "open_sources",
+    "optimizer_state",
     "parse_arguments",
     "predict",
+    "presets_table",
     "read_all_detections",
     "read_log",
     "read_texts",
     "resolve_length",
     "restored_config",
     "resumed_run",
-    "save_state",
+    "run_start",
+    "running_ranks",
+    "sample_sheets",
+    "seed_step",
     "self_critical_of",
+    "set_learning_rates",
+    "stage_part",
     "unusable_folder",
-    "update_average",
     "used_flags",
     "validation_report",
     "view_pixels",
+    "with_preset",
+    "write_run_description",
     "write_validation_captions",
     "write_validation_ids",
 ]

@@ -11,7 +11,8 @@ from typing import Any
 
 from corpus import is_synthetic, matches_language
 from model import DEFAULT_CHECKPOINT
-from training.config import NETWORK_FLAGS, TrainConfig, command_line
+from training.arguments import command_line
+from training.config import NETWORK_FLAGS, TrainConfig
 from training.schedule import MIN_STEPS, batches_per_epoch, count_steps
 from training.sources import Source
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from model import ConfigError, DtypeName, add_flags, check_fields, declared, fields_of, flag_values
+from corpus import MAX_MAGNITUDE
+from model import ConfigError, DtypeName, check_fields, declared, fields_of
 
 NETWORK_FLAGS = frozenset(  # of a new network; a checkpoint of --init has its own
     {
@@ -33,6 +32,9 @@ class TrainConfig:
     run: str = declared("", "folder for checkpoints and state")
     init: str = declared("", "checkpoint to start from: a folder or hub:ID; empty: a new network")
     from_scratch: bool = declared(False, "train a new network although there are few images")
+    preset: Literal["none", "small", "coco", "finetune"] = declared(
+        "none", "settings for a kind of run, which other flags replace; docs/training.md lists them"
+    )
     resume: bool = declared(False, "continue the run in --run with its own settings; --epochs or --max-steps make it longer")
     dry_run: bool = declared(False, "print what the run would cost, then stop")
     check: bool = declared(
@@ -44,6 +46,12 @@ class TrainConfig:
         (), "other languages that the data has captions in: 20 % of its batches have one of them", unit="languages"
     )
     text: str = declared("", "file of captions without images, one per line: learned as captions of no image")
+    text_epochs: int = declared(
+        0,
+        "first epochs in which the decoder learns text alone: --text, else the captions of the data without their images",
+        unit="epochs",
+        minimum=0,
+    )
     detections: tuple[str, ...] = declared(
         (), "files of detected objects, for --region-weight and --self-critical-weight; may be repeated"
     )
@@ -57,18 +65,37 @@ class TrainConfig:
         maximum=1,
     )
     num_samples: int = declared(5, "captions sampled per image, for --self-critical-weight", unit="captions", minimum=2)
+    drop_worst_ratio: float = declared(
+        0.0, "share of the captions of a batch with the largest losses that are left out, late in a run", minimum=0, maximum=1
+    )
+    drop_worst_after: float = declared(0.33, "share of the steps after which --drop-worst-ratio begins", minimum=0, maximum=1)
+    word_presence_weight: float = declared(
+        0.0, "weight of the loss of predicting from the image alone which tokens its captions have", minimum=0
+    )
+    teacher: str = declared("", "checkpoint whose next-token probabilities are learned, too; it must have the same tokenizer")
+    teacher_weight: float = declared(0.5, "share of the loss that is the divergence from --teacher", minimum=0, maximum=1)
     license: str = declared("", "license of the checkpoints, such as CC-BY-4.0; empty: that of --init")
     seed: int = declared(0, "random seed")
     epochs: int = declared(
         0, "passes over the data; 0: 8, or more if the data is small, or as --max-steps needs", unit="epochs", minimum=0
     )
     max_steps: int = declared(0, "stop after so many steps; 0: after the epochs", unit="steps", minimum=0)
-    batch_size: int = declared(64, "images per step", unit="images", minimum=1)
+    batch_size: int = declared(64, "images per step, of all ranks together", unit="images", minimum=1)
     max_images_per_epoch: int = declared(
         0, "images of one --data per epoch, drawn anew each time; 0: all", unit="images", minimum=0
     )
     captions_per_image: int = declared(5, "captions of an image that share one encoder pass, at most", minimum=1)
     num_views: int = declared(4, "crops and mirror images kept of each image; 1: only the image", unit="views", minimum=1)
+    min_crop_area: float = declared(
+        1.0,
+        "smallest share of the area that a random crop keeps, another one each time; 1: no such crops",
+        minimum=0.05,
+        maximum=1,
+    )
+    rand_augment: int = declared(
+        0, "random changes of each image, such as shear, shift, rotation; none of color", unit="changes", minimum=0
+    )
+    rand_augment_magnitude: int = declared(5, "strength of --rand-augment", minimum=0, maximum=MAX_MAGNITUDE)
     max_caption_tokens: int = declared(40, "longer training captions are cut", unit="tokens", minimum=1)
     vocab_size: int = declared(4096, "tokens of a new tokenizer", unit="tokens", minimum=1)
     encoder: str = declared("", "timm ViT, such as vit_base_patch16_clip_224.openai; empty: built from the flags below")
@@ -90,8 +117,20 @@ class TrainConfig:
     freeze: Literal["auto", "stem", "encoder", "none"] = declared(
         "auto", "what is not trained; auto: the stem, else a whole encoder that has weights"
     )
+    frozen_epochs: int = declared(
+        0, "first epochs in which the whole encoder is frozen and its features are cached, then --freeze applies", unit="epochs",
+        minimum=0,
+    )  # fmt: skip
+    lora_rank: int = declared(0, "rank of LoRA in every layer that is not frozen, instead of its weights; 0: none", minimum=0)
+    lora_alpha: float = declared(16.0, "LoRA's update is scaled by this over its rank", minimum=0)
     lr: float | None = declared(None, "peak learning rate of AdamW; none: 6e-4, or 1e-4 with --init", minimum=0)
     encoder_lr_multiplier: float = declared(1.0, "the encoder's learning rate over the decoder's", minimum=0)
+    layer_decay: float = declared(
+        1.0,
+        "the learning rate of an encoder layer over that of the next one; 0.75 is usual for a pretrained ViT",
+        minimum=0,
+        maximum=1,
+    )
     weight_decay: float = declared(0.05, "weight decay of matrices", minimum=0)
     warmup_ratio: float = declared(0.06, "share of the steps with a rising learning rate", minimum=0, maximum=1)
     max_grad_norm: float = declared(1.0, "gradients are clipped to this norm; 0: not clipped", minimum=0)
@@ -107,7 +146,28 @@ class TrainConfig:
     eval_epochs: int = declared(
         0, "epochs between validations and saves of RUN/last; 0: about ten in a run", unit="epochs", minimum=0
     )
+    patience: int = declared(
+        0, "validations without a better CIDEr after which the run ends; 0: it has its full length", unit="validations", minimum=0
+    )
     save_steps: int = declared(200, "steps between saves of the run's state", unit="steps", minimum=1)
+    sample_images: int = declared(
+        4, "validation images that TensorBoard shows with their captions and maps", unit="images", minimum=0
+    )
+    accumulate: int = declared(
+        1,
+        "parts that the images of a rank's step are computed in, for less memory and with the same result",
+        unit="parts",
+        minimum=1,
+    )
+    gradient_checkpointing: bool = declared(
+        False, "activations are computed again in the backward pass: less memory, a third more time"
+    )
+    compile: bool = declared(False, "compile the blocks of encoder and decoder (torch.compile): faster steps after a slow start")
+    fsdp: bool = declared(False, "shard weights, gradients and optimizer over the ranks of torchrun (FSDP2), instead of DDP")
+    workers: int | None = declared(
+        None, "processes that load batches; none: threads - 1 where images are decoded, 0 for cached features", unit="processes",
+        minimum=0,
+    )  # fmt: skip
     device: str = declared("auto", "auto, cpu, cuda, cuda:N or mps; auto prefers a GPU")
     dtype: DtypeName = declared("auto", "numeric type of the products; auto depends on device and processor")
     threads: int = declared(0, "CPU threads; 0: the container's CPU quota", unit="threads", minimum=0)
@@ -120,7 +180,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("warmup_ratio", "label_smoothing", "dropout", "drop_path", "unconditional_ratio", "val_share"):
+        for name in (
+            "warmup_ratio", "label_smoothing", "dropout", "drop_path", "unconditional_ratio", "val_share", "drop_worst_ratio",
+        ):  # fmt: skip
             if getattr(self, name) >= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be below 1")
         changed = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
@@ -136,49 +198,31 @@ class TrainConfig:
             raise ConfigError("--pretrained needs --encoder NAME, a ViT that timm knows; a stem has --stem-weights")
         if self.freeze == "stem" and not self.init and (self.encoder or not self.stem):
             raise ConfigError("--freeze stem needs a stem; use --freeze none, or set one with --stem")
+        self._check_recipe()
 
+    def _check_recipe(self) -> None:
+        """Raises ConfigError for parts of a recipe that exclude each other."""
+        if self.is_augmented and self.freeze != "none":
+            raise ConfigError(
+                "--min-crop-area and --rand-augment change images anew each time and need --freeze none: the features of frozen "
+                "parts are cached for --num-views"
+            )
+        if self.is_augmented and (self.region_weight or self.teacher):
+            raise ConfigError(
+                "--region-weight and --teacher cannot be used with --min-crop-area and --rand-augment: they know the image as "
+                "it is"
+            )
+        if self.lora_rank and not self.init:
+            raise ConfigError("--lora-rank keeps the weights of a checkpoint and needs --init; a new network has none to keep")
+        if self.lora_rank and self.frozen_epochs:
+            raise ConfigError("--lora-rank and --frozen-epochs cannot be used together; leave one of them out")
+        if self.word_presence_weight and self.freeze == "encoder":
+            raise ConfigError("--word-presence-weight trains the encoder, which --freeze encoder does not; leave one of them out")
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of train.py: a flag for every field."""
-    parser = argparse.ArgumentParser(prog="train.py", description="Train a captioner on captioned images.", allow_abbrev=False)
-    add_flags(parser, TrainConfig)
-    return parser
-
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> TrainConfig:
-    """Read the command line into a TrainConfig; wrong use ends with status 2."""
-    parser = make_parser()
-    try:
-        config = restored_config(flag_values(TrainConfig, parser.parse_args(arguments)))
-    except ConfigError as error:
-        name, _, rest = str(error).partition(" ")
-        parser.error(f"{_flags([name])} {rest}" if name in TrainConfig.__dataclass_fields__ else str(error))
-    if not config.run:
-        parser.error("--run FOLDER is required: the folder for checkpoints")
-    if not config.data and not config.resume:
-        parser.error("--data DATA is required: a file or folder of captioned images, or scenes:COUNT")
-    return config
-
-
-def used_flags(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Return the values of the flags that a command line has, by field."""
-    return flag_values(TrainConfig, make_parser().parse_args(arguments))
-
-
-def command_line(values: dict[str, Any]) -> str:
-    """Return the command of a run with these values of fields."""
-    return shlex.join(["python", "train.py", *(word for name, value in values.items() for word in flag_words(name, value))])
-
-
-def flag_words(name: str, value: Any) -> list[str]:
-    """Return the words of a command line that give a field a value."""
-    flag = flag_of(name)
-    if isinstance(value, bool):
-        return [flag if value else f"--no-{flag[2:]}"]
-    if isinstance(value, list | tuple):
-        is_repeated = all(isinstance(entry, str) for entry in value)
-        return [word for entry in value for word in (flag, entry)] if is_repeated else [flag, *map(str, value)]
-    return [flag, str(value)]
+    @property
+    def is_augmented(self) -> bool:
+        """Whether images are changed anew each time."""
+        return self.min_crop_area < 1 or self.rand_augment > 0
 
 
 def flag_of(name: str) -> str:

@@ -6,17 +6,18 @@ Shapes: B images, R captions (rows), T tokens.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from corpus import CaptionedImage, DataError, is_mirrored, mirrored_caption, normalize_caption, read_text
+from corpus import Augmentation, CaptionedImage, DataError, is_mirrored, mirrored_caption, normalize_caption, read_text
 from model import CaptionTokenizer, ModelConfig, prefix_ids, to_device
-from training.features import FeatureCache, view_pixels
+from training.features import FeatureCache, random_view_pixels, view_pixels
 from training.regions import RegionBatch, RegionFinder, collate_regions
+from training.token_lists import TokenLists
 
 _TRANSLATED_SHARE = 0.2  # of the batches of data that has captions in other languages
 _WINDOW = 12  # batches within which images are sorted by caption length: less padding, still a random order
@@ -36,20 +37,40 @@ class Batch:
     regions: RegionBatch | None = None
     image_keys: tuple[str, ...] = ()  # of the images, if the captions are in the run's own language
     num_special: int = 1  # special ids before each caption
+    is_dropped: Tensor | None = None  # (B,) bool: the images that "no image" replaces
+    teacher_inputs: tuple[Tensor, ...] = ()  # the same images' features of the teacher's encoder
 
     @property
     def num_images(self) -> int:
         """0 for captions without an image."""
         return self.inputs[0].size(0) if self.inputs else 0
 
+    @property
+    def num_targets(self) -> int:
+        return int(self.is_target.sum())
+
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
+        return self._mapped(lambda value: to_device(value, device))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in memory that a GPU can copy from without waiting; torch's DataLoader calls it."""
+        return self._mapped(Tensor.pin_memory)
+
+    def without_targets(self) -> Batch:
+        """Return the batch with a loss of 0: for a rank that has no image of its own in a step."""
+        regions = None if self.regions is None else self.regions.select(torch.zeros(len(self.regions.rows), dtype=torch.bool))
+        return replace(self, is_target=torch.zeros_like(self.is_target), regions=regions, image_keys=())
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return replace(
             self,
-            inputs=tuple(to_device(value, device) for value in self.inputs),
-            tokens=to_device(self.tokens, device),
-            is_target=to_device(self.is_target, device),
-            regions=None if self.regions is None else self.regions.to(device),
+            inputs=tuple(map(change, self.inputs)),
+            tokens=change(self.tokens),
+            is_target=change(self.is_target),
+            regions=None if self.regions is None else self.regions.mapped(change),
+            is_dropped=None if self.is_dropped is None else change(self.is_dropped),
+            teacher_inputs=tuple(map(change, self.teacher_inputs)),
         )
 
 
@@ -69,26 +90,36 @@ class TrainingData:
         language: str = "",
         max_images_per_epoch: int = 0,
         shuffle_images: bool = False,
+        unconditional_ratio: float = 0.0,
+        augmentation: Augmentation | None = None,
         finder: RegionFinder | None = None,
+        teacher_cache: FeatureCache | None = None,
     ) -> None:
         self._entries = entries
         self._image = config.image
-        self._cache = cache
+        self._cache, self._teacher_cache = cache, teacher_cache
+        self._augmentation = augmentation if augmentation and augmentation.is_active else None
+        self._unconditional_ratio = unconditional_ratio
         self._num_views = num_views
         self._captions_per_image = captions_per_image
         self._images_per_epoch = min(max_images_per_epoch or len(entries), len(entries))
         self._pad = config.decoder.pad_token_id
         encode = CaptionEncoder(tokenizer, config, max_caption_tokens)
         self._num_special = len(prefix_ids(config, tokenizer, language).special)
-        self._ids = [[encode(text, language) for text in entry.captions] for entry in entries]
-        self._mirrored = [[encode(mirrored_caption(text), language) for text in entry.captions] for entry in entries]
+        self._ids = TokenLists([encode(text, language) for text in entry.captions] for entry in entries)
+        mirrored = {  # where left and right are named
+            index: [encode(mirrored_caption(text), language) for text in entry.captions]
+            for index, entry in enumerate(entries)
+            if num_views > 1 and any(mirrored_caption(text) != text for text in entry.captions)
+        }
+        self._mirrored = TokenLists(mirrored.get(index, []) for index in range(len(entries)))
         self._translated = [
             {other: [encode(text, other) for text in texts] for other, texts in entry.translations} for entry in entries
         ]
         self._languages = sorted({other for translated in self._translated for other in translated})
         self._regions = [_uncut(finder.regions(entry), max_caption_tokens) for entry in entries] if finder else None
         self._num_patches = finder.grid.num_patches if finder else 0
-        self._lengths = [max(map(len, captions)) for captions in self._ids]
+        self._lengths = self._ids.longest()
         order = list(range(len(entries)))
         if shuffle_images:  # the control: every caption belongs to another image
             random.Random(0).shuffle(order)
@@ -97,6 +128,11 @@ class TrainingData:
     def __len__(self) -> int:
         """Images per epoch."""
         return self._images_per_epoch
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether a batch has cached features, else images are decoded for it."""
+        return self._cache is not None
 
     def plan(self, epoch: int, seed: int, batch_size: int) -> list[list[int]]:
         """Return the images of every batch of an epoch: none twice, similar caption lengths together."""
@@ -110,33 +146,50 @@ class TrainingData:
         return batches
 
     def batch(self, indices: list[int], rng: random.Random) -> Batch:
-        """Return these images, one of their views each, with up to captions_per_image of their captions."""
-        language = self._choose_language(rng)
-        views = [self._choose_view(index, language, rng) for index in indices]
+        """Return these images, one of their views each, with up to captions_per_image of their captions.
+
+        What is drawn for an image depends on the random state and the image, not on the other images: ranks that share a batch
+        draw what one rank would.
+        """
+        language, key = self._choose_language(rng), rng.getrandbits(64)
+        rngs = [random.Random(f"{key} {index}") for index in indices]
+        views = [self._choose_view(index, language, own) for index, own in zip(indices, rngs, strict=True)]
+        is_dropped = torch.tensor([own.random() < self._unconditional_ratio for own in rngs])
         images = [self._image_index[index] for index in indices]
         rows: list[list[int]] = []
         image_of: list[int] = []
         regions: list[list[tuple[int, Tensor]]] = []
         for number, (index, view) in enumerate(zip(indices, views, strict=True)):
-            own = self._translated[index].get(language) or (self._mirrored if is_mirrored(view) else self._ids)[index]
-            chosen = rng.sample(range(len(own)), min(len(own), self._captions_per_image))
+            own = (
+                self._translated[index].get(language) or (self._mirrored[index] if is_mirrored(view) else []) or self._ids[index]
+            )
+            chosen = rngs[number].sample(range(len(own)), min(len(own), self._captions_per_image))
             rows += [own[caption] for caption in chosen]
             image_of += [number] * len(chosen)
             if self._regions is not None:  # boxes and masks are those of the image as it is, words are those of its own captions
-                known = [] if view or language in self._translated[index] else self._regions[index]
+                known = [] if view or language in self._translated[index] or is_dropped[number] else self._regions[index]
                 regions += [known[caption] if known else [] for caption in chosen]
-        if self._cache is not None:
-            stored = views if self._cache.num_views > 1 else [0] * len(views)
-            inputs = self._cache.read(images, stored)
-        else:
-            pixels = [view_pixels(self._entries[i], view, self._image) for i, view in zip(images, views, strict=True)]
-            inputs = (torch.stack(pixels),)
         tokens, is_target = collate(rows, self._num_special, self._pad)
         batch = None
         if self._regions is not None:
             batch = collate_regions(regions, self._num_special - 1, self._num_patches)
         keys = () if language else tuple(self._entries[index].key for index in indices)
-        return Batch(inputs, tokens, is_target, tuple(image_of), batch, keys, self._num_special)
+        return Batch(
+            self._inputs(images, views, rngs), tokens, is_target, tuple(image_of), batch, keys, self._num_special, is_dropped,
+            _cached(self._teacher_cache, images, views) if self._teacher_cache else (),
+        )  # fmt: skip
+
+    def _inputs(self, images: Sequence[int], views: Sequence[int], rngs: Sequence[random.Random]) -> tuple[Tensor, ...]:
+        if self._cache is not None:
+            return _cached(self._cache, images, views)
+        changes = self._augmentation
+        pixels = [
+            random_view_pixels(self._entries[image], is_mirrored(view), changes, rng, self._image)
+            if changes
+            else view_pixels(self._entries[image], view, self._image)
+            for image, view, rng in zip(images, views, rngs, strict=True)
+        ]
+        return (torch.stack(pixels),)
 
     def _choose_view(self, index: int, language: str, rng: random.Random) -> int:
         """Return a view of an image: the image itself where left and right cannot be exchanged in the captions."""
@@ -151,6 +204,10 @@ class TrainingData:
         if not self._languages or rng.random() >= _TRANSLATED_SHARE:
             return ""
         return rng.choice(self._languages)
+
+
+def _cached(cache: FeatureCache, images: Sequence[int], views: Sequence[int]) -> tuple[Tensor, ...]:
+    return cache.read(images, views if cache.num_views > 1 else [0] * len(views))
 
 
 def _uncut(captions: list[list[tuple[int, Tensor]]], max_tokens: int) -> list[list[tuple[int, Tensor]]]:

@@ -11,7 +11,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from PIL import ImageOps
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from corpus import CaptionedImage, augmented
+from corpus import Augmentation, CaptionedImage, augmented
 from model import (
     CaptionNetwork,
     ConfigError,
@@ -33,6 +34,7 @@ from model import (
     resize_and_normalize,
     to_device,
 )
+from training.ranks import Ranks
 
 _BATCH = 32  # images per call of the frozen part
 _PREPROCESSING = 2  # another number when images are decoded to other pixels; 2: color profiles are applied
@@ -80,7 +82,7 @@ class FeatureCache:
     def num_views(self) -> int:
         return int(self.parts[0][0].shape[1])
 
-    def read(self, images: list[int], views: list[int]) -> tuple[Tensor, ...]:
+    def read(self, images: Sequence[int], views: Sequence[int]) -> tuple[Tensor, ...]:
         """Return the cached output of these views of these images, (B, …) float32 each."""
         stored = [[array[row, view] for array in self.parts[part]]
                   for (part, row), view in zip((self.rows[image] for image in images), views, strict=True)]  # fmt: skip
@@ -95,22 +97,29 @@ def cached_features(
     views: int,
     dtype: torch.dtype,
     name: str,
+    ranks: Ranks | None = None,
 ) -> FeatureCache:
     """Return the frozen part's output for `entries`: what `folder` has of the same weights, and the rest computed now.
 
     Every call that computes adds a part to the folder, so that more images cost only what is new. A part gets its name when it is
-    complete; the rest of an interrupted one is removed by the next call. Raises ConfigError if the disk has no room for it.
+    complete; the rest of an interrupted one is removed by the next call. Every rank computes its share, and all must call this.
+    Raises ConfigError if the disk has no room for it.
     """
+    ranks = ranks or Ranks()
     target = folder / f"{name}-{_fingerprint(network, part, views)}"
     keys = [entry.key for entry in entries]
     known = _read_parts(target)
     if new := [number for number, key in enumerate(keys) if key not in known]:
-        _remove_interrupted(target)
-        unfinished = target / f"unfinished-{os.getpid()}"
-        unfinished.mkdir(parents=True)
-        _write(unfinished, network, part, [entries[number] for number in new], views, dtype)
-        (unfinished / "images.json").write_text(json.dumps([keys[number] for number in new]), encoding="utf-8")
-        unfinished.rename(_next_part(target))
+        if ranks.is_first:
+            _remove_interrupted(target)
+        ranks.barrier()  # now all have read what is known, and none has written
+        if own := ranks.part(new):
+            unfinished = target / f"unfinished-{ranks.rank}-{os.getpid()}"
+            unfinished.mkdir(parents=True)
+            _write(unfinished, network, part, [entries[number] for number in own], views, dtype)
+            (unfinished / "images.json").write_text(json.dumps([keys[number] for number in own]), encoding="utf-8")
+            _add_part(target, unfinished)
+        ranks.barrier()
         known = _read_parts(target)
     rows = [known[key] for key in keys]
     folders = sorted({at for at, _ in rows})
@@ -120,8 +129,17 @@ def cached_features(
     return FeatureCache(files, [(folders.index(at), row) for at, row in rows])
 
 
-def _next_part(target: Path) -> Path:
-    return target / f"part-{len(list(target.glob('part-*')))}"
+def _add_part(target: Path, unfinished: Path) -> None:
+    """Give a complete part its name; another rank may take a name at the same moment."""
+    number = len(list(target.glob("part-*")))
+    while True:
+        try:
+            unfinished.rename(target / f"part-{number}")
+            return
+        except OSError:
+            if not (target / f"part-{number}").exists():
+                raise
+            number += 1
 
 
 def _remove_interrupted(target: Path) -> None:
@@ -200,6 +218,14 @@ def view_pixels(entry: CaptionedImage, view: int, image: ImageConfig) -> Tensor:
     """Return view number `view` of an image, (3, height, width) float32: always the same for the same number."""
     rng = random.Random(f"view {entry.image_id} {view}")
     return resize_and_normalize(augmented(entry.load(), view, rng), image)
+
+
+def random_view_pixels(
+    entry: CaptionedImage, is_mirrored: bool, augmentation: Augmentation, rng: random.Random, image: ImageConfig
+) -> Tensor:
+    """Return an image as `augmentation` changes it, (3, height, width) float32: another one for each random state."""
+    changed = augmentation(entry.load(), rng)
+    return resize_and_normalize(ImageOps.mirror(changed) if is_mirrored else changed, image)
 
 
 def _check_free_space(folder: Path, size: int) -> None:

@@ -1,11 +1,10 @@
-"""Frozen weights are not in a run's state: they are taken from where they came from, and compared by a digest."""
+"""Weights that are never trained are not in a run's state: they are taken from where they came from, and compared by a digest."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from model import CaptionNetwork, CheckpointError
 from training.config import TrainConfig
@@ -13,16 +12,14 @@ from training.features import FrozenPart
 
 
 class StateWeights:
-    """Which weights of a run are in its state: all but the frozen ones that --init, a package or a hub has."""
+    """Which weights of a run are in its state: all but the untrained ones that --init, a package or a hub has."""
 
     def __init__(self, config: TrainConfig, network: CaptionNetwork, part: FrozenPart) -> None:
         self._config = config
-        module = part.module(network.encoder) if _is_rebuilt(config, part) else None
-        tensors = set() if module is None else {id(value) for value in (*module.parameters(), *module.buffers())}
-        self._rebuilt = {name for name, value in network.state_dict(keep_vars=True).items() if id(value) in tensors}
+        self._rebuilt = _rebuilt(config, network, part)
         self.digest = _digest(network.state_dict(), self._rebuilt)  # of the weights that are not in the state, "" if all are
 
-    def select(self, network: CaptionNetwork) -> dict[str, Tensor]:
+    def select(self, network: nn.Module) -> dict[str, Tensor]:
         """Return the weights that belong into the state."""
         return {name: value for name, value in network.state_dict().items() if name not in self._rebuilt}
 
@@ -53,18 +50,18 @@ class StateWeights:
         return f"start a new run from the weights of this one: --run FOLDER --init {self._config.run}/last"
 
 
-def average_of(network: CaptionNetwork, part: FrozenPart) -> CaptionNetwork:
-    """Return a copy for the moving average, which shares the frozen module with the network."""
-    module = part.module(network.encoder)
-    shared = {} if module is None else {id(module): module}
-    return copy.deepcopy(network, shared).eval().requires_grad_(False)
-
-
-def _is_rebuilt(config: TrainConfig, part: FrozenPart) -> bool:
-    """Return whether the frozen weights come from a file or a package; random ones are kept in the state."""
+def _rebuilt(config: TrainConfig, network: CaptionNetwork, part: FrozenPart) -> set[str]:
+    """Return the names of untrained weights that come from a file or a package; random ones are kept in the state."""
+    if config.lora_rank:  # of a checkpoint: --lora-rank needs --init
+        trained = {name for name, value in network.named_parameters() if value.requires_grad}
+        return set(network.state_dict()) - trained - {name for name, _ in network.named_buffers()}
     if part.kind == "stem":
-        return bool(config.init) or config.stem_weights != "none"
-    return part.kind == "encoder" and bool(config.init or config.pretrained)
+        has_origin = bool(config.init) or config.stem_weights != "none"
+    else:
+        has_origin = part.kind == "encoder" and bool(config.init or config.pretrained)
+    module = part.module(network.encoder) if has_origin else None
+    tensors = set() if module is None else {id(value) for value in (*module.parameters(), *module.buffers())}
+    return {name for name, value in network.state_dict(keep_vars=True).items() if id(value) in tensors}
 
 
 def _digest(weights: dict[str, Tensor], names: set[str]) -> str:

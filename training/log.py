@@ -7,7 +7,7 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from training.progress import Progress
 
@@ -18,8 +18,15 @@ CURVES_NAME = "curves"
 class RunLog:
     """Rows of one run, each written when it is known. A resumed run continues the file behind the step that it starts from."""
 
-    def __init__(self, run: Path, step: int) -> None:
-        """Open the log of a run that has done `step` steps: rows of later steps are removed, because they are repeated."""
+    def __init__(self, run: Path, step: int, *, is_active: bool = True) -> None:
+        """Open the log of a run that has done `step` steps: rows of later steps are removed, because they are repeated.
+
+        Of several ranks only the first one has an active log.
+        """
+        self._file: TextIO | None = None
+        self._curves: Any = None
+        if not is_active:
+            return
         path = run / LOG_NAME
         kept = [row for row in read_log(path) if row["step"] <= step] if step else []
         partial = path.with_suffix(".jsonl.partial")
@@ -33,15 +40,14 @@ class RunLog:
 
     def __exit__(self, *_: object) -> None:
         """Close the files; everything was written before."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._curves is not None:
             self._curves.close()
 
-    def write_step(self, progress: Progress, *, loss: float, lr: float, num_images: int, reward: float | None = None) -> None:
-        """Write the row of the step that was just done; epochs and steps count from 1; `reward` is that of sampled captions."""
-        values = {"loss": loss, "lr": lr, "images_per_second": round(num_images / max(progress.step_seconds, 1e-9), 3)}
-        if reward is not None:
-            values["reward"] = reward
+    def write_step(self, progress: Progress, num_images: int, values: dict[str, float]) -> None:
+        """Write the row of the step that was just done; epochs and steps count from 1."""
+        values = values | {"images_per_second": round(num_images / max(progress.step_seconds, 1e-9), 3)}
         self._write(progress, {"epoch": progress.epoch + 1, **values})
         self._add_curves("train", values, progress.step)
 
@@ -50,9 +56,21 @@ class RunLog:
         self._write(progress, {"epoch": progress.epoch, "validation": name, **scores})
         self._add_curves(f"validation/{Path(name).name}", scores, progress.step)
 
+    @property
+    def has_curves(self) -> bool:
+        """Whether there is a TensorBoard to write to."""
+        return self._curves is not None
+
+    def add_image(self, name: str, pixels: Any, step: int) -> None:
+        """Show an image in TensorBoard: pixels (height, width, 3) uint8."""
+        if self._curves is not None:
+            self._curves.add_image(name, pixels, step, dataformats="HWC")
+            self._curves.flush()
+
     def _write(self, progress: Progress, values: dict[str, Any]) -> None:
-        self._file.write(_line({"step": progress.step, "elapsed": round(progress.seconds, 3), **values}))
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(_line({"step": progress.step, "elapsed": round(progress.seconds, 3), **values}))
+            self._file.flush()
 
     def _add_curves(self, group: str, values: dict[str, Any], step: int) -> None:
         if self._curves is not None:

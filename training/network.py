@@ -6,8 +6,6 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
-import torch
-
 from corpus import CaptionDataset
 from model import (
     CaptionNetwork,
@@ -95,34 +93,6 @@ def choose_frozen_part(network: CaptionNetwork, config: TrainConfig) -> FrozenPa
     part = FrozenPart(kind)
     part.module(network.encoder)
     return part
-
-
-def build_optimizer(network: CaptionNetwork, config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov and Hutter 2019): weight decay for matrices only, a learning rate of its own for the encoder."""
-    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
-    for name, value in network.named_parameters():
-        if value.requires_grad:
-            groups.setdefault((name.startswith("encoder."), value.dim() >= 2), []).append(value)
-    settings = [
-        {
-            "params": values,
-            "weight_decay": config.weight_decay if is_matrix else 0.0,
-            "peak_lr": config.peak_lr * (config.encoder_lr_multiplier if is_encoder else 1.0),
-        }
-        for (is_encoder, is_matrix), values in groups.items()
-    ]
-    return torch.optim.AdamW(settings, lr=config.peak_lr, betas=(0.9, 0.98))
-
-
-@torch.no_grad()
-def update_average(average: CaptionNetwork, network: CaptionNetwork, decay: float, step: int) -> None:
-    """Update the exponential moving average of the weights (Polyak and Juditsky 1992); early steps move it further."""
-    decay = min(decay, (1 + step) / (10 + step))
-    for mean, now in zip(average.buffers(), network.buffers(), strict=True):
-        if mean is not now:  # those of a frozen part are shared
-            mean.copy_(now)  # the statistics of a trained stem's batch norms are averages already
-    pairs = [pair for pair in zip(average.parameters(), network.parameters(), strict=True) if pair[1].requires_grad]
-    torch._foreach_lerp_([mean for mean, _ in pairs], [now.detach() for _, now in pairs], 1 - decay)
 
 
 def _continued(start: Checkpoint, config: TrainConfig) -> ModelConfig:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,14 +65,13 @@ class RegionBatch:
     positions: Tensor
     patches: Tensor
 
-    def to(self, device: torch.device) -> RegionBatch:
-        """Return the batch on a device."""
-        return RegionBatch(self.rows.to(device), self.positions.to(device), self.patches.to(device))
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> RegionBatch:
+        """Return the batch with every tensor changed, such as moved to a device."""
+        return RegionBatch(change(self.rows), change(self.positions), change(self.patches))
 
-    def without(self, dropped: Tensor, image_of: Sequence[int]) -> RegionBatch:
-        """Return the tokens of images that are not dropped (B,): "no image" has no region."""
-        kept = ~dropped[torch.tensor(image_of, device=dropped.device)[self.rows]]
-        return RegionBatch(self.rows[kept], self.positions[kept], self.patches[kept])
+    def select(self, kept: Tensor) -> RegionBatch:
+        """Return the tokens that are kept (N,) bool."""
+        return self.mapped(lambda value: value[kept])
 
 
 def read_detections(path: Path, classes: Sequence[str] = COCO_CATEGORIES) -> dict[str, list[DetectedBox]]:
@@ -154,8 +153,9 @@ def collate_regions(rows: Sequence[Sequence[tuple[int, Tensor]]], first: int, nu
 
 
 def region_loss(weights: Sequence[Tensor], regions: RegionBatch, maps: MapConfig, prefix: int) -> Tensor:
-    """Return the mean over tokens and the heads of the maps of -log(attention inside the region), plus a share of the divergence
-    KL(uniform over the region || attention inside it): attention on one patch of an object would be inside, and show a dot.
+    """Return the sum over tokens, the mean over the heads of the maps, of -log(attention inside the region), plus a share of the
+    divergence KL(uniform over the region || attention inside it): attention on one patch of an object would be inside, and
+    show a dot.
 
     weights: L x (R, H, T, S) cross-attention; all heads of the last layer if no heads are selected.
     """
@@ -169,7 +169,7 @@ def region_loss(weights: Sequence[Tensor], regions: RegionBatch, maps: MapConfig
         inside = (patches * regions.patches).sum(-1).clamp(min=_MIN_MASS).log()
         area = regions.patches.sum(-1)
         logs = (patches.clamp(min=_MIN_ATTENTION).log() * regions.patches).sum(-1) / area
-        losses.append((_COVERAGE * (inside - area.log() - logs) - inside).mean())
+        losses.append((_COVERAGE * (inside - area.log() - logs) - inside).sum())
     return torch.stack(losses).mean()
 
 

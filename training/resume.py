@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from model import ConfigError, fields_of
-from training.config import TrainConfig, flag_words, restored_config
+from training.arguments import flag_words
+from training.config import TrainConfig, restored_config
 
 CHANGEABLE = frozenset(
     {
         "run", "resume", "dry_run", "feature_cache", "epochs", "max_steps", "eval_epochs", "save_steps", "device", "dtype",
-        "threads", "from_scratch",
+        "threads", "from_scratch", "patience", "sample_images", "accumulate", "gradient_checkpointing", "compile", "fsdp",
+        "workers",
     }
 )  # fmt: skip
 _LENGTH = {"epochs", "max_steps"}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from training.config import TrainConfig
 from training.data import read_texts
+from training.features import FrozenPart
 from training.sources import Source
 
 MIN_LR = 0.02  # share of the peak learning rate that the cosine ends at
@@ -19,10 +20,43 @@ MIN_STEPS = {"init": 60, "new": 1_000}  # of a run without --epochs, from a chec
 _VALIDATIONS = 10  # of a run without --eval-epochs
 
 
-def batches_per_epoch(config: TrainConfig, sources: Sequence[Source]) -> int:
-    """Return the optimizer steps of an epoch over all sources."""
-    texts = -(-len(read_texts(Path(config.text))) // (config.batch_size * config.captions_per_image)) if config.text else 0
-    return texts + sum(-(-images_per_epoch(config, source) // config.batch_size) for source in sources)
+def batches_per_epoch(config: TrainConfig, sources: Sequence[Source], epoch: int | None = None) -> int:
+    """Return the optimizer steps of an epoch over all sources; of those behind the stages of --text-epochs without `epoch`."""
+    images = sum(-(-images_per_epoch(config, source) // config.batch_size) for source in sources)
+    is_text_epoch = epoch is not None and epoch < config.text_epochs
+    has_text = is_text_epoch or (bool(config.text) and not config.text_epochs)
+    texts = -(-count_texts(config, sources) // (config.batch_size * config.captions_per_image)) if has_text else 0
+    return texts if is_text_epoch else texts + images
+
+
+def count_texts(config: TrainConfig, sources: Sequence[Source]) -> int:
+    """Return how many captions without images a run has: those of --text, or those of the data for --text-epochs."""
+    return len(texts_of(config, sources))
+
+
+def texts_of(config: TrainConfig, sources: Sequence[Source]) -> list[str]:
+    """Return the captions without images: those of --text, or those of the data for --text-epochs."""
+    if config.text:
+        return read_texts(Path(config.text))
+    return [text for source in sources for entry in source.train for text in entry.captions]
+
+
+def stage_part(config: TrainConfig, frozen: FrozenPart, epoch: int) -> FrozenPart:
+    """Return what is frozen in an epoch: the whole encoder in the first ones, then `frozen`."""
+    return FrozenPart("encoder") if epoch < config.text_epochs + config.frozen_epochs and config.frozen_epochs else frozen
+
+
+def encoder_factor(config: TrainConfig, sources: Sequence[Source], step: int, num_steps: int) -> float:
+    """Return the share of its learning rate that the encoder has: it has a warmup of its own after --frozen-epochs."""
+    if not config.frozen_epochs:
+        return 1.0
+    warmup = max(1, round(config.warmup_ratio * num_steps))
+    return min(1.0, max(0.0, (step - first_encoder_step(config, sources) + 1) / warmup))
+
+
+def first_encoder_step(config: TrainConfig, sources: Sequence[Source]) -> int:
+    """Return the number of steps before the encoder's first one: those of --text-epochs and --frozen-epochs."""
+    return sum(batches_per_epoch(config, sources, epoch) for epoch in range(config.text_epochs + config.frozen_epochs))
 
 
 def images_per_epoch(config: TrainConfig, source: Source) -> int:
@@ -38,14 +72,16 @@ def resolve_length(config: TrainConfig, sources: Sequence[Source]) -> TrainConfi
     batches = batches_per_epoch(config, sources)
     min_steps = MIN_STEPS["init" if config.init else "new"]
     automatic = -(-config.max_steps // batches) if config.max_steps else max(MIN_EPOCHS, -(-min_steps // batches))
-    epochs = config.epochs or automatic
+    epochs = config.epochs or config.text_epochs + automatic
     eval_epochs = config.eval_epochs or max(1, epochs // _VALIDATIONS)
     return dataclasses.replace(config, epochs=epochs, eval_epochs=eval_epochs, lr=config.peak_lr)
 
 
 def count_steps(config: TrainConfig, sources: Sequence[Source]) -> int:
     """Return the steps of the whole run, of a config with a length."""
-    return min(config.max_steps or sys.maxsize, config.epochs * batches_per_epoch(config, sources))
+    stages = min(config.text_epochs, config.epochs)
+    steps = sum(batches_per_epoch(config, sources, epoch) for epoch in range(stages))
+    return min(config.max_steps or sys.maxsize, steps + (config.epochs - stages) * batches_per_epoch(config, sources))
 
 
 def lr_factor(step: int, num_steps: int, warmup_steps: int) -> float:

@@ -33,22 +33,24 @@ class SelfCritical:
         self.reward, self._tokenizer, self._weight, self._num_samples = reward, tokenizer, weight, num_samples
         self.mean_reward: float | None = None  # of the samples of the last batch, None if it had none
 
-    def mix(self, loss: Tensor, network: CaptionNetwork, features: ImageFeatures, batch: Batch) -> Tensor:
-        """Return the loss of a batch's captions and that of samples, by weight; the former alone where no reward is known."""
+    def mix(self, loss: Tensor, network: CaptionNetwork, features: ImageFeatures, batch: Batch, share: float = 1.0) -> Tensor:
+        """Return the loss of a batch's captions and that of samples, by weight; the former alone where no reward is known.
+
+        `share` is that of the batch's images in the step.
+        """
         self.mean_reward = None
         if not (batch.image_keys and all(image in self.reward for image in batch.image_keys)):
             return loss
-        return (1 - self._weight) * loss + self._weight * self.loss(network, features, batch)
+        return (1 - self._weight) * loss + self._weight * share * self.loss(network, features, batch)
 
     def loss(self, network: CaptionNetwork, features: ImageFeatures, batch: Batch) -> Tensor:
         """Return the mean over tokens of -advantage * log p."""
         special = tuple(batch.tokens[0, : batch.num_special].tolist())
         image_of = tuple(image for image in range(features.num_images) for _ in range(self._num_samples))
         samples = sample(network, features, image_of, special)
-        texts = [
-            self._tokenizer.decode([token for token in row if token != network.config.decoder.eos_token_id]) for row in samples
-        ]
-        rewards = self.reward([batch.image_keys[image] for image in image_of], texts)  # (R,)
+        end = network.config.decoder.eos_token_id
+        texts = [self._tokenizer.decode([token for token in row if token != end]) for row in samples]
+        rewards = self.reward([batch.image_keys[image] for image in image_of], texts, [row[-1] == end for row in samples])  # (R,)
         self.mean_reward = rewards.mean().item()
         per_row = advantages(rewards.view(-1, self._num_samples)).flatten().float().to(network.device)  # (R,)
 

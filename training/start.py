@@ -11,11 +11,13 @@ from typing import Any
 from corpus import check_data, is_synthetic
 from model import ConfigError, pin_revision
 from training.advice import refusal, warnings
-from training.config import TrainConfig, command_line
+from training.arguments import command_line
+from training.config import TrainConfig
+from training.ranks import Ranks, is_started_by_torchrun
 from training.resume import is_length_named, resumed_config
 from training.schedule import count_steps, resolve_length
 from training.sources import Source, check_files, file_digests, open_sources
-from training.state import RunState, load_state, unusable_folder
+from training.state import RunState, has_state, load_state, unusable_folder
 
 _MAX_PROBLEMS = 20  # records that are left out and listed
 
@@ -30,11 +32,23 @@ class RunStart:
     state: RunState | None = None
 
 
-def new_run(config: TrainConfig, flags: dict[str, Any]) -> RunStart | int:
+def run_start(config: TrainConfig, flags: dict[str, Any], ranks: Ranks) -> RunStart | int:
+    """Return the start of a new or a resumed run; or the exit status if there is nothing to do, after printing why.
+
+    torchrun repeats its command after a failure: under torchrun a run that has a state is resumed.
+    """
+    is_resumed = config.resume or (is_started_by_torchrun() and has_state(Path(config.run)))
+    start = resumed_run(flags) if is_resumed else new_run(config, flags, ranks)
+    ranks.barrier()  # no rank writes before all have looked at the folder
+    return start
+
+
+def new_run(config: TrainConfig, flags: dict[str, Any], ranks: Ranks | None = None) -> RunStart | int:
     """Return the start of a new run; or the exit status if it cannot start, after printing why."""
+    ranks = ranks or Ranks()
     if message := unusable_folder(Path(config.run)):
         return _refuse(message)
-    if config.check and not check_sources(config):
+    if config.check and not ranks.broadcast(ranks.is_first and check_sources(config)):
         again = command_line(flags | {"check": False})
         print(f"train.py: fix the data, or train without what cannot be used:\n\n    {again}", file=sys.stderr)
         return 1

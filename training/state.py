@@ -1,87 +1,106 @@
-"""A run's folder: the state that --resume needs, written so that an interruption at any moment leaves a complete state."""
+"""A run's folder: the state that --resume needs, written so that an interruption at any moment leaves a complete state.
+
+The state is one file, state.pt, or with --fsdp a folder, state, to which every rank writes its shards
+(torch.distributed.checkpoint). Either can be resumed on any number of ranks, with or without --fsdp.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import pickle
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict_loader import load as load_shards
 
-from model import CheckpointError
+from model import CheckpointError, recover_folder
 from training.config import NETWORK_FLAGS, TrainConfig
 from training.log import CURVES_NAME, LOG_NAME
 from training.progress import Progress
 
+STATE_FILE, STATE_FOLDER = "state.pt", "state"
+CONFIG_NAME = "run.json"
+SMALL_NAME = "run.pt"  # in the folder: everything but the shards
 # What a run writes before it has a state.
-_OWN_NAMES = ("features", "best", "last", "state.pt.partial", LOG_NAME, f"{LOG_NAME}.partial", CURVES_NAME)
+_OWN_NAMES = ("features", "best", "last", f"{STATE_FILE}.partial", LOG_NAME, f"{LOG_NAME}.partial", CURVES_NAME, CONFIG_NAME)
 _OWN_PREFIX = "validation_"
-_NOT_IN_CARD = {"run", "feature_cache", "resume", "dry_run", "from_scratch", "data", "init", "device", "threads"}
+_NOT_IN_CARD = {"run", "feature_cache", "resume", "dry_run", "from_scratch", "data", "init", "device", "threads", "workers"}
 _OLDER_DEFAULTS = {"val_share": 0.0}  # of runs whose state lacks a setting: what they did
 
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What a state file holds. `parts` are tensors on the CPU and the tokenizer; the frozen weights are not among them."""
+    """What a state holds. `parts` are tensors by part and name, and the tokenizer, without weights that are never trained.
+
+    There are no random states: what a step draws follows from its number (training/loading.py).
+    """
 
     progress: Progress
     parts: dict[str, Any]
     settings: dict[str, Any]  # the run's TrainConfig as plain values, with its device and type
     sources: list[dict[str, Any]] = field(default_factory=list)  # see training.sources.as_state
     frozen: str = ""  # digest of the frozen weights; empty: they are in `parts`
-    random_states: tuple[torch.Tensor, torch.Tensor | None] = field(default_factory=lambda: (torch.get_rng_state(), None))
 
-    def restore_random_states(self) -> None:
-        """Set the random states of the CPU, and of the device if it is here."""
-        cpu, other = self.random_states
-        torch.set_rng_state(cpu)
-        device = torch.device(self.settings["device"])
-        if other is not None and (device.index or 0) < torch.cuda.device_count():
-            torch.cuda.set_rng_state(other, device)
+    def document(self) -> dict[str, Any]:
+        """Return the state as plain values and tensors, as the file has it."""
+        return {
+            "progress": dataclasses.asdict(self.progress),
+            "parts": self.parts,
+            "settings": self.settings,
+            "sources": self.sources,
+            "frozen": self.frozen,
+        }
 
 
-def save_state(run: Path, state: RunState, device: torch.device) -> None:
-    """Write everything that a resumed run needs, atomically; the random states of CPU and device included."""
-    document = {
-        "progress": dataclasses.asdict(state.progress),
-        "parts": state.parts,
-        "settings": state.settings,
-        "sources": state.sources,
-        "frozen": state.frozen,
-        "rng": torch.get_rng_state(),
-        "device_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-    }
-    partial = run / "state.pt.partial"
-    torch.save(document, partial)
-    os.replace(partial, run / "state.pt")
+def has_state(run: Path) -> bool:
+    """Return whether a run can be resumed."""
+    return (run / STATE_FILE).exists() or (run / STATE_FOLDER).exists()
 
 
 def load_state(run: Path) -> RunState:
-    """Read what save_state wrote, or an older version of this program. Raises CheckpointError."""
-    path = run / "state.pt"
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist: there is nothing to resume; start the run without --resume")
+    """Read a state, or that of an older version of this program. Raises CheckpointError."""
+    recover_folder(run / STATE_FOLDER)
+    if not has_state(run):
+        raise CheckpointError(f"{run / STATE_FILE} does not exist: there is nothing to resume; start the run without --resume")
+    path = run / STATE_FILE if (run / STATE_FILE).exists() else run / STATE_FOLDER
     try:
-        document = torch.load(path, weights_only=True, map_location="cpu")
-        progress = Progress(**document["progress"])
-        state = RunState(
-            progress, document["parts"], _OLDER_DEFAULTS | document["settings"], document.get("sources", []),
-            document.get("frozen", ""), (document["rng"], document["device_rng"]),
+        if path.name == STATE_FILE:
+            document = torch.load(path, weights_only=True, map_location="cpu")
+        else:
+            document = torch.load(path / SMALL_NAME, weights_only=True)
+            document["parts"] = _nested(document["parts"] | _read_shards(path))
+        return RunState(
+            Progress(**document["progress"]), document["parts"], _OLDER_DEFAULTS | document["settings"],
+            document.get("sources", []), document.get("frozen", ""),
         )  # fmt: skip
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError, AttributeError, OSError,
+        CheckpointException,
+    ) as error:  # fmt: skip
         raise CheckpointError(
             f"{path} is damaged or is not a run's state; start a new run from the weights in {run / 'last'}, if it has them: "
             f"--run FOLDER --init {run / 'last'}"
         ) from error
-    return state
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values under keys such as network/decoder.norm.weight."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flattened(value, f"{prefix}{key}/") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return flat
 
 
 def unusable_folder(run: Path) -> str:
     """Return why a new run cannot use a folder, "" if it can."""
-    if (run / "state.pt").exists():
+    if has_state(run):
         return f"{run} contains a run already; continue it with --resume, or name another folder"
     names = [path.name for path in run.iterdir()] if run.is_dir() else []
     own = [name for name in names if name in _OWN_NAMES or name.startswith((".", _OWN_PREFIX))]
@@ -100,3 +119,28 @@ def card_text(config: TrainConfig, step: int, license: str = "", inherited: str 
         start = f"Started from `{Path(config.init).name}`, whose license applies too: {license or 'unknown'}."
         head += [start, "", f"{inherited[:1].upper()}{inherited[1:]}.", ""]
     return "\n".join([*head, *lines, ""])
+
+
+def _read_shards(folder: Path) -> dict[str, Tensor]:
+    """Return the whole tensors of a folder of shards, whatever number of ranks wrote it."""
+    metadata = FileSystemReader(folder).read_metadata()
+    tensors: dict[str, Tensor] = {
+        key: torch.empty(value.size, dtype=value.properties.dtype)  # type: ignore[union-attr]
+        for key, value in metadata.state_dict_metadata.items()
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it reads in one process, which is meant: each rank reads all
+        load_shards(dict(tensors), checkpoint_id=str(folder), no_dist=True)
+    return tensors
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo `flattened`."""
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *path, name = key.split("/")
+        at = nested
+        for part in path:
+            at = at.setdefault(part, {})
+        at[name] = value
+    return nested

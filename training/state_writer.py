@@ -1,0 +1,105 @@
+"""Writes the state of a run while it goes on: one file, or a folder to which every rank writes its shards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict_saver import async_save
+
+from model import replace_folder
+from training.ranks import Ranks
+from training.state import SMALL_NAME, STATE_FILE, STATE_FOLDER, RunState, flattened
+
+
+class StateWriter:
+    """Writes states of a run in a thread, one after the other: a step waits only until its tensors are copied."""
+
+    def __init__(self, run: Path, ranks: Ranks, *, is_sharded: bool) -> None:
+        self._run, self._ranks, self._is_sharded = run, ranks, is_sharded
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._pending: Future[None] | None = None
+        self._group = dist.new_group(backend="gloo") if is_sharded else None  # steps go on meanwhile, with messages of their own
+
+    def write(self, state: RunState) -> None:
+        """Begin to write a state; what was being written is finished first. Raises OSError if that could not be written.
+
+        Every rank must call it; without shards the first one writes.
+        """
+        self.finish()
+        if self._is_sharded:
+            self._pending = _write_shards(self._run, state, self._ranks, self._group)
+        elif self._ranks.is_first:
+            self._pending = self._thread.submit(_write_file, self._run, _copied(state.document()))
+
+    def poll(self) -> None:
+        """Give the shards their name as soon as all are written. Every rank calls it after every step. Raises OSError."""
+        if self._is_sharded and self._pending is not None and self._ranks.sum(self._pending.done())[0] == self._ranks.count:
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait until everything is written. Raises OSError. With shards every rank must call it."""
+        pending, self._pending = self._pending, None
+        error = pending.exception() if pending is not None else None
+        if not self._is_sharded:
+            if error is not None:
+                raise error
+            return
+        if pending is None:
+            return
+        failed = self._ranks.sum(float(error is not None))[0]
+        if failed:
+            raise error or OSError("another rank could not write its shard of the state")
+        if self._ranks.is_first:
+            replace_folder(_partial_folder(self._run), self._run / STATE_FOLDER)
+            (self._run / STATE_FILE).unlink(missing_ok=True)  # an older state, of a part of the run without --fsdp
+        self._ranks.barrier()
+
+
+def _write_file(run: Path, document: dict[str, Any]) -> None:
+    partial = run / f"{STATE_FILE}.partial"
+    with partial.open("wb") as file:
+        torch.save(document, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, run / STATE_FILE)
+    shutil.rmtree(run / STATE_FOLDER, ignore_errors=True)  # an older state, of a part of the run with --fsdp
+
+
+def _write_shards(run: Path, state: RunState, ranks: Ranks, group: dist.ProcessGroup | None) -> Future[None]:
+    folder = _partial_folder(run)
+    parts = flattened(state.parts)
+    # async_save copies tensors of a GPU to the CPU first, and would write those of a CPU while they change.
+    tensors = {
+        key: value.detach().clone() if value.device.type == "cpu" else value
+        for key, value in parts.items()
+        if isinstance(value, Tensor)
+    }
+    rest = {key: value for key, value in parts.items() if not isinstance(value, Tensor)}
+    if ranks.is_first:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        torch.save(state.document() | {"parts": rest}, folder / SMALL_NAME)
+    ranks.barrier()
+    future: Future[None] = async_save(tensors, checkpoint_id=str(folder), process_group=group)  # type: ignore[assignment]
+    return future
+
+
+def _copied(value: Any) -> Any:
+    """Return nested values with a copy of every tensor on the CPU, which later steps do not change."""
+    if isinstance(value, Tensor):
+        copy = value.detach().to("cpu")
+        return copy.clone() if copy.data_ptr() == value.data_ptr() else copy
+    if isinstance(value, dict):
+        return {key: _copied(entry) for key, entry in value.items()}
+    return list(map(_copied, value)) if isinstance(value, list) else value
+
+
+def _partial_folder(run: Path) -> Path:
+    return run / f".{STATE_FOLDER}.partial"
