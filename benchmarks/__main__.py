@@ -1,4 +1,4 @@
-"""Benchmarks: `python -m benchmarks speed | golden | streams`."""
+"""Benchmarks: `python -m benchmarks speed | golden | streams | ablation`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.commands import add_golden_command, add_speed_command, add_streams_command
+from benchmarks.commands import add_ablation_command, add_golden_command, add_speed_command, add_streams_command
 from evaluation import figures_text
 from model import CaptionerError
 
@@ -35,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_speed_command(subparsers)
     add_golden_command(subparsers)
     add_streams_command(subparsers)
+    add_ablation_command(subparsers)
     return parser
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ablation import ROWS, run_ablation
 from benchmarks.golden import golden_figures
 from benchmarks.peers import PEER_FAMILIES
 from benchmarks.scorer_cost import compare_scorer_speed, measure_scorer_cost
@@ -81,6 +82,19 @@ def add_streams_command(subparsers: Any) -> None:
     streams.set_defaults(run=_streams)
 
 
+def add_ablation_command(subparsers: Any) -> None:
+    """Add `ablation` to the subparsers of a command line."""
+    ablation = subparsers.add_parser("ablation", help="train with and without each part of a recipe, and compare the captions")
+    ablation.add_argument("--data", required=True, help="captioned images with a train and a val split")
+    ablation.add_argument("--folder", type=Path, required=True, help="folder for the runs; complete ones are not repeated")
+    ablation.add_argument("--steps", type=int_at_least(1), default=400, metavar="N", help="steps of each run (default: 400)")
+    ablation.add_argument("--seeds", type=int_at_least(1), default=2, metavar="N", help="seeds of each row (default: 2)")
+    ablation.add_argument("--threads", type=int_at_least(0), default=0, metavar="N", help="CPU threads (default: 0, as train.py)")
+    ablation.add_argument("--row", action="append", choices=ROWS, help="only this row, may be repeated (default: all)")
+    add_json_flag(ablation)
+    ablation.set_defaults(run=_ablation)
+
+
 def _speed(options: argparse.Namespace) -> dict[str, Any]:
     if options.peer:
         families = options.family or _DEFAULT_FAMILIES
@@ -102,3 +116,8 @@ def _golden(options: argparse.Namespace) -> dict[str, Any]:
 
 def _streams(options: argparse.Namespace) -> dict[str, Any]:
     return measure_streaming(options.samples, options.folder)
+
+
+def _ablation(options: argparse.Namespace) -> dict[str, Any]:
+    seeds = range(options.seeds)
+    return run_ablation(options.data, options.folder, options.steps, seeds, options.row or (), options.threads)
