@@ -98,8 +98,8 @@ class Trainer:
         self.progress = start.state.progress if start.state else Progress()
         self.num_steps = count_steps(config, self.sources)
         self.images_per_epoch = sum(images_per_epoch(config, source) for source in self.sources)
-        self.writer = StateWriter(self.run, ranks, is_sharded=config.fsdp)
-        self.saved_step, self.is_updating = self.progress.step, False
+        self.writer = StateWriter(self.run, ranks, is_sharded=config.fsdp, written_step=self.progress.step)
+        self.is_updating = False
         self.guard, self.signals = StepGuard(config), StopSignals()
         self.log = RunLog(self.run, 0, is_active=False)
 
@@ -148,7 +148,7 @@ class Trainer:
                 bar.set_postfix_str(bar_text(progress, values, loaded.num_images, self.num_steps), refresh=False)
                 bar.update()
                 self.log.write_step(progress, loaded.num_images, values)
-                self.writer.poll()
+                self.finish_state(waits=False)
                 if any(self.ranks.sum(float(self.signals.number))):
                     self.stop()
                 if progress.step % config.save_steps == 0 and progress.step < self.num_steps:
@@ -255,7 +255,7 @@ class Trainer:
             )  # fmt: skip
 
     def save_state(self) -> None:
-        """Begin to write the state; a full disk is no reason to lose the run."""
+        """Begin to write the state."""
         settings = dataclasses.asdict(self.config) | {
             "files": self.files,
             "device": str(self.policy.device) if self.ranks.count == 1 else self.policy.device.type,
@@ -263,11 +263,15 @@ class Trainer:
         }
         parts, digest = self.trained.state_parts(), self.trained.state_weights.digest
         state = RunState(self.progress, parts, settings, as_state(self.sources), digest)
+        self.finish_state()
+        self.writer.write(state)
+
+    def finish_state(self, *, waits: bool = True) -> None:
+        """Finish the state that is being written; a full disk is no reason to end the run."""
         try:
-            self.writer.write(state)
-            self.saved_step = self.progress.step
+            self.writer.finish() if waits else self.writer.poll()
         except OSError as error:
-            print(f"WARNING: {disk_message(self.config.run, self.progress.step, self.saved_step, error)}")
+            print(f"WARNING: {disk_message(self.config.run, self.progress.step, self.writer.written_step, error)}")
 
     def stop(self) -> None:
         """Save the state and end the run, after a signal to one of the ranks. Raises StoppedError."""

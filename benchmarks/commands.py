@@ -87,7 +87,7 @@ def add_ablation_command(subparsers: Any) -> None:
     ablation = subparsers.add_parser("ablation", help="train with and without each part of a recipe, and compare the captions")
     ablation.add_argument("--data", required=True, help="captioned images with a train and a val split")
     ablation.add_argument("--folder", type=Path, required=True, help="folder for the runs; complete ones are not repeated")
-    ablation.add_argument("--steps", type=int_at_least(1), default=400, metavar="N", help="steps of each run (default: 400)")
+    ablation.add_argument("--steps", type=int_at_least(1), default=300, metavar="N", help="steps of each run (default: 300)")
     ablation.add_argument("--seeds", type=int_at_least(1), default=2, metavar="N", help="seeds of each row (default: 2)")
     ablation.add_argument("--threads", type=int_at_least(0), default=0, metavar="N", help="CPU threads (default: 0, as train.py)")
     ablation.add_argument("--row", action="append", choices=ROWS, help="only this row, may be repeated (default: all)")

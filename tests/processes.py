@@ -55,7 +55,7 @@ def _run(arguments: list[str], rank: int, count: int, port: int, killed_at: int 
     if count > 1:
         os.environ |= {
             "TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank),
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RESTART_COUNT": "0",
         }  # fmt: skip
     torch.set_num_threads(1)
     if killed_at is not None:

@@ -76,7 +76,7 @@ def failure_message(config: TrainConfig, step: int, error: BaseException) -> str
 def disk_message(run: str, step: int, saved_step: int, error: OSError) -> str:
     """Return what to do if a state could not be written."""
     return (
-        f"the state of step {step} could not be written ({error.strerror or error}); {run} has that of step {saved_step}. Free "
+        f"at step {step} a state could not be written ({error.strerror or error}); {run} has that of step {saved_step}. Free "
         "space there: the run goes on, and tries again at its next save"
     )
 

@@ -12,10 +12,14 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.elastic.utils.api import get_env_variable_or_raise
+from torch.distributed.rendezvous import rendezvous
 
 from model import ConfigError
 
 _T = TypeVar("_T")
+_RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # a variable that torchrun sets
 # A rank waits so long for the others, which may compute features. One that has ended is noticed at once.
 _TIMEOUT = datetime.timedelta(hours=2)
 
@@ -94,7 +98,11 @@ def running_ranks() -> Iterator[Ranks]:
         yield Ranks()
         return
     has_gpu = torch.cuda.is_available()
-    dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", timeout=_TIMEOUT)
+    store, rank, count = next(rendezvous("env://", timeout=_TIMEOUT))
+    # After a failure torchrun starts new processes with the store of the old ones, whose addresses are still in it (torch 2.13).
+    store = PrefixStore(f"restart {get_env_variable_or_raise(_RESTARTS)}", store)
+    backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_TIMEOUT)
     ranks = Ranks(dist.get_rank(), dist.get_world_size(), dist.get_node_local_rank(fallback_rank=0))
     if has_gpu and ranks.local_rank < torch.cuda.device_count():
         torch.cuda.set_device(ranks.local_rank)

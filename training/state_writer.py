@@ -21,41 +21,42 @@ from training.state import SMALL_NAME, STATE_FILE, STATE_FOLDER, RunState, flatt
 class StateWriter:
     """Writes states of a run in a thread, one after the other: a step waits only until its tensors are copied."""
 
-    def __init__(self, run: Path, ranks: Ranks, *, is_sharded: bool) -> None:
+    def __init__(self, run: Path, ranks: Ranks, *, is_sharded: bool, written_step: int = 0) -> None:
         self._run, self._ranks, self._is_sharded = run, ranks, is_sharded
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
         self._pending: Future[None] | None = None
+        self._pending_step = self.written_step = written_step  # of the state that is being written, and of the last complete one
         self._group = dist.new_group(backend="gloo") if is_sharded else None  # steps go on meanwhile, with messages of their own
 
     def write(self, state: RunState) -> None:
-        """Begin to write a state; what was being written is finished first. Raises OSError if that could not be written.
-
-        Every rank must call it; without shards the first one writes.
-        """
-        self.finish()
+        """Begin to write a state, after `finish`. Every rank must call it; without shards the first one writes."""
+        assert self._pending is None, "finish comes first"
+        self._pending_step = state.progress.step
         if self._is_sharded:
             self._pending = _write_shards(self._run, state, self._ranks, self._group)
         elif self._ranks.is_first:
             self._pending = self._thread.submit(_write_file, self._run, _copied(state.document()))
 
     def poll(self) -> None:
-        """Give the shards their name as soon as all are written. Every rank calls it after every step. Raises OSError."""
-        if self._is_sharded and self._pending is not None and self._ranks.sum(self._pending.done())[0] == self._ranks.count:
+        """Finish what is written, without waiting for it. Every rank calls it after every step. Raises OSError."""
+        if self._pending is None:
+            return
+        is_done = self._pending.done()
+        if self._ranks.sum(is_done)[0] == self._ranks.count if self._is_sharded else is_done:
             self.finish()
 
     def finish(self) -> None:
         """Wait until everything is written. Raises OSError. With shards every rank must call it."""
         pending, self._pending = self._pending, None
         error = pending.exception() if pending is not None else None
-        if not self._is_sharded:
-            if error is not None:
-                raise error
-            return
         if pending is None:
             return
-        failed = self._ranks.sum(float(error is not None))[0]
+        failed = self._ranks.sum(error is not None)[0] if self._is_sharded else error is not None
         if failed:
             raise error or OSError("another rank could not write its shard of the state")
+        self.written_step = self._pending_step
+        if not self._is_sharded:
+            return
         if self._ranks.is_first:
             replace_folder(_partial_folder(self._run), self._run / STATE_FOLDER)
             (self._run / STATE_FILE).unlink(missing_ok=True)  # an older state, of a part of the run without --fsdp
