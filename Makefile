@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: serve test test-all default prove-clients prove-field prove-measures prove-page prove-shards prove-speed prove-service check format docs clean
+.PHONY: serve test test-all default prove-clients prove-field prove-measures prove-page prove-shards prove-speed prove-service prove-training check format docs clean
 
 .venv: .venv/installed
 
@@ -35,6 +35,14 @@ prove-shards: .venv
 # Images per second compared with transformers' generate: random weights of the published sizes, in turns on this machine.
 prove-speed: .venv
 	$(BIN)/python -m benchmarks speed --peer transformers --turns 3
+
+# Training: next to transformers' Trainer, loading of 100,000 samples on two ranks, and with and without each part of a recipe
+# (ABLATION has a train and a val split; about an hour).
+ABLATION ?= ../shared/data/flickr8k
+prove-training: .venv .venv/proofs
+	$(BIN)/python -m benchmarks training
+	$(BIN)/python -m benchmarks loading
+	$(BIN)/python -m benchmarks ablation --data $(ABLATION) --folder runs/ablation
 
 # The service under load, overload, hostile images and bad clients, and compared with LitServe: about 50 minutes at 60 seconds per
 # load. The figures are written into docs/service.md.

@@ -1,4 +1,4 @@
-"""Benchmarks: `python -m benchmarks speed | golden | streams | ablation`."""
+"""Benchmarks: `python -m benchmarks speed | golden | streams | ablation | training | loading`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.commands import add_ablation_command, add_golden_command, add_speed_command, add_streams_command
+from benchmarks.loading import add_loading_command
+from benchmarks.training_speed import add_training_command
 from evaluation import figures_text
 from model import CaptionerError
 
@@ -36,6 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_golden_command(subparsers)
     add_streams_command(subparsers)
     add_ablation_command(subparsers)
+    add_training_command(subparsers)
+    add_loading_command(subparsers)
     return parser
 
 

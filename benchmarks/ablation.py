@@ -22,7 +22,8 @@ from model import CaptionerError
 
 # A small new network over a frozen stem.
 _COMMON = (
-    "--hidden-size 128 --num-heads 4 --encoder-layers 1 --decoder-layers 2 --num-views 1 --batch-size 48 --captions-per-image 3 "
+    "--stem-strides 32 --hidden-size 128 --num-heads 4 --encoder-layers 1 --decoder-layers 2 --vocab-size 2048 --num-views 1 "
+    "--batch-size 48 --captions-per-image 3 "
     "--lr 1e-3 --eval-epochs 1000 --eval-images 1000 --ema-decay 0.98 --sample-images 0 --no-check"
 )
 ROWS: Mapping[str, str] = {
@@ -32,7 +33,7 @@ ROWS: Mapping[str, str] = {
     "one caption per encoder pass": "--captions-per-image 1",
     "worst 20 % of captions dropped": "--drop-worst-ratio 0.2",
     "word presence": "--word-presence-weight 0.02",
-    "2 epochs of text first": "--text-epochs 2",
+    "an epoch of text first": "--text-epochs 1",
 }
 _RESAMPLES = 1_000
 
@@ -73,7 +74,7 @@ def _trained(data: str, folder: Path, name: str, steps: int, seed: int, threads:
         if (run / "state.pt").exists():
             command.append("--resume")
         else:
-            text_steps = 2 * -(-_num_captions(data) // (48 * 3)) if "--text-epochs" in ROWS[name] else 0
+            text_steps = -(-_num_captions(data) // (48 * 3)) if "--text-epochs" in ROWS[name] else 0
             command += ["--data", data, "--seed", str(seed), "--max-steps", str(steps + text_steps), "--threads", str(threads)]
             command += ["--feature-cache", str(folder / "features"), *_COMMON.split(), *ROWS[name].split()]
         result = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)

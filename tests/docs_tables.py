@@ -10,7 +10,7 @@ from model import GenerationOptions, markdown_table
 from service.errors import ERRORS
 from service.http.dialects.native.schemas import MapOptions
 from service.settings import settings_table
-from training import TrainConfig
+from training import TrainConfig, presets_table
 
 PACKAGES = ("train.py", "model", "corpus", "training", "evaluation", "benchmarks", "report", "service", "examples")
 DOCS = Path(__file__).parent.parent / "docs"
@@ -24,6 +24,7 @@ def tables() -> dict[tuple[str, str], str]:
         ("service.md", "errors"): _errors(),
         ("service.md", "settings"): settings_table(),
         ("training.md", "train"): markdown_table(TrainConfig, flags=True),
+        ("training.md", "presets"): presets_table(),
         ("architecture.md", "files"): _files(),
     }
 

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "report": {"model"},
     "corpus": {"model", "report"},
     "evaluation": {"model", "corpus", "report"},
-    "benchmarks": {"model", "corpus", "report", "evaluation"},
+    "benchmarks": {"model", "corpus", "report", "evaluation", "training"},
     "training": {"model", "corpus", "report", "evaluation"},
     "service": {"model", "report"},
     "examples": {"model", "report"},
@@ -164,7 +164,9 @@ TESTED_THROUGH = {
     ],
     "test_compatible_details.py": ["service/http/dialects/mcp/tools.py"],
     "test_page.py": ["service/http/page.py", "service/http/static_files.py"],
-    "test_training.py": ["training/packaged_stem.py"],
+    "test_training.py": ["training/packaged_stem.py", "training/run_data.py", "training/trained_network.py"],
+    "test_failing_runs.py": ["training/run_files.py", "training/samples.py"],
+    "test_ranks.py": ["training/frozen.py", "training/state_writer.py"],
     "test_image_workers.py": ["service/workers/worker.py"],
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import random
 
 import pytest
@@ -25,7 +26,21 @@ from model import maps as maps_package
 from model.state import RowGroups
 from service.runtime import Job, Scheduler, SchedulerLimits
 from tests.simulated_device import simulated_device
-from training import Batch, FrozenPart, TrainingData, WeightAverage, caption_losses, greedy_captions, predict
+from training import (
+    Batch,
+    FrozenPart,
+    Totals,
+    TrainConfig,
+    TrainingData,
+    TrainingObjective,
+    WeightAverage,
+    build_optimizer,
+    caption_losses,
+    clip_gradients,
+    greedy_captions,
+    predict,
+    set_learning_rates,
+)
 
 MIXED_DEVICES = "expected all tensors on one device"
 OPTIONS = [
@@ -143,6 +158,47 @@ def test_the_parts_of_a_training_step_give_the_cpus_numbers(tiny_captioner, batc
         average = WeightAverage(moved.requires_grad_(), FrozenPart("none"))
         assert greedy_captions(moved, tokenizer, entries, None, FrozenPart("none"), torch.float32) == validation
         average.update(moved, 0.9, step=3)
+
+
+@pytest.mark.parametrize("part", ["none", "encoder"])
+def test_the_objective_and_the_update_of_a_step_give_the_cpus_numbers(tiny_captioner, batch, part):
+    """The forward pass with its heads, then clipping, AdamW and the average with the CPU's gradients: autograd is not simulated."""
+    config = TrainConfig(data=("scenes",), run="x", lr=1e-3, word_presence_weight=0.0 if part == "encoder" else 0.1)
+    frozen = FrozenPart(part)
+    inputs = (tiny_captioner.runtime.encode(batch.inputs[0]).tokens.detach(),) if part == "encoder" else batch.inputs
+    batch = dataclasses.replace(batch, inputs=inputs)
+    totals = Totals(batch.num_targets, 1, batch.num_images)
+
+    def objective_on(device: torch.device) -> TrainingObjective:
+        network = copy.deepcopy(tiny_captioner.runtime).requires_grad_(True)
+        if part == "encoder":
+            network.encoder.requires_grad_(False)
+        return TrainingObjective(network, config, frozen).to(device).train()
+
+    def updated(objective: TrainingObjective) -> dict[str, torch.Tensor]:
+        average, optimizer = WeightAverage(objective.network, frozen), build_optimizer(objective, config)
+        set_learning_rates(optimizer, 0.5, 1.0)
+        norms.append(clip_gradients(objective, 0.1))
+        optimizer.step()
+        average.update(objective.network, 0.5, 0)
+        return {name: value.cpu() for name, value in average.checkpoint_weights().items()}
+
+    norms: list[float] = []
+    objective = objective_on(torch.device("cpu"))
+    loss = objective(batch, totals)
+    loss.backward()
+    gradients = {name: value.grad.clone() for name, value in objective.named_parameters() if value.grad is not None}
+    expected = updated(objective)
+    with simulated_device() as device:
+        moved = objective_on(device)
+        assert moved(batch.to(device), totals).item() == pytest.approx(loss.item(), rel=1e-5)
+        for name, value in moved.named_parameters():
+            if name in gradients:
+                value.grad = gradients[name].to(device)
+        actual = updated(moved)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value, atol=1e-6, rtol=0)
 
 
 def test_a_cpu_tensor_in_the_decoder_is_an_error(on_device, views, monkeypatch):

@@ -15,6 +15,7 @@ from corpus import open_dataset
 from model import BOS_ID, EOS_ID, PAD_ID, CaptionNetwork, EncoderConfig, ImageConfig, ModelConfig
 from tests.networks import tiny_config
 from training import FrozenPart, TrainingData, cached_features, view_pixels
+from training.token_lists import TokenLists
 
 
 def test_cached_features_are_used_only_for_the_same_images_views_and_strides(tmp_path, tokenizer):
@@ -98,6 +99,14 @@ def test_more_images_cost_only_what_is_new(tmp_path, tokenizer):
     assert len(cached(open_dataset("scenes:8").split("train"))) == 8
     left = [path.name for path in folder.glob("unfinished-*")]
     assert left == [f"unfinished-{os.getppid()}"], "what another process writes is left alone"
+
+
+def test_token_lists_return_what_they_were_made_of():
+    images = [[[1, 5, 2], [1, 2]], [], [[]], [[7] * 9]]
+    lists = TokenLists(images)
+    assert [lists[index] for index in range(len(lists))] == images
+    assert lists.longest() == [3, 0, 0, 9]
+    assert len(TokenLists([])) == 0
 
 
 def training_data(tokenizer, **options: object) -> TrainingData:
