@@ -238,7 +238,7 @@ class Trainer:
         if self.data.validation:
             entries, captions = self.data.validation[0][1], None
         else:
-            entries, cache = self.data.training_images(self.trained.network, 16)
+            entries, cache = self.data.training_images(self.trained.whole(), 16)
             captions = self.captions(entries, cache)
         if not self.ranks.is_first:
             return ""

@@ -13,7 +13,7 @@ import train
 from model import ConfigError, load_checkpoint
 from tests.processes import KILLED, largest_difference, run_ranks, state_tensors
 from tests.runs import QUICK, write_images, write_start
-from training import Ranks, check_parallel, parse_arguments, read_log
+from training import Ranks, check_parallel, load_state, parse_arguments, read_log
 
 STEPS = 12
 
@@ -168,3 +168,34 @@ def test_every_rank_needs_a_gpu_of_its_own(monkeypatch):
     assert Ranks(3, 4, 1).device("auto") == "cuda:1", "the number on its own machine"
     with pytest.raises(ConfigError, match="has no GPU of its own: this machine has 2; use --nproc-per-node 2"):
         Ranks(2, 3, 2).device("auto")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["--fsdp", "--no-fsdp"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        ["--text-epochs", "1", "--frozen-epochs", "1", "--captions-per-image", "1"],
+        ["--lora-rank", "4", "--gradient-checkpointing"],
+        ["--freeze", "encoder", "--accumulate", "2"],
+        ["--word-presence-weight", "0.1", "--label-smoothing", "0"],
+    ],
+    ids=["stages", "LoRA", "frozen encoder", "word presence"],
+)
+def test_recipes_on_two_ranks_give_the_weights_of_one(exact, tmp_path, engine, recipe):
+    runs = {count: tmp_path / str(count) for count in (1, 2)}
+    for count, run in runs.items():
+        flags = [*exact, *recipe, "--run", str(run), *([engine] if count == 2 else [])]
+        assert run_ranks(flags, count) == [0] * count
+    one, two = (load_state(run) for run in runs.values())
+    for part in ("network", "average", "heads"):
+        own = {name: value for name, value in one.parts[part].items() if not name.endswith(("key.bias", "qkv.bias"))}
+        if own:
+            assert largest_difference(own, {name: two.parts[part][name] for name in own}) < 2e-5
+
+
+@pytest.mark.slow
+def test_a_compiled_run_gives_the_weights_of_another_and_resumes(complete, exact, tmp_path):
+    run = tmp_path / "run"
+    assert run_ranks([*exact, "--run", str(run), "--compile", "--max-steps", "12"]) == [0]
+    assert almost_equal(complete[1], run)

@@ -162,7 +162,7 @@ def test_the_parts_of_a_training_step_give_the_cpus_numbers(tiny_captioner, batc
 
 @pytest.mark.parametrize("part", ["none", "encoder"])
 def test_the_objective_and_the_update_of_a_step_give_the_cpus_numbers(tiny_captioner, batch, part):
-    """The forward pass with its heads, then clipping, AdamW and the average with the CPU's gradients: autograd is not simulated."""
+    """The forward pass with its heads; clipping, AdamW and the average with the CPU's gradients: autograd is not simulated."""
     config = TrainConfig(data=("scenes",), run="x", lr=1e-3, word_presence_weight=0.0 if part == "encoder" else 0.1)
     frozen = FrozenPart(part)
     inputs = (tiny_captioner.runtime.encode(batch.inputs[0]).tokens.detach(),) if part == "encoder" else batch.inputs

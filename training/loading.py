@@ -21,6 +21,7 @@ from training.ranks import Ranks
 
 TEXT = -1  # the number of --text in a plan, where those of sources are 0, 1, …
 _PREFETCH = 3  # steps that each worker has ready
+_MAX_WORKERS = 12  # unless --workers says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def num_workers(config: TrainConfig, data: dict[int, TrainingData | TextData]) -
     if config.workers is not None:
         return config.workers
     is_decoding = any(isinstance(source, TrainingData) and not source.is_cached for source in data.values())
-    return max(0, config.threads - 1) if is_decoding else 0
+    return min(_MAX_WORKERS, max(0, config.threads - 1)) if is_decoding else 0
 
 
 def _start_worker(_: int) -> None:

@@ -37,7 +37,7 @@ class RunData:
     ) -> None:
         """Cache the features of the frozen part and tokenize the captions, of at most `max_images` per source."""
         self._config, self._sources, self._part, self._dtype, self._ranks = config, sources, part, dtype, ranks
-        network, tokenizer, device = trained.network, trained.tokenizer, trained.network.device
+        network, tokenizer, device = trained.whole(), trained.tokenizer, trained.network.device
         self.train: dict[int, TrainingData | TextData] = {}
         self.validation: list[tuple[str, list[CaptionedImage], FeatureCache | None]] = []
         detections = read_all_detections(config.detections)

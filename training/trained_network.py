@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from model import CaptionTokenizer, DevicePolicy
+from model import CaptionNetwork, CaptionTokenizer, DevicePolicy
 from training.features import FrozenPart
 from training.frozen import StateWeights
 from training.lora import add_lora
@@ -37,7 +37,8 @@ class TrainedNetwork:
             add_lora(self.network, config.lora_rank, config.lora_alpha, module)
         self.objective = TrainingObjective(self.network, config, self.frozen).to(policy.device)
         self.state_weights = StateWeights(config, self.network, self.frozen)
-        self.average = WeightAverage(self.network, self.frozen)  # validated, saved and served
+        # It is validated, saved and served. It shares what is never trained, but not with shards.
+        self.average = WeightAverage(self.network, FrozenPart("none") if config.fsdp else self.frozen)
         self._trained = [value for value in self.network.encoder.parameters() if value.requires_grad]
         if state:
             self.state_weights.check(state.frozen)
@@ -66,6 +67,10 @@ class TrainedNetwork:
         for value in self._trained:
             value.requires_grad_(is_trained)
         self.engine = distributed(self.objective, self._config, self._ranks)
+
+    def whole(self) -> CaptionNetwork:
+        """Return a network whose frozen weights are those of the trained one; with FSDP, where every rank must call it, unsharded."""
+        return self.average.network() if self._config.fsdp else self.network
 
     @property
     def num_trained(self) -> int:
