@@ -25,8 +25,9 @@ from tqdm import tqdm
 
 from corpus import CaptionedImage
 from evaluation import score_captions
-from model import SHARD_BYTES, CaptionerError, autocast, available_threads, choose_policy, save_checkpoint
+from model import CaptionerError, autocast, available_threads, choose_policy
 from training import (
+    COST_STEPS,
     FeatureCache,
     LoadedStep,
     PlannedStep,
@@ -34,26 +35,23 @@ from training import (
     Ranks,
     RunData,
     RunLog,
+    RunSaves,
     RunStart,
-    RunState,
-    StateWriter,
     StepGuard,
     StoppedError,
     StopSignals,
     Totals,
     TrainedNetwork,
-    as_state,
     bar_text,
-    card_text,
     check_parallel,
     clip_gradients,
     closing_text,
     collapse_alarm,
     cost_text,
     count_steps,
-    disk_message,
     encoder_factor,
     failure_message,
+    first_encoder_step,
     gradients_summed,
     greedy_captions,
     images_per_epoch,
@@ -85,11 +83,11 @@ class Trainer:
         self.ranks = ranks = ranks or Ranks()
         config = start.config
         check_parallel(config, ranks)
-        threads = config.threads or max(1, available_threads() // ranks.count)
+        threads = config.threads or max(1, available_threads() // ranks.local_count)
         self.policy = choose_policy(ranks.device(config.device), config.dtype, threads)
         self.policy.apply()
         self.config = config = dataclasses.replace(config, threads=threads)
-        self.sources, self.files, self.run = start.sources, start.files, Path(config.run)
+        self.sources, self.run = start.sources, Path(config.run)
         several = f"{ranks.count} ranks, " if ranks.count > 1 else ""
         print(f"device {self.policy.device}, {several}{threads} threads, {self.policy.reason}")
         self.trained = TrainedNetwork(dataclasses.replace(start, config=config), self.policy, ranks)
@@ -97,15 +95,19 @@ class Trainer:
             print(f"from {config.init}: {self.trained.inherited}")
         self.progress = start.state.progress if start.state else Progress()
         self.num_steps = count_steps(config, self.sources)
+        self.encoder_start = first_encoder_step(config, self.sources)
         self.images_per_epoch = sum(images_per_epoch(config, source) for source in self.sources)
-        self.writer = StateWriter(self.run, ranks, is_sharded=config.fsdp, written_step=self.progress.step)
+        self.saves = RunSaves(start, config, self.trained, self.policy, ranks)
         self.is_updating = False
         self.guard, self.signals = StepGuard(config), StopSignals()
         self.log = RunLog(self.run, 0, is_active=False)
 
     def prepare(self, max_images: int | None = None) -> None:
-        """Begin the stage of this epoch: freeze its part, cache its features, tokenize captions, of at most `max_images`."""
-        part = stage_part(self.config, self.trained.frozen, self.progress.epoch)
+        """Begin the stage of this epoch: freeze its part, cache its features, tokenize captions.
+
+        With `max_images` it is the last stage, of at most so many images per source: that is what a run costs most for.
+        """
+        part = self.trained.frozen if max_images else stage_part(self.config, self.trained.frozen, self.progress.epoch)
         self.trained.start_stage(part)
         self.data = RunData(self.config, self.sources, self.trained, part, self.policy.dtype, self.ranks, max_images)
 
@@ -120,12 +122,10 @@ class Trainer:
                     self.validate()
                 while not self.progress.is_finished:
                     self.train_epoch()
-            self.writer.finish()
+            self.saves.finish()
         except (RuntimeError, MemoryError) as error:  # no memory, or another rank has ended
-            if not self.is_updating and not self.config.fsdp:
-                self.save_state()
-                self.writer.finish()
-            if message := failure_message(self.config, self.progress.step, error):
+            saved_step = self.saves.rescue(self.progress, is_whole=not self.is_updating)
+            if message := failure_message(self.config, self.progress.step, saved_step, error):
                 raise CaptionerError(message) from error
             raise
 
@@ -148,18 +148,23 @@ class Trainer:
                 bar.set_postfix_str(bar_text(progress, values, loaded.num_images, self.num_steps), refresh=False)
                 bar.update()
                 self.log.write_step(progress, loaded.num_images, values)
-                self.finish_state(waits=False)
+                self.saves.finish_state(progress, waits=False)
                 if any(self.ranks.sum(float(self.signals.number))):
                     self.stop()
                 if progress.step % config.save_steps == 0 and progress.step < self.num_steps:
-                    self.save_state()
+                    self.saves.state(progress)
+        position = progress.epoch, progress.batch, progress.is_finished
         if progress.batch >= len(plan):
             progress.epoch, progress.batch = progress.epoch + 1, 0
         progress.is_finished = progress.step >= self.num_steps
         if progress.is_finished or progress.epoch % config.eval_epochs == 0:
-            self.validate()
-            self.save_checkpoint("last")
-            self.save_state()
+            try:
+                self.validate()
+            except BaseException:  # a state that is saved now has this validation before it
+                progress.epoch, progress.batch, progress.is_finished = position
+                raise
+            self.saves.checkpoint("last", progress)
+            self.saves.state(progress)
 
     def step(self, loaded: LoadedStep) -> dict[str, float]:
         """One optimizer step; returns the loss in nats per token, and other figures for the log."""
@@ -167,7 +172,7 @@ class Trainer:
         seed_step(config.seed, progress.step, self.ranks.rank)
         trained.objective.train()
         factor = lr_factor(progress.step, self.num_steps, round(config.warmup_ratio * self.num_steps))
-        set_learning_rates(trained.optimizer, factor, encoder_factor(config, self.sources, progress.step, self.num_steps))
+        set_learning_rates(trained.optimizer, factor, encoder_factor(config, self.encoder_start, progress.step, self.num_steps))
         totals = Totals.of(loaded, self.ranks)
         is_late = bool(config.drop_worst_ratio) and progress.step >= config.drop_worst_after * self.num_steps
 
@@ -211,10 +216,10 @@ class Trainer:
                     progress.best, progress.best_step, progress.stale = scores.cider, progress.step, 0
                     if self.ranks.is_first:
                         write_validation_captions(self.run, captions)
-                    self.save_checkpoint("best")
+                    self.saves.checkpoint("best", progress)
                 self.show_samples(entries[: config.sample_images])
         if not self.data.validation:
-            self.save_checkpoint("best")
+            self.saves.checkpoint("best", progress)
         elif config.patience and progress.stale >= config.patience and not progress.is_finished:
             print(f"no better CIDEr in {progress.stale} validations: the run ends here (--patience {config.patience})")
             progress.is_finished = True
@@ -245,40 +250,12 @@ class Trainer:
         judgement = judge(self.config, self.progress, self.sources[0], entries, captions)
         return closing_text(self.config, self.progress, self.sources[0], judgement)
 
-    def save_checkpoint(self, name: str) -> None:
-        weights = self.trained.average.checkpoint_weights()
-        if self.ranks.is_first:
-            card = card_text(self.config, self.progress.step, self.trained.network.config.license, self.trained.inherited)
-            save_checkpoint(
-                self.run / name, self.trained.network.config, weights, self.trained.tokenizer, card,
-                dtype=torch.float16, shard_bytes=SHARD_BYTES,
-            )  # fmt: skip
-
-    def save_state(self) -> None:
-        """Begin to write the state."""
-        settings = dataclasses.asdict(self.config) | {
-            "files": self.files,
-            "device": str(self.policy.device) if self.ranks.count == 1 else self.policy.device.type,
-            "dtype": str(self.policy.dtype).removeprefix("torch."),
-        }
-        parts, digest = self.trained.state_parts(), self.trained.state_weights.digest
-        state = RunState(self.progress, parts, settings, as_state(self.sources), digest)
-        self.finish_state()
-        self.writer.write(state)
-
-    def finish_state(self, *, waits: bool = True) -> None:
-        """Finish the state that is being written; a full disk is no reason to end the run."""
-        try:
-            self.writer.finish() if waits else self.writer.poll()
-        except OSError as error:
-            print(f"WARNING: {disk_message(self.config.run, self.progress.step, self.writer.written_step, error)}")
-
     def stop(self) -> None:
         """Save the state and end the run, after a signal to one of the ranks. Raises StoppedError."""
-        self.save_state()
-        self.writer.finish()
+        self.saves.state(self.progress)
+        self.saves.finish_state(self.progress)
         raise StoppedError(
-            f"stopped by a signal after step {self.progress.step}; the state is saved: "
+            f"stopped by a signal after step {self.progress.step}; the state of step {self.saves.writer.written_step} is saved: "
             f"python train.py --run {self.config.run} --resume",
             self.signals.number or signal.SIGTERM,
         )
@@ -299,8 +276,8 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{trainer.images_per_epoch} images per epoch, {trainer.trained.num_trained / 1e6:.1f} million trained parameters"
             )
             if config.dry_run:
-                (loaded,) = trainer.data.loader.load([trainer.data.first_step()], pin_memory=False)
-                print(cost_text(lambda: trainer.step(loaded), trainer.num_steps))
+                steps = trainer.data.loader.load([trainer.data.first_step()] * COST_STEPS, pin_memory=False)
+                print(cost_text(lambda: trainer.step(next(steps)), trainer.num_steps))
                 return 0
             trainer.train()
             print(trainer.closing())

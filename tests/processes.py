@@ -18,15 +18,26 @@ _DEADLINE = 240.0  # seconds: a test that has failed ends
 KILLED = -signal.SIGKILL
 
 
-def run_ranks(arguments: Sequence[str], count: int = 1, *, killed_at: int | None = None, killed_rank: int = 0) -> list[int]:
-    """Run train.py on so many ranks; returns the exit status of each. `killed_rank` is killed when a step begins.
+def run_ranks(
+    arguments: Sequence[str],
+    count: int = 1,
+    *,
+    killed_at: int | None = None,
+    killed_rank: int = 0,
+    number: signal.Signals = signal.SIGKILL,
+) -> list[int]:
+    """Run train.py on so many ranks; returns the exit status of each.
+
+    `killed_rank` and its workers get a signal when step `killed_at` begins.
 
     The processes are forked, which spares them their imports, and find each other as those of torchrun do.
     """
     port = _free_port()
     context = multiprocessing.get_context("fork")
     processes = [
-        context.Process(target=_run, args=(list(arguments), rank, count, port, killed_at if rank == killed_rank else None))
+        context.Process(
+            target=_run, args=(list(arguments), rank, count, port, killed_at if rank == killed_rank else None, number)
+        )
         for rank in range(count)
     ]
     for process in processes:
@@ -51,11 +62,13 @@ def largest_difference(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor
     return max((value - two[name]).abs().max().item() for name, value in one.items())
 
 
-def _run(arguments: list[str], rank: int, count: int, port: int, killed_at: int | None) -> None:
+def _run(arguments: list[str], rank: int, count: int, port: int, killed_at: int | None, number: signal.Signals) -> None:
+    os.setsid()  # a group of its own, as torchrun gives each rank
     if count > 1:
         os.environ |= {
             "TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank),
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RESTART_COUNT": "0",
+            "LOCAL_WORLD_SIZE": str(count),
         }  # fmt: skip
     torch.set_num_threads(1)
     if killed_at is not None:
@@ -63,7 +76,7 @@ def _run(arguments: list[str], rank: int, count: int, port: int, killed_at: int 
 
         def step(trainer: train.Trainer, loaded: LoadedStep) -> dict[str, float]:
             if trainer.progress.step == killed_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.killpg(0, number)
             return original(trainer, loaded)
 
         train.Trainer.step = step  # type: ignore[method-assign]  # in this process only

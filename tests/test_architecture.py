@@ -165,7 +165,7 @@ TESTED_THROUGH = {
     "test_compatible_details.py": ["service/http/dialects/mcp/tools.py"],
     "test_page.py": ["service/http/page.py", "service/http/static_files.py"],
     "test_training.py": ["training/packaged_stem.py", "training/run_data.py", "training/trained_network.py"],
-    "test_failing_runs.py": ["training/run_files.py", "training/samples.py"],
+    "test_failing_runs.py": ["training/run_files.py", "training/samples.py", "training/saves.py"],
     "test_ranks.py": ["training/frozen.py", "training/state_writer.py"],
     "test_image_workers.py": ["service/workers/worker.py"],
 }  # fmt: skip

@@ -17,7 +17,7 @@ import torch
 import train
 from evaluation import score_captions
 from model import load_checkpoint
-from tests.processes import largest_difference, state_tensors
+from tests.processes import largest_difference, run_ranks, state_tensors
 from tests.runs import lines_of, steps_of
 from training import LoadedStep, Progress, StepGuard, StopSignals, TrainConfig, bar_text, collapse_alarm, load_state, memory_used
 from training.health import MAX_SKIPPED, DivergedError
@@ -44,7 +44,7 @@ def test_a_signal_ends_a_run_after_its_step_with_its_state_saved(quick_run, tmp_
     with monkeypatch.context() as patch:
         run_with(patch, 4, lambda _: os.kill(os.getpid(), number))
         assert train.main([*quick_run, *FAST, "--run", str(tmp_path / "stopped")]) == 128 + number
-    assert "stopped by a signal after step 5; the state is saved" in capsys.readouterr().err
+    assert "stopped by a signal after step 5; the state of step 5 is saved" in capsys.readouterr().err
     assert load_state(tmp_path / "stopped").progress.step == 5
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "the handlers are as they were"
     assert train.main(["--run", str(tmp_path / "stopped"), "--resume"]) == 0
@@ -148,13 +148,13 @@ def test_a_full_disk_loses_no_state_and_a_later_save_succeeds(quick_run, tmp_pat
     def free(trainer: train.Trainer) -> None:
         full.unlink()
         assert load_state(run).progress.step == 2, "the state from before is whole"
-        assert trainer.writer.written_step == 2
+        assert trainer.saves.writer.written_step == 2
 
     original = train.Trainer.step
 
     def step(trainer: train.Trainer, loaded: LoadedStep) -> dict[str, float]:
         if trainer.progress.step == 3:
-            trainer.writer.finish()
+            trainer.saves.writer.finish()
             fill(trainer)
         if trainer.progress.step == 7:
             free(trainer)
@@ -206,6 +206,70 @@ def test_torchrun_restarts_a_killed_rank_and_the_run_ends_with_the_same_weights(
         states = [state_tensors(tmp_path / "runs" / name, part) for name in ("complete", "killed")]
         assert largest_difference(*states) == 0
     assert steps_of(tmp_path / "runs/killed") == list(range(1, 13))
+
+
+def test_a_signal_to_the_workers_too_ends_a_run_after_its_step(quick_run, tmp_path):
+    """torchrun sends SIGTERM to the whole group of a rank."""
+    flags = [*quick_run, *FAST, "--freeze", "none", "--workers", "2"]
+    assert run_ranks(flags, killed_at=4, number=signal.SIGTERM) == [128 + signal.SIGTERM]
+    assert load_state(tmp_path / "run").progress.step == 5
+    assert run_ranks(["--run", str(tmp_path / "run"), "--resume"]) == [0]
+    assert steps_of(tmp_path / "run") == list(range(1, 13))
+
+
+@pytest.mark.parametrize("failure", ["signal in the last step", "no memory in the last validation"])
+def test_the_last_validation_is_not_lost(quick_run, tmp_path, monkeypatch, failure):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        if failure == "signal in the last step":
+            run_with(patch, 11, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        else:
+            original = train.Trainer.validate
+
+            def validate(trainer: train.Trainer) -> None:
+                if trainer.progress.step == 12:
+                    raise MemoryError
+                original(trainer)
+
+            patch.setattr(train.Trainer, "validate", validate)
+        assert train.main([*quick_run, *FAST]) in (1, 128 + signal.SIGTERM)
+    assert not load_state(run).progress.is_finished
+    assert [row["step"] for row in lines_of(run) if "validation" in row] == [0, 3, 6, 9]
+    assert train.main(["--run", str(run), "--resume", "--epochs", "4"]) == 0, "as torchrun repeats it, with its length"
+    assert [row["step"] for row in lines_of(run) if "validation" in row] == [0, 3, 6, 9, 12]
+    assert "12 steps" in (run / "last/README.md").read_text()
+
+
+def test_without_memory_for_the_first_update_no_state_is_promised(quick_run, tmp_path, monkeypatch, capsys):
+    def fail(_: object, __: object = None) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", fail)
+    assert train.main([*quick_run, *FAST]) == 1
+    assert "no state has been saved yet. Start again and one of: --accumulate 2" in capsys.readouterr().err
+    assert not (tmp_path / "run/state.pt").exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_is_written_when_the_run_is_resumed(quick_run, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".last.partial").write_text("a file instead of a folder")
+    assert train.main([*quick_run, *FAST]) == 1
+    assert f"{run / 'last'} could not be written" in capsys.readouterr().err
+    assert steps_of(run) == list(range(1, 13)), "all steps are done"
+    (run / ".last.partial").unlink()
+    assert train.main(["--run", str(run), "--resume"]) == 0
+    assert "12 steps" in (run / "last/README.md").read_text()
+
+
+def test_shards_that_cannot_be_written_are_a_warning_on_every_rank(quick_run, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".state.partial").write_text("a file instead of a folder")
+    flags = [*quick_run, *FAST, "--fsdp", "--freeze", "none", "--max-steps", "3", "--save-steps", "2"]
+    assert run_ranks(flags, 2) == [1, 1], "no state at the end"
+    assert steps_of(run) == [1, 2, 3]
+    assert (run / "last/config.json").exists()
 
 
 def alarm(captions: list[str], **values: object) -> str:

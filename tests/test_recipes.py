@@ -26,6 +26,7 @@ from training import (
     caption_losses,
     count_steps,
     encoder_factor,
+    first_encoder_step,
     load_state,
     merged_weights,
     parse_arguments,
@@ -72,9 +73,10 @@ def test_stages_are_text_then_a_frozen_encoder_then_everything():
     assert count_steps(dataclasses.replace(config, max_steps=8), [source]) == 8
     kinds = [stage_part(config, FrozenPart("none"), epoch).kind for epoch in range(5)]
     assert kinds == ["encoder", "encoder", "encoder", "none", "none"]
-    factors = [encoder_factor(config, [source], step, 55) for step in (0, 24, 25, 30, 35, 36, 54)]
+    factors = [encoder_factor(config, 25, step, 55) for step in (0, 24, 25, 30, 35, 36, 54)]
     assert factors == pytest.approx([0, 0, 1 / 11, 6 / 11, 1, 1, 1])
-    assert encoder_factor(config_of(), [source], 0, 55) == 1
+    assert encoder_factor(config_of(), 0, 0, 55) == 1
+    assert first_encoder_step(config, [source]) == 25
     automatic = resolve_length(config_of(text_epochs=3, max_steps=30, batch_size=4), [source])
     assert automatic.epochs == 3 + 3
 
@@ -205,7 +207,23 @@ def test_parts_of_any_size_make_up_the_same_loss(tiny_network, batch):
     assert objective(batch.without_targets(), totals).item() == 0
 
 
+def test_word_presence_without_an_encoder_to_train_is_refused(quick_run, capsys):
+    assert train.main([*quick_run, "--word-presence-weight", "0.1"]) == 1, "--freeze auto freezes the encoder of --init"
+    assert "the whole encoder is frozen; use --freeze none" in capsys.readouterr().err
+
+
 # LoRA
+
+
+def test_lora_keeps_the_statistics_of_batch_norms(tokenizer):
+    network = CaptionNetwork(tiny_config(tokenizer.size, stem="resnet10t", stem_strides=(8,)))
+    add_lora(network, 2, 4.0, None)
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    objective = TrainingObjective(network, config_of(init="x", lora_rank=2), FrozenPart("none")).train()
+    network.encode(torch.randn(4, 3, 24, 32))
+    assert objective.network.decoder.training
+    assert before
+    assert all(torch.equal(value, before[name]) for name, value in network.named_buffers())
 
 
 def test_lora_starts_as_the_network_and_its_merged_weights_give_its_output(tiny_network, pixels):
@@ -278,6 +296,7 @@ def test_every_preset_is_a_valid_run_that_flags_may_change(preset):
         ({"lora_rank": 4, "init": "x", "frozen_epochs": 2}, "cannot be used together"),
         ({"word_presence_weight": 1.0, "freeze": "encoder"}, "leave one of them out"),
         ({"drop_worst_ratio": 1.0}, "must be below 1"),
+        ({"fsdp": True, "self_critical_weight": 0.5}, "leave --fsdp out"),
     ],
 )
 def test_parts_of_a_recipe_that_exclude_each_other_are_refused(flags, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 import train
-from model import load_checkpoint, save_checkpoint
+from model import CheckpointError, ConfigError, load_checkpoint, save_checkpoint
 from tests.networks import redraw
 from tests.runs import QUICK, command, lines_of, run_until, steps_of, write_images, write_start
 from tests.test_training import TINY
@@ -24,6 +25,7 @@ from training import (
     read_log,
 )
 from training.resume import CHANGEABLE, resumed_config
+from training.state import recover_state
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +160,33 @@ def test_every_setting_that_resume_may_change_is_a_flag_and_is_obeyed():
     assert values.keys() == CHANGEABLE
     resumed = dataclasses.asdict(resumed_config(settings, values))
     assert resumed == settings | values
+
+
+def test_the_revision_of_a_hub_that_a_run_was_started_with_is_no_other_checkpoint():
+    settings = dataclasses.asdict(TrainConfig(data=("scenes",), run="x", epochs=3, init="hub:A/b@0123abc"))
+    assert resumed_config(settings, {"run": "x", "init": "hub:A/b"}).init == "hub:A/b@0123abc"
+    with pytest.raises(ConfigError, match="--init hub:A/c"):
+        resumed_config(settings, {"run": "x", "init": "hub:A/c"})
+
+
+def test_a_run_that_patience_has_ended_can_be_made_longer(quick_run, tmp_path):
+    flags = ["--lr", "0", "--epochs", "3", "--eval-epochs", "1", "--patience", "2", "--sample-images", "0"]
+    assert train.main([*quick_run, *flags]) == 0
+    assert load_state(tmp_path / "run").progress.epoch == 2
+    assert train.main(["--run", str(tmp_path / "run"), "--resume", "--epochs", "9"]) == 0
+    assert load_state(tmp_path / "run").progress.epoch == 4, "two more validations"
+
+
+def test_the_newer_of_two_states_is_read(quick_run, tmp_path):
+    assert train.main([*quick_run, "--max-steps", "1"]) == 0
+    (tmp_path / "run/state").mkdir()
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_state(tmp_path / "run")
+    os.utime(tmp_path / "run/state", (1, 1))
+    assert load_state(tmp_path / "run").progress.step == 1
+    (tmp_path / "run/state").rename(tmp_path / "run/.state.previous")
+    recover_state(tmp_path / "run")
+    assert (tmp_path / "run/state").exists()
 
 
 def test_the_command_line_of_a_run_with_resume_added_is_accepted(quick_run, capsys):

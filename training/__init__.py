@@ -33,16 +33,28 @@ from training.regions import RegionFinder, read_all_detections
 from training.run_data import RunData
 from training.run_files import write_run_description
 from training.samples import sample_sheets
-from training.schedule import cost_text, count_steps, encoder_factor, images_per_epoch, lr_factor, resolve_length, stage_part
+from training.saves import RunSaves
+from training.schedule import (
+    COST_STEPS,
+    cost_text,
+    count_steps,
+    encoder_factor,
+    first_encoder_step,
+    images_per_epoch,
+    lr_factor,
+    resolve_length,
+    stage_part,
+)
 from training.self_critical import SelfCritical, self_critical_of
 from training.sources import Source, as_state, open_sources, write_validation_ids
 from training.start import RunStart, new_run, resumed_run, run_start
-from training.state import RunState, card_text, load_state, unusable_folder
+from training.state import RunState, card_text, has_state, load_state, unusable_folder
 from training.state_writer import StateWriter
 from training.trained_network import TrainedNetwork
 from training.validation import greedy_captions, merged_captions, validation_report
 
 __all__ = [
+    "COST_STEPS",
     "PRESETS",
     "TEXT",
     "Batch",
@@ -56,6 +68,7 @@ __all__ = [
     "RegionFinder",
     "RunData",
     "RunLog",
+    "RunSaves",
     "RunStart",
     "RunState",
     "SelfCritical",
@@ -91,8 +104,10 @@ __all__ = [
     "disk_message",
     "encoder_factor",
     "failure_message",
+    "first_encoder_step",
     "gradients_summed",
     "greedy_captions",
+    "has_state",
     "images_per_epoch",
     "inherited_text",
     "judge",

@@ -155,7 +155,8 @@ class TrainConfig:
     )
     accumulate: int = declared(
         1,
-        "parts that the images of a rank's step are computed in, for less memory and with the same result",
+        "parts that the images of a rank's step are computed in, for less memory; the result is the same, but --drop-worst-ratio "
+        "and --self-critical-weight compare the captions of a part",
         unit="parts",
         minimum=1,
     )
@@ -216,6 +217,11 @@ class TrainConfig:
             raise ConfigError("--lora-rank keeps the weights of a checkpoint and needs --init; a new network has none to keep")
         if self.lora_rank and self.frozen_epochs:
             raise ConfigError("--lora-rank and --frozen-epochs cannot be used together; leave one of them out")
+        if self.fsdp and self.self_critical_weight:
+            raise ConfigError(
+                "--fsdp cannot be used with --self-critical-weight: ranks sample captions of other lengths, and shards need all "
+                "ranks at each token; leave --fsdp out"
+            )
         if self.word_presence_weight and self.freeze == "encoder":
             raise ConfigError("--word-presence-weight trains the encoder, which --freeze encoder does not; leave one of them out")
 

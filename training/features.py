@@ -116,7 +116,7 @@ def cached_features(
         if own := ranks.part(new):
             unfinished = target / f"unfinished-{ranks.rank}-{os.getpid()}"
             unfinished.mkdir(parents=True)
-            _write(unfinished, network, part, [entries[number] for number in own], views, dtype)
+            _write(unfinished, network, part, [entries[number] for number in own], views, dtype, len(new))
             (unfinished / "images.json").write_text(json.dumps([keys[number] for number in own]), encoding="utf-8")
             _add_part(target, unfinished)
         ranks.barrier()
@@ -171,7 +171,13 @@ def _read_parts(target: Path) -> dict[str, tuple[Path, int]]:
 
 
 def _write(
-    target: Path, network: CaptionNetwork, part: FrozenPart, entries: list[CaptionedImage], views: int, dtype: torch.dtype
+    target: Path,
+    network: CaptionNetwork,
+    part: FrozenPart,
+    entries: list[CaptionedImage],
+    views: int,
+    dtype: torch.dtype,
+    num_images: int,  # of all ranks, which share the disk
 ) -> None:
     files: list[Any] = []
     plan = [(number, view) for number in range(len(entries)) for view in range(views)]
@@ -183,7 +189,7 @@ def _write(
         for pixels in _batches(network, entries, plan):
             outputs = part.output(encoder, to_device(pixels, network.device).to(dtype=dtype, memory_format=torch.channels_last))
             if not files:
-                _check_free_space(target, 2 * len(plan) * sum(value[0].numel() for value in outputs))
+                _check_free_space(target, 2 * num_images * views * sum(value[0].numel() for value in outputs))
             for index, value in enumerate(outputs):
                 if len(files) <= index:
                     shape = (len(entries), views, *value.shape[1:])

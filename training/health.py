@@ -49,27 +49,28 @@ class StepGuard:
         return False
 
 
-def failure_message(config: TrainConfig, step: int, error: BaseException) -> str:
+def failure_message(config: TrainConfig, step: int, saved_step: int | None, error: BaseException) -> str:
     """Return what to do after an error of a step that is no mistake of this program, "" if it may be one.
 
-    Nothing is lost: the step has changed no weight.
+    `saved_step` is that of the last state, None if there is none.
     """
-    again = f"python train.py --run {config.run} --resume"
+    saved = "no state has been saved yet" if saved_step is None else f"the state after step {saved_step} is saved"
+    again = "Start again" if saved_step is None else f"Continue with python train.py --run {config.run} --resume"
     if isinstance(error, dist.DistError) or "gloo" in str(error):
         return (
-            f"another rank has ended in step {step + 1}; its own message says why. Continue with the same torchrun command, or "
-            "let it do so itself: --max-restarts 3"
+            f"another rank has ended in step {step + 1}; its own message says why, and {saved}. Continue with the same torchrun "
+            "command, or let it do so itself: --max-restarts 3"
         )
     if not is_out_of_memory(error):
         return ""
-    remedies = [f"--accumulate {2 * config.accumulate} (the same result, half the images at a time)"]
+    remedies = [f"--accumulate {2 * config.accumulate} (half the images at a time)"]
     if not config.gradient_checkpointing:
         remedies.append("--gradient-checkpointing")
     if config.device != "cpu" and not config.fsdp:
         remedies.append("--fsdp on several GPUs")
     return (
-        f"out of memory in step {step + 1} with {config.batch_size} images; the state after step {step} is saved. Continue with "
-        f"{again} and one of: {'; '.join(remedies)} ({_first_line(error)})"
+        f"out of memory in step {step + 1} with {config.batch_size} images; {saved}. {again} "
+        f"and one of: {'; '.join(remedies)} ({_first_line(error)})"
     )
 
 

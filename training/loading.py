@@ -96,6 +96,9 @@ def num_workers(config: TrainConfig, data: dict[int, TrainingData | TextData]) -
 
 
 def _start_worker(_: int) -> None:
-    """A worker ends with its process: Ctrl-C reaches both, and the process then finishes its step with what is loaded."""
+    """Let a worker go on after Ctrl-C, and after the SIGTERM that torchrun sends to it too: its process finishes a step first.
+
+    A second SIGTERM ends it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -41,7 +42,8 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         """Close the files; everything was written before."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
         if self._curves is not None:
             self._curves.close()
 
@@ -69,8 +71,10 @@ class RunLog:
 
     def _write(self, progress: Progress, values: dict[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(_line({"step": progress.step, "elapsed": round(progress.seconds, 3), **values}))
-            self._file.flush()
+            line = _line({"step": progress.step, "elapsed": round(progress.seconds, 3), **values})
+            with suppress(OSError):  # a full disk: a row is lost, not the run, whose next state says so
+                self._file.write(line)
+                self._file.flush()
 
     def _add_curves(self, group: str, values: dict[str, Any], step: int) -> None:
         if self._curves is not None:

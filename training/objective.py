@@ -63,6 +63,10 @@ class TrainingObjective(nn.Module):
         super().train(mode)
         if (module := self.frozen.module(self.network.encoder)) is not None:
             module.eval()
+        if self._config.lora_rank:  # its weights stay as they are, and so do its statistics
+            for part in self.network.modules():
+                if isinstance(part, nn.BatchNorm2d):
+                    part.eval()
         return self
 
     def forward(self, batch: Batch, totals: Totals, *, drops_worst: bool = False) -> Tensor:

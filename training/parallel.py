@@ -15,20 +15,23 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model import ConfigError, TextDecoder
 from training.config import TrainConfig
+from training.objective import TrainingObjective
 from training.ranks import Ranks
 
 
-def distributed(objective: nn.Module, config: TrainConfig, ranks: Ranks) -> nn.Module:
+def distributed(objective: TrainingObjective, config: TrainConfig, ranks: Ranks) -> nn.Module:
     """Return the module whose forward a step calls: `objective` itself, or DDP around it.
 
-    Both engines divide gradients by the number of ranks. With text among the data, batches without an image leave the encoder
-    without gradients.
+    Both engines divide gradients by the number of ranks. Batches without an image leave the encoder without gradients, and so
+    does a stem whose last stages no stride needs.
     """
     if ranks.count == 1 or config.fsdp:
         return objective
     # A class token's gradient is a slice of a larger tensor: another memory layout, which costs next to no time.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
-    return DistributedDataParallel(objective, find_unused_parameters=bool(config.text or config.text_epochs))
+    trains_stem = bool(objective.network.config.encoder.stem) and objective.frozen.kind == "none"
+    has_unused = bool(config.text or config.text_epochs) or trains_stem
+    return DistributedDataParallel(objective, find_unused_parameters=has_unused)
 
 
 def shard(network: nn.Module, objective: nn.Module, ranks: Ranks, device: torch.device) -> None:

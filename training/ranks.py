@@ -19,18 +19,20 @@ from torch.distributed.rendezvous import rendezvous
 from model import ConfigError
 
 _T = TypeVar("_T")
-_RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # a variable that torchrun sets
+# Variables that torchrun sets.
+_RESTARTS, _LOCAL_COUNT = "TORCHELASTIC_RESTART_COUNT", "LOCAL_WORLD_SIZE"
 # A rank waits so long for the others, which may compute features. One that has ended is noticed at once.
 _TIMEOUT = datetime.timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process's rank, their count, and its rank on its own machine, which is the number of its GPU."""
+    """This process's rank, their count, and both on its own machine, where the rank is the number of its GPU."""
 
     rank: int = 0
     count: int = 1
     local_rank: int = 0
+    local_count: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -103,7 +105,9 @@ def running_ranks() -> Iterator[Ranks]:
     store = PrefixStore(f"restart {get_env_variable_or_raise(_RESTARTS)}", store)
     backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_TIMEOUT)
-    ranks = Ranks(dist.get_rank(), dist.get_world_size(), dist.get_node_local_rank(fallback_rank=0))
+    ranks = Ranks(
+        dist.get_rank(), dist.get_world_size(), dist.get_node_local_rank(), int(get_env_variable_or_raise(_LOCAL_COUNT))
+    )
     if has_gpu and ranks.local_rank < torch.cuda.device_count():
         torch.cuda.set_device(ranks.local_rank)
     try:

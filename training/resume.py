@@ -24,7 +24,11 @@ def resumed_config(settings: dict[str, Any], flags: dict[str, Any]) -> TrainConf
     --epochs alone removes the limit of --max-steps, and --max-steps alone adds the epochs that it needs. Raises ConfigError
     that names every flag that cannot change.
     """
-    refused = [name for name, value in flags.items() if name not in CHANGEABLE and not _is_same(value, settings.get(name))]
+    refused = [
+        name
+        for name, value in flags.items()
+        if name not in CHANGEABLE and not _is_same(value, settings.get(name)) and not _is_pinned(name, value, settings)
+    ]
     if refused:
         defaults = {info.name: info.default for info in fields_of(TrainConfig)}
         shown = ", ".join(
@@ -49,6 +53,11 @@ def is_length_named(flags: dict[str, Any]) -> bool:
 
 def _is_same(value: Any, stored: Any) -> bool:
     return (list(value) if isinstance(value, tuple | list) else value) == (list(stored) if isinstance(stored, tuple) else stored)
+
+
+def _is_pinned(name: str, value: Any, settings: dict[str, Any]) -> bool:
+    """Return whether a run has the revision that --init hub:ID had when it was started."""
+    return name == "init" and str(settings.get(name)).startswith(f"{value}@")
 
 
 def _shown(name: str, value: Any) -> str:

@@ -17,6 +17,7 @@ from training.sources import Source
 MIN_LR = 0.02  # share of the peak learning rate that the cosine ends at
 MIN_EPOCHS = 8  # of a run without --epochs
 MIN_STEPS = {"init": 60, "new": 1_000}  # of a run without --epochs, from a checkpoint or with a new network
+COST_STEPS = 3  # that are timed
 _VALIDATIONS = 10  # of a run without --eval-epochs
 
 
@@ -46,16 +47,18 @@ def stage_part(config: TrainConfig, frozen: FrozenPart, epoch: int) -> FrozenPar
     return FrozenPart("encoder") if epoch < config.text_epochs + config.frozen_epochs and config.frozen_epochs else frozen
 
 
-def encoder_factor(config: TrainConfig, sources: Sequence[Source], step: int, num_steps: int) -> float:
-    """Return the share of its learning rate that the encoder has: it has a warmup of its own after --frozen-epochs."""
+def encoder_factor(config: TrainConfig, first_step: int, step: int, num_steps: int) -> float:
+    """Return the share of its learning rate that the encoder has: after --frozen-epochs a warmup from `first_step`."""
     if not config.frozen_epochs:
         return 1.0
     warmup = max(1, round(config.warmup_ratio * num_steps))
-    return min(1.0, max(0.0, (step - first_encoder_step(config, sources) + 1) / warmup))
+    return min(1.0, max(0.0, (step - first_step + 1) / warmup))
 
 
 def first_encoder_step(config: TrainConfig, sources: Sequence[Source]) -> int:
     """Return the number of steps before the encoder's first one: those of --text-epochs and --frozen-epochs."""
+    if not config.frozen_epochs:
+        return 0
     return sum(batches_per_epoch(config, sources, epoch) for epoch in range(config.text_epochs + config.frozen_epochs))
 
 
@@ -96,7 +99,7 @@ def lr_factor(step: int, num_steps: int, warmup_steps: int) -> float:
 def cost_text(run_step: Callable[[], object], num_steps: int) -> str:
     """Time a few steps, and return what the run would cost; the frozen features and the validations come on top."""
     seconds = []
-    for _ in range(3):
+    for _ in range(COST_STEPS):
         started = time.perf_counter()
         run_step()
         seconds.append(time.perf_counter() - started)

@@ -17,7 +17,7 @@ from training.ranks import Ranks, is_started_by_torchrun
 from training.resume import is_length_named, resumed_config
 from training.schedule import count_steps, resolve_length
 from training.sources import Source, check_files, file_digests, open_sources
-from training.state import RunState, has_state, load_state, unusable_folder
+from training.state import RunState, has_state, load_state, recover_state, unusable_folder
 
 _MAX_PROBLEMS = 20  # records that are left out and listed
 
@@ -37,6 +37,9 @@ def run_start(config: TrainConfig, flags: dict[str, Any], ranks: Ranks) -> RunSt
 
     torchrun repeats its command after a failure: under torchrun a run that has a state is resumed.
     """
+    if ranks.is_first:
+        recover_state(Path(config.run))
+    ranks.barrier()
     is_resumed = config.resume or (is_started_by_torchrun() and has_state(Path(config.run)))
     start = resumed_run(flags) if is_resumed else new_run(config, flags, ranks)
     ranks.barrier()  # no rank writes before all have looked at the folder
@@ -80,15 +83,18 @@ def resumed_run(flags: dict[str, Any]) -> RunStart | int:
     files = check_files(config, state.settings.get("files", {}))
     config = resolve_length(config, sources)
     total = count_steps(config, sources)
-    if is_length_named(flags) and total <= progress.step:
-        if total == progress.step and progress.is_finished:
+    is_complete = progress.is_finished and progress.step >= total
+    if is_length_named(flags) and (total < progress.step or is_complete):
+        if total == progress.step:
             print(f"{config.run} is finished after {progress.step} steps, as many as these flags say; nothing to do")
             return 0
         return _refuse(
             f"--epochs {config.epochs} --max-steps {config.max_steps} end it after {total} steps, "
             f"but it has done {progress.step}; name more"
         )
-    progress.is_finished = progress.step >= total
+    if progress.is_finished and not is_complete:  # it is made longer
+        progress.stale = 0
+    progress.is_finished = is_complete
     _report_sources(config, sources)
     print(f"{config.run} continues after {progress.step} of {total} steps")
     if total != count_steps(resolve_length(resumed_config(state.settings, {"run": config.run}), sources), sources):

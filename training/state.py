@@ -64,12 +64,19 @@ def has_state(run: Path) -> bool:
     return (run / STATE_FILE).exists() or (run / STATE_FOLDER).exists()
 
 
+def recover_state(run: Path) -> None:
+    """Restore a folder of shards whose replacement was interrupted. For one rank, before the others look."""
+    recover_folder(run / STATE_FOLDER)
+
+
 def load_state(run: Path) -> RunState:
     """Read a state, or that of an older version of this program. Raises CheckpointError."""
-    recover_folder(run / STATE_FOLDER)
     if not has_state(run):
         raise CheckpointError(f"{run / STATE_FILE} does not exist: there is nothing to resume; start the run without --resume")
-    path = run / STATE_FILE if (run / STATE_FILE).exists() else run / STATE_FOLDER
+    paths = [path for path in (run / STATE_FILE, run / STATE_FOLDER) if path.exists()]
+    path = max(
+        paths, key=lambda path: path.stat().st_mtime
+    )  # both are there if a run ended between writing one and removing the other
     try:
         if path.name == STATE_FILE:
             document = torch.load(path, weights_only=True, map_location="cpu")

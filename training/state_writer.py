@@ -53,7 +53,7 @@ class StateWriter:
             return
         failed = self._ranks.sum(error is not None)[0] if self._is_sharded else error is not None
         if failed:
-            raise error or OSError("another rank could not write its shard of the state")
+            raise _as_os_error(error)
         self.written_step = self._pending_step
         if not self._is_sharded:
             return
@@ -83,13 +83,27 @@ def _write_shards(run: Path, state: RunState, ranks: Ranks, group: dist.ProcessG
         if isinstance(value, Tensor)
     }
     rest = {key: value for key, value in parts.items() if not isinstance(value, Tensor)}
+    error: OSError | None = None
     if ranks.is_first:
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        torch.save(state.document() | {"parts": rest}, folder / SMALL_NAME)
-    ranks.barrier()
+        try:
+            folder.mkdir()
+            torch.save(state.document() | {"parts": rest}, folder / SMALL_NAME)
+        except (OSError, RuntimeError) as failure:  # torch's own writer raises RuntimeError on a full disk
+            error = _as_os_error(failure)
+    if ranks.sum(error is not None)[0]:
+        failed: Future[None] = Future()
+        failed.set_exception(_as_os_error(error))
+        return failed
     future: Future[None] = async_save(tensors, checkpoint_id=str(folder), process_group=group)  # type: ignore[assignment]
     return future
+
+
+def _as_os_error(error: BaseException | None) -> OSError:
+    """Return an error of writing as an OSError; None: it was another rank's."""
+    if isinstance(error, OSError):
+        return error
+    return OSError(str(error).splitlines()[0] if error is not None else "another rank could not write its part")
 
 
 def _copied(value: Any) -> Any:

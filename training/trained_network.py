@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from model import CaptionNetwork, CaptionTokenizer, DevicePolicy
+from model import CaptionNetwork, CaptionTokenizer, ConfigError, DevicePolicy
 from training.features import FrozenPart
 from training.frozen import StateWeights
 from training.lora import add_lora
@@ -31,6 +31,8 @@ class TrainedNetwork:
         self.inherited = inherited_text(config, self.network)
         self.frozen = choose_frozen_part(self.network, config)  # during the whole run
         module = self.frozen.module(self.network.encoder)
+        if config.word_presence_weight and self.frozen.kind == "encoder":
+            raise ConfigError("--word-presence-weight trains the encoder, and the whole encoder is frozen; use --freeze none")
         if module is not None:
             module.requires_grad_(False)
         if config.lora_rank:
@@ -57,7 +59,8 @@ class TrainedNetwork:
         self.scaler = torch.amp.GradScaler(policy.device.type, enabled=policy.dtype == torch.float16)
         if state:
             load_optimizer_state(self.optimizer, self.objective, state.parts["optimizer"])
-            self.scaler.load_state_dict(state.parts["scaler"])
+            if state.parts["scaler"]:  # a part of the run in another type had none
+                self.scaler.load_state_dict(state.parts["scaler"])
         self.start_stage(self.frozen)
 
     def start_stage(self, part: FrozenPart) -> None:
@@ -69,7 +72,7 @@ class TrainedNetwork:
         self.engine = distributed(self.objective, self._config, self._ranks)
 
     def whole(self) -> CaptionNetwork:
-        """Return a network whose frozen weights are those of the trained one; with FSDP, where every rank must call it, unsharded."""
+        """Return a network with the frozen weights, not sharded; with FSDP every rank must call it."""
         return self.average.network() if self._config.fsdp else self.network
 
     @property
