@@ -39,7 +39,7 @@ prove-speed: .venv
 # Training: next to transformers' Trainer, loading of 100,000 samples on two ranks, and with and without each part of a recipe
 # (ABLATION has a train and a val split; about an hour).
 ABLATION ?= ../shared/data/flickr8k
-prove-training: .venv .venv/proofs
+prove-training: .venv
 	$(BIN)/python -m benchmarks training
 	$(BIN)/python -m benchmarks loading
 	$(BIN)/python -m benchmarks ablation --data $(ABLATION) --folder runs/ablation

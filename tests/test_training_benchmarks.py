@@ -61,7 +61,6 @@ def test_two_ranks_load_every_sample_once(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of transformers
 def test_the_peer_of_the_training_benchmark_has_the_same_size():
-    pytest.importorskip("accelerate")
     figures = compare_training_speed(2, 1, 1, "float32", 2)
     own, peer = map(float, figures["parameters, millions"].split(" and "))
     assert abs(own - peer) < 0.02 * own
