@@ -153,7 +153,7 @@ class Trainer:
                     self.stop()
                 if progress.step % config.save_steps == 0 and progress.step < self.num_steps:
                     self.saves.state(progress)
-        position = progress.epoch, progress.batch, progress.is_finished
+        before = dataclasses.replace(progress)
         if progress.batch >= len(plan):
             progress.epoch, progress.batch = progress.epoch + 1, 0
         progress.is_finished = progress.step >= self.num_steps
@@ -161,7 +161,7 @@ class Trainer:
             try:
                 self.validate()
             except BaseException:  # a state that is saved now has this validation before it
-                progress.epoch, progress.batch, progress.is_finished = position
+                self.progress = before
                 raise
             self.saves.checkpoint("last", progress)
             self.saves.state(progress)
@@ -190,7 +190,7 @@ class Trainer:
         self.is_updating = True
         if self.guard.check(mean_loss, grad_norm, progress.step):
             trained.scaler.step(trained.optimizer)
-            self.trained.average.update(self.trained.network, config.ema_decay, progress.step)
+            trained.average.update(trained.network, config.ema_decay, progress.step)
         trained.scaler.update()
         self.is_updating = False
         values = {"loss": mean_loss, "grad_norm": grad_norm, **learning_rates(trained.optimizer)}

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from fastapi.testclient import TestClient
 
 import train
-from model import ConfigError, load_checkpoint
+from model import Captioner, ConfigError, load_checkpoint
+from service import Settings, create_app
 from tests.processes import KILLED, largest_difference, run_ranks, state_tensors
 from tests.runs import QUICK, write_images, write_start
 from training import Ranks, check_parallel, load_state, parse_arguments, read_log
@@ -97,13 +99,16 @@ def test_a_run_goes_on_with_another_number_of_ranks(complete, exact, tmp_path):
     assert almost_equal(complete[1], run)
 
 
-def test_shards_of_two_ranks_are_a_checkpoint_and_a_state_that_one_rank_continues(complete, exact, tmp_path):
+def test_shards_of_two_ranks_are_a_checkpoint_and_a_state_that_one_rank_continues(exact, tmp_path, photo):
     run = tmp_path / "run"
     arguments = [*exact, "--run", str(run), "--fsdp", "--save-steps", "3"]
     assert run_ranks([*arguments, "--max-steps", "7"], 2) == [0, 0]
     assert {path.name for path in (run / "state").iterdir()} >= {"__0_0.distcp", "__1_0.distcp", ".metadata", "run.pt"}
     assert not (run / "state.pt").exists()
-    assert load_checkpoint(run / "best").config.decoder.num_layers == 2
+    captioner = Captioner.load(run / "last")
+    with TestClient(create_app({"sharded": captioner}, Settings())) as client:
+        response = client.post("/v1/captions", content=photo(), headers={"content-type": "image/png"})
+    assert response.status_code == 200, "it is served as any other checkpoint"
     longer = ["--run", str(run), "--resume", "--epochs", "4"]
     assert run_ranks([*longer, "--no-fsdp"], 1) == [0]
     assert not (run / "state").exists(), "the state is a file again"
@@ -195,6 +200,7 @@ def test_recipes_on_two_ranks_give_the_weights_of_one(exact, tmp_path, engine, r
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler imports what torch deprecates
 def test_a_compiled_run_gives_the_weights_of_another_and_resumes(complete, exact, tmp_path):
     run = tmp_path / "run"
     assert run_ranks([*exact, "--run", str(run), "--compile", "--max-steps", "12"]) == [0]

@@ -7,29 +7,26 @@ from training.closing import Judgement, closing_text, judge, write_validation_ca
 from training.config import TrainConfig, restored_config
 from training.data import Batch, TextData, TrainingData, read_texts
 from training.features import FeatureCache, FrozenPart, cached_features, view_pixels
-from training.frozen import StateWeights
-from training.health import StepGuard, collapse_alarm, disk_message, failure_message
+from training.health import StepGuard, collapse_alarm, failure_message
 from training.interrupts import StoppedError, StopSignals
 from training.loading import TEXT, LoadedStep, PlannedStep, StepLoader
 from training.log import RunLog, read_log
 from training.lora import add_lora, merged_weights
 from training.loss import caption_losses, predict
-from training.network import build_network, choose_frozen_part, inherited_text
+from training.network import build_network, choose_frozen_part
 from training.objective import Totals, TrainingObjective
 from training.optimizer import (
     WeightAverage,
     build_optimizer,
     clip_gradients,
     learning_rates,
-    load_optimizer_state,
-    optimizer_state,
     set_learning_rates,
 )
 from training.parallel import check_parallel, gradients_summed
 from training.progress import Progress
 from training.progress_bar import bar_text, memory_used
 from training.ranks import Ranks, running_ranks, seed_step
-from training.regions import RegionFinder, read_all_detections
+from training.regions import RegionFinder
 from training.run_data import RunData
 from training.run_files import write_run_description
 from training.samples import sample_sheets
@@ -46,10 +43,9 @@ from training.schedule import (
     stage_part,
 )
 from training.self_critical import SelfCritical, self_critical_of
-from training.sources import Source, as_state, open_sources, write_validation_ids
-from training.start import RunStart, new_run, resumed_run, run_start
-from training.state import RunState, card_text, has_state, load_state, unusable_folder
-from training.state_writer import StateWriter
+from training.sources import Source, open_sources, write_validation_ids
+from training.start import RunStart, new_run, run_start
+from training.state import load_state
 from training.trained_network import TrainedNetwork
 from training.validation import greedy_captions, merged_captions, validation_report
 
@@ -70,11 +66,8 @@ __all__ = [
     "RunLog",
     "RunSaves",
     "RunStart",
-    "RunState",
     "SelfCritical",
     "Source",
-    "StateWeights",
-    "StateWriter",
     "StepGuard",
     "StepLoader",
     "StopSignals",
@@ -87,13 +80,11 @@ __all__ = [
     "TrainingObjective",
     "WeightAverage",
     "add_lora",
-    "as_state",
     "bar_text",
     "build_network",
     "build_optimizer",
     "cached_features",
     "caption_losses",
-    "card_text",
     "check_parallel",
     "choose_frozen_part",
     "clip_gradients",
@@ -101,18 +92,14 @@ __all__ = [
     "collapse_alarm",
     "cost_text",
     "count_steps",
-    "disk_message",
     "encoder_factor",
     "failure_message",
     "first_encoder_step",
     "gradients_summed",
     "greedy_captions",
-    "has_state",
     "images_per_epoch",
-    "inherited_text",
     "judge",
     "learning_rates",
-    "load_optimizer_state",
     "load_state",
     "lr_factor",
     "make_parser",
@@ -121,16 +108,13 @@ __all__ = [
     "merged_weights",
     "new_run",
     "open_sources",
-    "optimizer_state",
     "parse_arguments",
     "predict",
     "presets_table",
-    "read_all_detections",
     "read_log",
     "read_texts",
     "resolve_length",
     "restored_config",
-    "resumed_run",
     "run_start",
     "running_ranks",
     "sample_sheets",
@@ -138,7 +122,6 @@ __all__ = [
     "self_critical_of",
     "set_learning_rates",
     "stage_part",
-    "unusable_folder",
     "used_flags",
     "validation_report",
     "view_pixels",

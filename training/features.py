@@ -123,10 +123,7 @@ def cached_features(
         known = _read_parts(target)
     rows = [known[key] for key in keys]
     folders = sorted({at for at, _ in rows})
-    files = [
-        [np.load(file, mmap_mode="r") for file in sorted(at.glob("*.npy"), key=lambda file: int(file.stem))] for at in folders
-    ]
-    return FeatureCache(files, [(folders.index(at), row) for at, row in rows])
+    return FeatureCache([_arrays(at) for at in folders], [(folders.index(at), row) for at, row in rows])
 
 
 def _add_part(target: Path, unfinished: Path) -> None:
