@@ -11,7 +11,6 @@ import multiprocessing
 import random
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections import Counter
@@ -20,11 +19,11 @@ from typing import Any
 
 from PIL import Image
 
+from benchmarks.streaming import write_synthetic_shards
 from corpus import open_dataset
 from model import CaptionTokenizer, EncoderConfig, ImageConfig, ModelConfig
 from training import PlannedStep, StepLoader, TrainConfig, TrainingData, running_ranks
 
-_SHARD_SAMPLES = 10_000
 _EDGE = 32  # pixels
 _BATCH = 64  # images of all ranks
 _EPOCHS = 2
@@ -37,7 +36,7 @@ def measure_loading(samples: int, ranks: int, workers: int, folder: Path | None 
         data, results = Path(name) / "data", Path(name) / "results"
         data.mkdir()
         results.mkdir()
-        _write_shards(data, samples)
+        write_synthetic_shards(data, samples, _small_jpeg)
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m"]
         subprocess.run([*command, __name__, str(data), str(results), str(workers)], check=True)
         loaded = [json.loads((results / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(ranks)]
@@ -57,18 +56,10 @@ def measure_loading(samples: int, ranks: int, workers: int, folder: Path | None 
     return figures
 
 
-def _write_shards(folder: Path, samples: int) -> None:
-    rng = random.Random(0)
-    for first in range(0, samples, _SHARD_SAMPLES):
-        with tarfile.open(folder / f"train-{first // _SHARD_SAMPLES:06d}.tar", "w") as archive:
-            for number in range(first, min(samples, first + _SHARD_SAMPLES)):
-                file = io.BytesIO()
-                Image.new("RGB", (_EDGE, _EDGE), tuple(rng.randrange(256) for _ in range(3))).save(file, "JPEG")
-                record = {"caption": f"image number {number}", "image_id": str(number)}
-                for suffix, content in (("jpg", file.getvalue()), ("json", json.dumps(record).encode())):
-                    entry = tarfile.TarInfo(f"{number:09d}.{suffix}")
-                    entry.size = len(content)
-                    archive.addfile(entry, io.BytesIO(content))
+def _small_jpeg(rng: random.Random) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (_EDGE, _EDGE), tuple(rng.randrange(256) for _ in range(3))).save(file, "JPEG")
+    return file.getvalue()
 
 
 def _load(data: Path, results: Path, workers: int) -> None:

@@ -13,9 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from corpus import stream_data
+from training import memory_used
 
 _SHARD_SAMPLES = 10_000
 _REPEATS = 5
@@ -44,15 +46,20 @@ def measure_streaming(samples: int, folder: Path | None = None) -> dict[str, Any
     }
 
 
-def write_synthetic_shards(folder: Path, samples: int) -> list[Path]:
-    """Write shards of webdataset samples, two members each, with random bytes; returns the files."""
+def random_bytes(rng: random.Random) -> bytes:
+    """Return what begins like a JPEG file."""
+    return b"\xff\xd8\xff" + rng.randbytes(_IMAGE_BYTES - 3)
+
+
+def write_synthetic_shards(folder: Path, samples: int, image: Callable[[random.Random], bytes] = random_bytes) -> list[Path]:
+    """Write shards of webdataset samples, two members each, with the bytes of `image`; returns the files."""
     rng = random.Random(0)
     paths = []
     for first in range(0, samples, _SHARD_SAMPLES):
         paths.append(folder / f"train-{first // _SHARD_SAMPLES:06d}.tar")
         with tarfile.open(paths[-1], "w") as archive:
             for number in range(first, min(samples, first + _SHARD_SAMPLES)):
-                _add(archive, f"{number:09d}.jpg", b"\xff\xd8\xff" + rng.randbytes(_IMAGE_BYTES - 3))
+                _add(archive, f"{number:09d}.jpg", image(rng))
                 _add(
                     archive,
                     f"{number:09d}.json",
@@ -93,6 +100,5 @@ def _read_ours(folder: Path, samples: int) -> list[float]:
 
 
 def resident_megabytes() -> float:
-    """Return the resident memory of this process (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 1e6
+    """Return the resident memory of this process."""
+    return memory_used(torch.device("cpu")) / 1e6
