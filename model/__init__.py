@@ -18,7 +18,7 @@ from model.checkpoint import (
     write_config,
 )
 from model.confidence import CAPTION_FEATURES, WORD_FEATURES, caption_features, logistic, word_confidences, word_features
-from model.config import ConfidenceConfig, DecoderConfig, EncoderConfig, ImageConfig, MapConfig, ModelConfig
+from model.config import ConfidenceConfig, DecoderConfig, EncoderConfig, ImageConfig, MapConfig, ModelConfig, TaskConfig
 from model.cpu import available_threads
 from model.decoder import TextDecoder
 from model.detector import DETECTORS, Detector, center_patches
@@ -34,7 +34,7 @@ from model.device import (
     release_memory,
     to_device,
 )
-from model.encoder import ImageFeatures, PatchEncoder, timm_configs
+from model.encoder import ImageEncoder, ImageFeatures, PatchEncoder, timm_configs
 from model.errors import (
     CaptionerError,
     CheckpointError,
@@ -69,6 +69,7 @@ from model.image import (
     resize_and_normalize,
     sniff_format,
 )
+from model.layers import linear_children
 from model.maps import MAP_METHODS, MapMethod, ScoredRows, WordMap, find_map_method, merge_heads, peak_box, resample_map, word_map
 from model.network import CaptionNetwork
 from model.options import GenerationOptions, Strategy
@@ -122,6 +123,7 @@ __all__ = [
     "GenerationOptions",
     "Hypothesis",
     "ImageConfig",
+    "ImageEncoder",
     "ImageError",
     "ImageFeatures",
     "ImageLimits",
@@ -138,6 +140,7 @@ __all__ = [
     "ScoredCaption",
     "ScoredRows",
     "Strategy",
+    "TaskConfig",
     "TextDecoder",
     "TextError",
     "Timing",
@@ -167,6 +170,7 @@ __all__ = [
     "is_image_name",
     "is_out_of_memory",
     "is_system_name",
+    "linear_children",
     "load_checkpoint",
     "logistic",
     "make_view",

@@ -6,6 +6,7 @@ Not thread-safe.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -13,15 +14,17 @@ from itertools import groupby
 
 import torch
 
+from model.answers import answers, output_of
+from model.calibrated import calibration_of, check_confidence, passes
 from model.captions import Caption, CaptionResult, Timing, Word, build_caption
-from model.config import ConfidenceConfig
 from model.device import synchronize
 from model.encoder import ImageFeatures
-from model.errors import ConfigError, TextError
+from model.errors import TextError
 from model.generation import Generation
 from model.geometry import ImageView
 from model.maps import MapMethod, find_map_method
-from model.prefix import PrefixIds, language_index, prefix_ids
+from model.prefix import PrefixIds, prefix_ids
+from model.prompts import prompt_ids
 from model.requests import CaptionRequest
 from model.runtime import Runtime
 from model.scoring import check_method, scoring_pass
@@ -30,6 +33,7 @@ from model.shorten import shorter_captions
 from model.state import DecoderState
 from model.style import plain_form
 from model.tokenizer import CaptionTokenizer
+from model.unconditional import UnconditionalStates
 
 
 @dataclass(slots=True)
@@ -42,6 +46,7 @@ class InFlight:
     index: int  # of its image in the call
     encode_ms: float
     started: float
+    prompt: tuple[int, ...]  # ids that the prompt encoder has read; () without one
     hypotheses: list[Hypothesis] | None = None  # None while it is being decoded
     num_streamed: int = 0  # words that new_words has returned
 
@@ -53,13 +58,13 @@ class CaptionBatch:
         self,
         runtime: Runtime,
         tokenizer: CaptionTokenizer,
-        unconditional_state: DecoderState | None = None,
+        unconditional: UnconditionalStates | None = None,
         progress: Callable[[], None] | None = None,
     ) -> None:
-        """`unconditional_state` is the state of "no image" if the caller keeps it between batches; `progress`: scoring_pass."""
+        """`unconditional` has the states of "no image" if the caller keeps them between batches; `progress`: scoring_pass."""
         self._runtime = runtime
         self._tokenizer = tokenizer
-        self._unconditional_state = unconditional_state
+        self._unconditional = unconditional or UnconditionalStates(runtime)
         self._progress = progress
         self._generation = Generation(runtime, tokenizer)
         self._in_flight: dict[Hashable, InFlight] = {}
@@ -76,23 +81,23 @@ class CaptionBatch:
     def add(self, keys: Sequence[Hashable], requests: Sequence[CaptionRequest], features: ImageFeatures | None = None) -> None:
         """Encode the images of requests together, or take their `features`, and start their captions.
 
-        Raises TextError for a text that is too long and ConfigError for an unknown language or map method; nothing is
-        added then.
+        With prompts, an image that several requests share, as its regions do, is encoded once. Raises TextError for a text that
+        is too long and ConfigError for an unknown language, map method or task; nothing is added then.
         """
         for request in requests:
             self._method(request)
             prefix_ids(self._runtime.config, self._tokenizer, request.language)
         for request in requests:
             check_method(self._runtime, self._method(request))
-            self._check_confidence(request)
+            check_confidence(self._runtime.config, request)
         prefixes = [self._prefix(request) for request in requests]
+        prompts = [self._prompt(request) for request in requests]
         hypotheses = [None if request.options else [self._written(text) for text in request.texts] for request in requests]
         started = time.perf_counter()
         with torch.inference_mode():
             if features is None:
-                pixels = torch.stack([_view(request).pixels for request in requests])  # (B, 3, height, width)
-                features = self._runtime.encode(pixels)
-            state = self._runtime.start(features)
+                features = self._encode(requests)
+            state = self._runtime.start(features, None, prompts if any(prompts) else None)
             synchronize(self._runtime.device)
             encode_ms = 1e3 * (time.perf_counter() - started)
             decoded = [index for index, request in enumerate(requests) if request.options is not None]
@@ -100,7 +105,8 @@ class CaptionBatch:
                 self._start(keys, requests, prefixes, state, decoded)
         now = time.perf_counter()
         for index, (key, request) in enumerate(zip(keys, requests, strict=True)):
-            self._in_flight[key] = InFlight(request, features, state, index, encode_ms, now, hypotheses[index])
+            entry = InFlight(request, features, state, index, encode_ms, now, prompts[index], hypotheses[index])
+            self._in_flight[key] = entry
 
     def remove(self, key: Hashable) -> None:
         """Drop a request; its rows are gone before the next step."""
@@ -126,6 +132,8 @@ class CaptionBatch:
             return ()
         if (options.strategy == "sample" and options.num_return_sequences > 1) or options.min_confidence:
             return ()  # which caption it will be is not known before all of it is
+        if output_of(self._runtime.config, entry.request) != "text":
+            return ()  # it is split into phrases at its coordinates when it is complete
         tokens = self._generation.final_tokens(key)
         if self._tokenizer.count_words(tokens) - 1 <= entry.num_streamed:  # the last word may still grow
             return ()
@@ -162,6 +170,18 @@ class CaptionBatch:
         while self._generation.num_rows:
             self.step()
 
+    def _encode(self, requests: Sequence[CaptionRequest]) -> ImageFeatures:
+        """Return the features of the requests' images, in order."""
+        views = [_view(request) for request in requests]
+        if self._runtime.config.prompt_encoder is None:
+            return self._runtime.encode(torch.stack([view.pixels for view in views]))  # (B, 3, height, width)
+        distinct = list({id(view): view for view in views}.values())
+        features = self._runtime.encode(torch.stack([view.pixels for view in distinct]))  # (B, 3, height, width)
+        if len(distinct) == len(views):
+            return features
+        images = {id(view): image for image, view in enumerate(distinct)}
+        return features.select([images[id(view)] for view in views])
+
     def _start(
         self,
         keys: Sequence[Hashable],
@@ -179,7 +199,11 @@ class CaptionBatch:
         request = entries[0].request
         method = self._method(request)
         features, state = _gathered(entries)
-        eos = self._runtime.config.decoder.eos_token_id
+        config = self._runtime.config
+        eos = config.decoder.eos_token_id
+        unconditional, unconditional_of = None, None
+        if request.needs_reliance:
+            unconditional, unconditional_of = self._unconditional.state([entry.prompt for entry in entries])
         rows = [(image, hypothesis) for image, group in enumerate(hypotheses) for hypothesis in group]
         special = [prefix_ids(self._runtime.config, self._tokenizer, entry.request.language).special for entry in entries]
         scored = scoring_pass(
@@ -191,28 +215,34 @@ class CaptionBatch:
             reliance=request.needs_reliance,
             prefixes=[special[image] for image, _ in rows],
             state=state,
-            unconditional_state=self._unconditional_state,
+            unconditional_state=unconditional,
+            unconditional_of=None if unconditional_of is None else [unconditional_of[image] for image, _ in rows],
             progress=self._progress,
         )
         captions: list[list[Caption]] = [[] for _ in entries]
         for (image, hypothesis), scores in zip(rows, scored, strict=True):
             one = entries[image].request
             verbatim_text = one.texts[len(captions[image])] if one.options is None else one.options.prompt
-            caption = build_caption(
+            build = functools.partial(
+                build_caption,
                 self._tokenizer,
-                hypothesis,
-                scores,
                 verbatim_text=verbatim_text,
                 style=(one.options or self._runtime.config.generation).style,
-                confidence=self._confidence(one.language),
+                confidence=calibration_of(config, one.language),
                 is_full_caption=one.options is None,
                 view=one.view,
                 grid=features.grid,
                 method=method,
                 box_threshold=self._runtime.config.maps.box_threshold,
             )
-            captions[image].append(caption)
+            captions[image] += answers(config, self._tokenizer, one, hypothesis, scores, build)
         return captions
+
+    def _prompt(self, request: CaptionRequest) -> tuple[int, ...]:
+        """Return the ids of a request's prompt. Raises ConfigError, TextError."""
+        config = self._runtime.config
+        num_image_tokens = config.encoder.num_prefix_tokens + self._runtime.grid.num_patches
+        return prompt_ids(config, self._tokenizer, request, num_image_tokens)
 
     def _confident(self, entry: InFlight, captions: list[Caption]) -> list[Caption]:
         """Return the captions, those below min_confidence shortened until they pass, or without text if none does."""
@@ -221,7 +251,7 @@ class CaptionBatch:
             return captions
         sure: list[Caption] = []
         for caption, hypothesis in zip(captions, entry.hypotheses or [], strict=True):
-            if _passes(caption, limit):
+            if passes(caption, limit):
                 sure.append(caption)
                 continue
             prompt = len(self._prefix(entry.request).prompt)
@@ -231,25 +261,9 @@ class CaptionBatch:
                 if len(tokens) > prompt
             ]
             [scored] = self._score([entry], [shorter]) if shorter else [[]]
-            passing = next((other for other in scored if _passes(other, limit)), None)
+            passing = next((other for other in scored if passes(other, limit)), None)
             sure.append(passing or Caption("", (), 0.0, "uncertain", caption.confidence))
         return sure
-
-    def _check_confidence(self, request: CaptionRequest) -> None:
-        """Raises ConfigError if a request wants a confidence that is not known."""
-        if request.options is None or not request.options.min_confidence:
-            return
-        weights = self._confidence(request.language)
-        if weights is None or not weights.caption:
-            raise ConfigError(
-                f"min_confidence is {request.options.min_confidence}, but this checkpoint has no calibrated confidence in this "
-                "language; leave it out, or run `python -m evaluation calibrate`"
-            )
-
-    def _confidence(self, language: str) -> ConfidenceConfig | None:
-        """Return the calibration, which is that of the checkpoint's first language."""
-        config = self._runtime.config
-        return config.confidence if language_index(config, language) == 0 else None
 
     def _prefix(self, request: CaptionRequest) -> PrefixIds:
         """Return the ids before a request's caption. Raises TextError, ConfigError."""
@@ -271,10 +285,6 @@ class CaptionBatch:
                 f"{self._runtime.config.decoder.max_positions} positions: send a shorter one"
             )
         return Hypothesis(tokens, 0.0, True)
-
-
-def _passes(caption: Caption, limit: float) -> bool:
-    return caption.confidence is not None and caption.confidence >= limit
 
 
 def _with_end(hypothesis: Hypothesis, eos: int) -> tuple[int, ...]:

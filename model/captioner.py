@@ -1,6 +1,6 @@
 """Captioner: images in, captions with a map for every word out.
 
-It may be shared by threads. Between calls it keeps nothing but the decoder state of "no image". All computation happens in the
+It may be shared by threads. Between calls it keeps nothing but decoder states of "no image". All computation happens in the
 calling thread.
 """
 
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-
-import torch
 
 from model.batch import CaptionBatch
 from model.captions import CaptionResult, Word
@@ -24,6 +22,7 @@ from model.prefix import language_index
 from model.requests import CaptionRequest
 from model.runtime import Runtime, prepare_network
 from model.tokenizer import CaptionTokenizer
+from model.unconditional import UnconditionalStates
 
 
 class Captioner:
@@ -48,8 +47,9 @@ class Captioner:
         self.policy = policy or DevicePolicy()
         self.card = card
         self.parameters = parameters
-        with torch.inference_mode():
-            self._unconditional_state = runtime.start(runtime.unconditional())
+        self._unconditional = UnconditionalStates(runtime)
+        prompt = runtime.config.prompt_encoder
+        self._unconditional.state([() if prompt is None else prompt.default_ids])
 
     @classmethod
     def from_checkpoint(
@@ -91,7 +91,7 @@ class Captioner:
 
     def batch(self, progress: Callable[[], None] | None = None) -> CaptionBatch:
         """Return an empty batch, for requests that join and leave; `progress` is called between the calls of slow map methods."""
-        return CaptionBatch(self.runtime, self.tokenizer, self._unconditional_state, progress)
+        return CaptionBatch(self.runtime, self.tokenizer, self._unconditional, progress)
 
     def caption(
         self,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from model.confidence import caption_features, logistic, word_confidences, word_features
 from model.config import ConfidenceConfig
-from model.geometry import ImageView, PatchGrid
-from model.maps import MapMethod, WordMap, peak_box, word_map
+from model.geometry import Box, ImageView, PatchGrid
+from model.maps import MapMethod, WordMap, inside, peak_box, word_map
 from model.options import Style
 from model.scoring import ScoredCaption
 from model.search import Hypothesis
@@ -47,6 +47,9 @@ class Caption:
     finish_reason: str  # "stop"; "length": a limit of words or tokens ended it; "uncertain": no text reaches min_confidence
     confidence: float | None = None  # that it is as good as a person's; None if the checkpoint is not calibrated
     num_tokens: int = 0  # the end token counted
+    region: Box | None = None  # the part of the image that it describes, pixels of the upright image; None: all of it
+    polygon: tuple[int, ...] = ()  # the corners x0, y0, x1, y1, … of a region that is no rectangle
+    covers: Box | None = None  # what the patches of its maps tile, where that is not what the image's view covers: a crop
 
     @property
     def after(self) -> str:
@@ -109,13 +112,24 @@ def build_caption(
             reliance = log_prob - sum(scored.unconditional_log_probs[token] for token in span.tokens)
         own_map, box = None, None
         if scored.token_maps is not None and method is not None and view is not None:
-            own_map = word_map(scored.token_maps[list(span.tokens)], is_attention_share=method.is_attention_share)
-            box = peak_box(own_map.values, grid, view.covers, box_threshold)
+            shares = [scored.prompt_shares[token] for token in span.tokens] if scored.prompt_shares else None
+            own_map = word_map(
+                scored.token_maps[list(span.tokens)], is_attention_share=method.is_attention_share, prompt_shares=shares
+            )
+            box = inside(peak_box(own_map.values, grid, view.covers, box_threshold), view.source_size)
         before = text[words[-1].end if words else 0 : start]
         words.append(Word(text[start:end], start, end, log_prob, reliance, own_map, box, before=before))
     reason = "stop" if hypothesis.is_finished else "length"
     caption = Caption(text, tuple(words), sum(scored.log_probs), reason, num_tokens=len(scored.log_probs))
     return with_confidence(caption, confidence)
+
+
+def without_outer_spaces(caption: Caption) -> Caption:
+    """Return the caption without spaces around its text: a phrase that follows another one begins with one."""
+    leading = len(caption.text) - len(caption.text.lstrip())
+    words = [dataclasses.replace(word, start=word.start - leading, end=word.end - leading) for word in caption.words]
+    words[:1] = [dataclasses.replace(word, before=word.before.lstrip()) for word in words[:1]]
+    return dataclasses.replace(caption, text=caption.text.strip(), words=tuple(words))
 
 
 def with_confidence(caption: Caption, config: ConfidenceConfig | None) -> Caption:

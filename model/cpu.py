@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from model.layers import linear_children
+
 _QUOTA_FILES = ("/sys/fs/cgroup/cpu.max",)
 _QUOTA_FILES_V1 = ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us")
 _PACKED_ROWS = 8  # a hint to oneDNN: any number of rows is accepted
@@ -62,11 +64,10 @@ def can_pack() -> bool:
 
 def pack_linears(module: nn.Module) -> None:
     """Replace every linear layer inside a bfloat16 module."""
-    for name, child in module.named_children():
-        if type(child) is nn.Linear:
-            setattr(module, name, PackedLinear(child.weight, child.bias))
-        else:
-            pack_linears(child)
+    for name, layer in linear_children(module):
+        setattr(module, name, PackedLinear(layer.weight, layer.bias))
+    for child in module.children():
+        pack_linears(child)
 
 
 def _quota() -> float | None:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from model.attention import MultiHeadAttention
-from model.config import Activation, DecoderConfig
+from model.config import DecoderConfig
 from model.cpu import PackedLinear, can_pack, pack_linears
 from model.errors import TextError
+from model.layers import make_activation
 from model.state import DecoderState, RowGroups
 
 NULL_SCORE = 5.0  # e^5 is about 150: the null key starts with about half of the attention over 14 x 14 patches
@@ -39,14 +40,6 @@ class SharedDropout(nn.Module):
             return tokens
         kept = torch.rand(tokens.size(0), 1, tokens.size(2), device=tokens.device) >= self.rate
         return tokens * (kept / (1 - self.rate)).to(tokens.dtype)
-
-
-class QuickGelu(nn.Module):
-    """x * sigmoid(1.702 x) (Hendrycks and Gimpel 2016, section 2)."""
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Any shape -> the same."""
-        return values * (1.702 * values).sigmoid()
 
 
 class DecoderLayer(nn.Module):
@@ -76,6 +69,7 @@ class DecoderLayer(nn.Module):
         image: tuple[Tensor, Tensor],
         groups: RowGroups,
         mask: Tensor | None,
+        cross_mask: Tensor | None,
         *,
         weights: bool,
     ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:
@@ -86,7 +80,7 @@ class DecoderLayer(nn.Module):
         tokens = self._norm_after(self.self_norm, tokens + self.dropout(output))
 
         folded = groups.fold(self._norm_before(self.cross_norm, tokens))  # (B, N*T, C)
-        output, attention = self.cross_attention(folded, *image, weights=weights)
+        output, attention = self.cross_attention(folded, *image, cross_mask, weights=weights)
         tokens = self._norm_after(self.cross_norm, tokens + self.dropout(groups.unfold(output)))
 
         output = self.mlp(self._norm_before(self.mlp_norm, tokens))
@@ -134,8 +128,8 @@ class TextDecoder(nn.Module):
     def start(self, image_tokens: Tensor, image_of: tuple[int, ...]) -> DecoderState:
         """Return the state before the first token.
 
-        image_tokens (B, S, encoder hidden size); image_of names the image, 0..B-1, of each of R rows. Cross keys and values
-        are projected here, once per image.
+        image_tokens (B, S, encoder hidden size), after a prompt encoder with the prompt's among them; image_of names the image,
+        0..B-1, of each of R rows. Cross keys and values are projected here, once per image.
         """
         source = self.image_projection(image_tokens)
         projected = [layer.cross_attention.project(source) for layer in self._layers()]
@@ -148,6 +142,7 @@ class TextDecoder(nn.Module):
             tuple(value for _, value in projected),
             (0,) * len(image_of),
             image_of,
+            (key.size(2),) * image_tokens.size(0),
         )
 
     def forward(
@@ -169,15 +164,15 @@ class TextDecoder(nn.Module):
         positions = offsets + torch.arange(num_positions, device=tokens.device)  # (R, T)
         hidden = self.dropout(self._embed(tokens, positions))  # (R, T, C)
 
-        groups, mask = state.groups(), state.self_mask(num_positions)
+        groups, mask, cross_mask = state.groups(), state.self_mask(num_positions), state.cross_mask()
         keys, values, attention = [], [], []
         for index, layer in enumerate(self._layers()):
             past = (state.self_key[index], state.self_value[index])
             image = (state.cross_key[index], state.cross_value[index])
             if self.gradient_checkpointing and self.training:
-                result = checkpoint(layer, hidden, past, image, groups, mask, weights=weights, use_reentrant=False)
+                result = checkpoint(layer, hidden, past, image, groups, mask, cross_mask, weights=weights, use_reentrant=False)
             else:
-                result = layer(hidden, past, image, groups, mask, weights=weights)
+                result = layer(hidden, past, image, groups, mask, cross_mask, weights=weights)
             hidden, (key, value), layer_weights = result
             keys.append(key)
             values.append(value)
@@ -202,6 +197,8 @@ class TextDecoder(nn.Module):
         """Token ids and their positions (R, T) -> embeddings (R, T, C), position included."""
         embedded = self.token_embedding(tokens) * self.config.embedding_scale
         positions = positions + self.config.position_offset
+        if not self.config.padding_position:
+            positions = positions.where(tokens != self.config.pad_token_id, self.config.pad_token_id)
         if self.position_embedding is None:
             vectors = sinusoids(positions, self.config.hidden_size).to(embedded.dtype)
             vectors = vectors * (tokens != self.config.pad_token_id)[..., None]  # as fairseq: padding has no position
@@ -211,15 +208,6 @@ class TextDecoder(nn.Module):
 
     def _layers(self) -> list[DecoderLayer]:
         return [layer for layer in self.layers if isinstance(layer, DecoderLayer)]
-
-
-def make_activation(name: Activation) -> nn.Module:
-    """Return the activation module of a config's name."""
-    if name == "quick_gelu":
-        return QuickGelu()
-    if name == "relu":
-        return nn.ReLU()
-    return nn.GELU(approximate="tanh" if name == "gelu_tanh" else "none")
 
 
 def sinusoids(positions: Tensor, size: int) -> Tensor:

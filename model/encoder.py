@@ -12,6 +12,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import SwiGLUPacked
 from timm.layers.hybrid_embed import HybridEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -51,6 +52,35 @@ class ImageFeatures:
         if len(features) == 1:
             return first
         return cls(torch.cat([part.tokens for part in features]), first.grid, first.num_prefix_tokens)
+
+
+class ImageEncoder(nn.Module):
+    """Pixels to image tokens, in two halves: `stem` can be frozen and its output cached, `finish` is the rest."""
+
+    config: EncoderConfig
+    grid: PatchGrid
+    gradient_checkpointing: bool  # in training: activations inside a block are computed again in the backward pass
+
+    @property
+    def dtype(self) -> torch.dtype:
+        raise NotImplementedError
+
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """The transformer blocks, first to last."""
+        raise NotImplementedError
+
+    def stem(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """pixels (B, 3, height, width) -> the input of `finish`: the stem's feature maps, or the pixels if there is no stem."""
+        return (pixels,)
+
+    def finish(self, maps: tuple[Tensor, ...]) -> ImageFeatures:
+        """Output of `stem` -> ImageFeatures of tokens (B, S, C)."""
+        raise NotImplementedError
+
+    def forward(self, pixels: Tensor) -> ImageFeatures:
+        """pixels (B, 3, height, width) -> ImageFeatures of tokens (B, S, C)."""
+        return self.finish(self.stem(pixels))
 
 
 class ConvolutionalStem(nn.Module):
@@ -104,14 +134,14 @@ class NormedHybridEmbed(HybridEmbed):  # type: ignore[misc]
         return self.norm(super().forward(pixels))
 
 
-class PatchEncoder(nn.Module):
-    """Pixels to patch embeddings, in two halves: `stem` can be frozen and its output cached, `finish` is the ViT."""
+class PatchEncoder(ImageEncoder):
+    """A ViT over patches or a convolutional stem."""
 
     def __init__(self, config: EncoderConfig, image: ImageConfig, *, drop_path: float = 0.0, pretrained: bool = False) -> None:
         """Build the encoder; `pretrained` downloads the weights that timm has for its stem or for the whole encoder."""
         super().__init__()
         self.config = config
-        self.gradient_checkpointing = False  # in training: activations inside a block are computed again in the backward pass
+        self.gradient_checkpointing = False
         if config.stem_detector and (set(image.mean), set(image.std)) != ({0.5}, {0.5}):
             raise ConfigError(f"stem_detector needs pixels in -1..1: mean and std are {image.mean} and {image.std}, not 0.5")
         self.grid = PatchGrid(image.height // config.stride, image.width // config.stride)
@@ -129,6 +159,11 @@ class PatchEncoder(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.vit.patch_embed.proj.weight.dtype
+
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """The transformer blocks, first to last."""
+        return tuple(self.vit.blocks)
 
     def _build(self, config: EncoderConfig, image: ImageConfig, drop_path: float, pretrained: bool) -> VisionTransformer:
         options: dict[str, Any] = {}
@@ -151,6 +186,8 @@ class PatchEncoder(nn.Module):
             reg_tokens=config.num_register_tokens,
             norm_layer=partial(nn.LayerNorm, eps=config.layer_norm_eps),
             drop_path_rate=drop_path,
+            init_values=1.0 if config.layer_scale else None,
+            **({"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU} if config.swiglu else {}),
             **options,
         )
         positions = grid_positions(self.grid, config.hidden_size)
@@ -179,10 +216,6 @@ class PatchEncoder(nn.Module):
             is_recomputed = self.gradient_checkpointing and self.training
             tokens = checkpoint(block, tokens, use_reentrant=False) if is_recomputed else block(tokens)
         return ImageFeatures(self.vit.norm(tokens), self.grid, self.config.num_prefix_tokens)
-
-    def forward(self, pixels: Tensor) -> ImageFeatures:
-        """pixels (B, 3, height, width) -> ImageFeatures of tokens (B, S, C)."""
-        return self.finish(self.stem(pixels))
 
     def self_attention(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Return each block's attention between image tokens, (B, H, S, S)."""

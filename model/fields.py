@@ -93,6 +93,12 @@ def _fields_of(kind: Any) -> tuple[FieldInfo, ...]:
     )
 
 
+def require_at_least(name: str, value: int, minimum: int) -> None:
+    """Raises ConfigError, which begins with the name, for a value below the minimum."""
+    if value < minimum:
+        raise ConfigError(f"{name} is {value}; it must be at least {minimum}")
+
+
 def check_fields(values: Any) -> None:
     """Check every declared field of a dataclass instance. Raises ConfigError that begins with the field's name."""
     for info in fields_of(type(values)):

@@ -74,7 +74,8 @@ class Generation:
             self.check_prefix(prefix, option.prompt)
         free = [self._runtime.config.decoder.max_positions - len(prefix.special) for prefix in prefixes]
         options = [
-            _limited(option, space - len(prefix.prompt)) for prefix, option, space in zip(prefixes, options, free, strict=True)
+            _limited(option, space - len(prefix.prompt) + prefix.num_generated)
+            for prefix, option, space in zip(prefixes, options, free, strict=True)
         ]
         added: list[tuple[DecoderState, dict[Hashable, _Running], list[int]]] = []
         for length in sorted({len(prefix.all) for prefix in prefixes}):
@@ -155,7 +156,9 @@ class Generation:
             limits = WordLimits(
                 self._tokenizer.count_words, option.min_words, option.max_words, self._tokenizer.max_words_per_token
             )
-            search = make_search(option, limits, prefix.prompt, self._runtime.config.decoder.eos_token_ids)
+            decoder = self._runtime.config.decoder
+            ends, forced_end = decoder.eos_token_ids, decoder.forced_eos_token_id
+            search = make_search(option, limits, prefix.prompt, ends, forced_end, prefix.num_generated)
             generators = [_generator(option.seed, index) for index in range(option.num_return_sequences)]
             running[key] = _Running(search, generators)
             image_of += [image] * search.num_first_rows
@@ -188,6 +191,9 @@ class Generation:
                 for row in range(len(search.rows)):
                     at = first + row  # beams are penalized on log-probabilities, other rows on logits
                     ranked[at] = self._processed(search, row, log_probs[at] if search.is_beam else scores[at])
+            if search.must_end:  # as in `generate`, the end costs nothing then
+                ranked[first : first + len(search.rows)] = BANNED
+                ranked[first : first + len(search.rows), search.forced_end] = 0.0
             if search.num_candidates:
                 shapes[len(search.rows), search.num_candidates].append(key)
             else:
@@ -218,7 +224,8 @@ class Generation:
     def _processed(self, search: Search, row: int, scores: Tensor) -> Tensor:
         """Return one row's scores (V,) after penalties and bans."""
         options, decoder = search.options, self._runtime.config.decoder
-        ids = (decoder.bos_token_id, *search.rows[row])
+        forced = () if decoder.forced_bos_token_id is None else (decoder.forced_bos_token_id,)
+        ids = (decoder.bos_token_id, *forced, *search.rows[row])
         if options.repetition_penalty != 1.0:
             scores = penalize_repetition(scores, ids, options.repetition_penalty)
         banned = set(self._suppressed)

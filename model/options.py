@@ -28,9 +28,9 @@ class GenerationOptions:
         1, "captions returned, best first: at most num_beams for `beam`, 1 for `greedy`", minimum=1, maximum=8
     )
     min_words: int = declared(0, "words before the caption may end, prompt counted", unit="words", minimum=0, maximum=60)
-    max_words: int = declared(30, "words at most, prompt counted", unit="words", minimum=0, maximum=60)
-    max_new_tokens: int = declared(64, "generated tokens at most, end token counted", unit="tokens", minimum=1, maximum=256)
-    min_new_tokens: int = declared(0, "generated tokens before the end token", unit="tokens", minimum=0, maximum=256)
+    max_words: int = declared(30, "words at most, prompt counted", unit="words", minimum=0, maximum=400)
+    max_new_tokens: int = declared(64, "generated tokens at most, end token counted", unit="tokens", minimum=1, maximum=1024)
+    min_new_tokens: int = declared(0, "generated tokens before the end token", unit="tokens", minimum=0, maximum=1024)
     early_stopping: bool | Literal["never"] = declared(False, "when beam search stops: false, true or never, as in transformers")
     length_penalty: float = declared(
         1.0, "score = sum(log p) / length ** length_penalty; lower favors short captions", minimum=-2.0, maximum=4.0
@@ -47,6 +47,8 @@ class GenerationOptions:
     )
     seed: int = declared(0, "of strategy `sample`: same seed, same caption", minimum=-(2**63), maximum=2**63 - 1)
     prompt: str = declared("", "first words of the caption, kept as written")
+    task: str = declared("", "of a checkpoint with tasks: what to do, such as `ocr`; GET /v1/models lists them")
+    task_input: str = declared("", "the text that a task is about, such as the phrases to locate")
     style: Style = declared("plain", "text: as the network writes it, or a sentence with a capital letter and a full stop")
     min_confidence: float = declared(
         0.0,

@@ -14,8 +14,9 @@ from model.tokenizer import CaptionTokenizer
 class PrefixIds:
     """Token ids before the first generated one: `special` stand for no text, `prompt` is the beginning of the caption."""
 
-    special: tuple[int, ...]  # start token and, in a checkpoint of several languages, the language's token
+    special: tuple[int, ...]  # start token, the id that always follows it, in a checkpoint of several languages the language's
     prompt: tuple[int, ...] = ()
+    num_generated: int = 0  # of the special ids, those that `generate` counts as generated
 
     @property
     def all(self) -> tuple[int, ...]:
@@ -26,7 +27,10 @@ def prefix_ids(config: ModelConfig, tokenizer: CaptionTokenizer, language: str =
     """Return the ids before a caption in `language` ("" is the default) that begins with `prompt`. Raises ConfigError."""
     index = language_index(config, language)
     token = config.language_token_ids[index : index + 1]
-    return PrefixIds((config.decoder.bos_token_id, *token), tuple(tokenizer.encode(prompt)))
+    forced = () if config.decoder.forced_bos_token_id is None else (config.decoder.forced_bos_token_id,)
+    ids = tuple(tokenizer.encode(prompt))
+    # With a prompt the forced id is part of what is given to `generate`; without one it is its first choice.
+    return PrefixIds((config.decoder.bos_token_id, *forced, *token), ids, 0 if ids else len(forced))
 
 
 def language_index(config: ModelConfig, language: str = "") -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model.geometry import ImageView
+from model.geometry import Box, ImageView
 from model.options import GenerationOptions
 
 
@@ -18,6 +18,7 @@ class CaptionRequest:
     maps: str | None = None  # a name of MAP_METHODS, "none", or None for the checkpoint's own method
     reliance: bool = True
     language: str = ""  # BCP 47; "" is the checkpoint's default
+    region: Box | None = None  # the part of the image that is to be described, in pixels of the upright image
 
     def __post_init__(self) -> None:
         if (self.options is None) == (not self.texts):

@@ -8,6 +8,7 @@ Shapes: B images, R rows, T caption tokens, S image tokens, V vocabulary.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -48,8 +49,16 @@ class Runtime(Protocol):
         """Return the features of "no image", of one image."""
         ...
 
-    def start(self, features: ImageFeatures, image_of: tuple[int, ...] | None = None) -> DecoderState:
-        """Return the state before the first token: one row per image, or the rows of `image_of`."""
+    def start(
+        self,
+        features: ImageFeatures,
+        image_of: tuple[int, ...] | None = None,
+        prompts: Sequence[tuple[int, ...]] | None = None,
+    ) -> DecoderState:
+        """Return the state before the first token: one row per image, or the rows of `image_of`.
+
+        `prompts` has the ids of each image's prompt, for a network with a prompt encoder; None: its default prompt.
+        """
         ...
 
     def decode(
@@ -73,12 +82,16 @@ def prepare_network(network: CaptionNetwork, policy: DevicePolicy, *, copy_weigh
     decoder_dtype = policy.decoder_dtype(num_parameters(prepared.decoder))
     if policy.dtype != torch.float32:
         prepared.encoder.to(policy.dtype)
+        if prepared.prompt_encoder is not None:
+            prepared.prompt_encoder.to(policy.dtype)
     if decoder_dtype != torch.float32:
         prepared.decoder.to(decoder_dtype)
     prepared.to(policy.device)
     if policy.device.type == "cpu":
         if policy.dtype == torch.bfloat16 and can_pack():
             pack_linears(prepared.encoder)
+            if prepared.prompt_encoder is not None:
+                prepared.prompt_encoder.pack()
         if decoder_dtype == torch.bfloat16:
             prepared.decoder.pack()
     return prepared

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from model.encoder import ImageFeatures
 from model.errors import ConfigError
-from model.maps import MapMethod, ScoredRows
+from model.maps import MapMethod, ScoredRows, prompt_shares
 from model.runtime import Runtime
 from model.state import DecoderState
 
@@ -29,6 +29,14 @@ class ScoredCaption:
     log_probs: tuple[float, ...]  # log p(token | tokens before, image), nats
     unconditional_log_probs: tuple[float, ...]  # the same without an image; empty unless reliance was requested
     token_maps: Tensor | None  # (T, P) on the CPU, row t is the map of token t
+    prompt_shares: tuple[float, ...] = ()  # share of attention on the prompt, per token; empty without a prompt or such a map
+
+    def part(self, start: int, end: int) -> ScoredCaption:
+        """Return the scores of tokens start to end."""
+        maps = None if self.token_maps is None else self.token_maps[start:end]
+        return ScoredCaption(
+            self.log_probs[start:end], self.unconditional_log_probs[start:end], maps, self.prompt_shares[start:end]
+        )
 
 
 def scoring_pass(
@@ -42,6 +50,7 @@ def scoring_pass(
     prefixes: Sequence[tuple[int, ...]] | None = None,
     state: DecoderState | None = None,
     unconditional_state: DecoderState | None = None,
+    unconditional_of: Sequence[int] | None = None,
     progress: Callable[[], None] | None = None,
 ) -> list[ScoredCaption]:
     """Score R captions, whose tokens hold no start, over the images of `image_of`.
@@ -49,7 +58,9 @@ def scoring_pass(
     A caption ends with the end token if it was chosen. Log-probabilities are those of the network's own softmax:
     temperature 1, no penalties, no banned tokens. `prefixes` are the special ids before each caption, the start token where
     it is None. `state` and `unconditional_state` are the states of the images and of no image if the caller has them: keys
-    and values of 577 image tokens cost as much as a caption. Raises ConfigError for gradients that the runtime cannot compute.
+    and values of 577 image tokens cost as much as a caption. `unconditional_of` names the row of `unconditional_state` for
+    each caption, the first one where it is None: with prompts "no image" differs. Raises ConfigError for gradients that the
+    runtime cannot compute.
     """
     check_method(runtime, method)
     decoder = runtime.config.decoder
@@ -66,7 +77,7 @@ def scoring_pass(
         unconditional = None
         if reliance:
             shared = unconditional_state or runtime.start(runtime.unconditional())
-            logits, _, _ = runtime.decode(inputs, shared.select([0] * len(captions)))
+            logits, _, _ = runtime.decode(inputs, shared.select(unconditional_of or [0] * len(captions)))
             unconditional = _target_log_probs(logits[:, first:], targets)
     with ExitStack() as stack:
         if method is not None and method.uses_gradients:
@@ -77,7 +88,7 @@ def scoring_pass(
             stack.enter_context(torch.inference_mode())
         logits, weights, _ = runtime.decode(inputs, state, weights=method is not None)
         logits = logits[:, first:]
-        token_maps = None
+        token_maps, shares = None, None
         if method is not None:
             weights = tuple(layer[:, :, first:] for layer in weights)
 
@@ -85,8 +96,10 @@ def scoring_pass(
                 return _target_log_probs(runtime.decode(inputs, other)[0][:, first:], targets)
 
             prefix, maps = features.num_prefix_tokens, runtime.config.maps
-            rows = ScoredRows(logits, targets, weights, state, features.grid, prefix, maps, rescore, progress)
+            rows = ScoredRows(logits, targets, weights, state, features.grid, prefix, maps, rescore, decoder.null_key, progress)
             token_maps = method.token_maps(rows).detach().cpu()  # (R, T, P)
+            if runtime.config.prompt_encoder is not None and method.is_attention_share:
+                shares = prompt_shares(rows).tolist()
         log_probs = _target_log_probs(logits.detach(), targets)
     conditional_values = log_probs.tolist()
     unconditional_values = [] if unconditional is None else unconditional.tolist()
@@ -95,6 +108,7 @@ def scoring_pass(
             tuple(conditional_values[row][: len(tokens)]),
             tuple(unconditional_values[row][: len(tokens)]) if unconditional_values else (),
             None if token_maps is None else token_maps[row, : len(tokens)],
+            tuple(shares[row][: len(tokens)]) if shares else (),
         )
         for row, tokens in enumerate(captions)
     ]
@@ -116,6 +130,7 @@ def _differentiable(state: DecoderState) -> DecoderState:
         cross_key=tuple(key[image_of].clone() for key in state.cross_key),
         cross_value=tuple(value[image_of].clone().requires_grad_() for value in state.cross_value),
         image_of=tuple(range(state.num_rows)),
+        num_keys=tuple(state.num_keys[image] for image in state.image_of),
     )
 
 

@@ -59,6 +59,8 @@ class Search:
     limits: WordLimits
     prompt: tuple[int, ...]
     eos_token_ids: tuple[int, ...]
+    forced_end: int | None = None  # the id that ends every caption at its last token
+    num_forced: int = 0  # ids before the prompt that count as generated
     rows: list[tuple[int, ...]] = field(default_factory=list)  # tokens generated, prompt included
     totals: list[float] = field(default_factory=list)  # sum of log-probabilities per row
     pool: list[tuple[float, Hypothesis]] = field(default_factory=list)  # score, finished hypothesis
@@ -83,7 +85,12 @@ class Search:
         return False
 
     def num_generated(self, row: int) -> int:
-        return len(self.rows[row]) - len(self.prompt)
+        return len(self.rows[row]) - len(self.prompt) + self.num_forced
+
+    @property
+    def must_end(self) -> bool:
+        """Whether the next token is the forced end: all rows have the same length."""
+        return self.forced_end is not None and self.num_generated(0) == self.options.max_new_tokens - 1
 
     @property
     def changes_scores(self) -> bool:
@@ -128,8 +135,8 @@ class Search:
         tokens = self.rows[candidate.row]
         length = self.num_generated(candidate.row) + 1
         if candidate.token in self.eos_token_ids:
-            end = None if candidate.token == self.eos_token_ids[0] else candidate.token
-            self._finish(Hypothesis(tokens, candidate.total, True, end), candidate.total, length)
+            end = None if candidate.token == self.eos_token_ids[0] or self.must_end else candidate.token
+            self._finish(Hypothesis(tokens, candidate.total, not self.must_end, end), candidate.total, length)
         elif self.limits.exceeds((*tokens, candidate.token)):
             # Ranked with the excess word's token, as a hypothesis that ends by its length, but returned without it.
             self._finish(Hypothesis(tokens, self.totals[candidate.row], False), candidate.total, length)
@@ -236,10 +243,15 @@ class BeamSearch(Search):
 
 
 def make_search(
-    options: GenerationOptions, limits: WordLimits, prompt: tuple[int, ...], eos_token_ids: tuple[int, ...]
+    options: GenerationOptions,
+    limits: WordLimits,
+    prompt: tuple[int, ...],
+    eos_token_ids: tuple[int, ...],
+    forced_end: int | None = None,
+    num_forced: int = 0,
 ) -> Search:
     """Return the search of `options.strategy`; one beam is greedy."""
     if options.strategy == "sample":
-        return SampleSearch(options, limits, prompt, eos_token_ids)
+        return SampleSearch(options, limits, prompt, eos_token_ids, forced_end, num_forced)
     kind = BeamSearch if options.strategy == "beam" and options.num_beams > 1 else GreedySearch
-    return kind(options, limits, prompt, eos_token_ids)
+    return kind(options, limits, prompt, eos_token_ids, forced_end, num_forced)

@@ -4,7 +4,11 @@ Rows may have different lengths and belong to different images. Self keys and va
 the newest position of every row is the last column, so a step is one concatenation for all rows, and a row that is
 shorter than others has unused columns on the left, which `self_mask` hides.
 
-Shapes: B images, R rows, M columns of the self-attention cache, S image keys (null key included), H heads, K head size.
+Images may have different numbers of keys, as prompts are among them: those that have fewer have unused ones at the end, which
+`cross_mask` hides.
+
+Shapes: B images, R rows, M columns of the self-attention cache, S image keys (prompt and null key included), H heads, K head
+size.
 """
 
 from __future__ import annotations
@@ -76,6 +80,7 @@ class DecoderState:
     cross_value: tuple[Tensor, ...]
     lengths: tuple[int, ...]  # R: positions already decoded
     image_of: tuple[int, ...]  # R: 0..B-1
+    num_keys: tuple[int, ...]  # B: keys of each image, at most S
 
     @property
     def num_rows(self) -> int:
@@ -110,6 +115,14 @@ class DecoderState:
         first = columns - torch.tensor(self.lengths, device=self.device)  # (R,)
         return causal & (keys >= first[:, None])[:, None, None]  # (R, 1, T, M+T)
 
+    def cross_mask(self) -> Tensor | None:
+        """Return which keys the rows of each image may read, (B, 1, 1, S) bool; None if all are allowed."""
+        columns = self.cross_key[0].size(2)
+        if min(self.num_keys, default=columns) == columns:
+            return None
+        num_keys = torch.tensor(self.num_keys, device=self.device)
+        return (torch.arange(columns, device=self.device) < num_keys[:, None])[:, None, None]
+
     def select(self, rows: Sequence[int]) -> DecoderState:
         """Return the state of these rows, in this order, with repetition; images that no row needs are dropped."""
         lengths = tuple(self.lengths[row] for row in rows)
@@ -120,14 +133,17 @@ class DecoderState:
         cut = self.num_columns - columns
         index = torch.tensor(rows, dtype=torch.long, device=self.device)
         kept = torch.tensor(images, dtype=torch.long, device=self.device)
+        num_keys = tuple(self.num_keys[image] for image in images)
         all_images = len(images) == self.num_images
+        longest = max(num_keys, default=0)
         return DecoderState(
             tuple(key[index, :, cut:] for key in self.self_key),
             tuple(value[index, :, cut:] for value in self.self_value),
-            self.cross_key if all_images else tuple(key[kept] for key in self.cross_key),
-            self.cross_value if all_images else tuple(value[kept] for value in self.cross_value),
+            self.cross_key if all_images else tuple(key[kept, :, :longest] for key in self.cross_key),
+            self.cross_value if all_images else tuple(value[kept, :, :longest] for value in self.cross_value),
             lengths,
             tuple(position[image] for image in needed),
+            num_keys,
         )
 
     @classmethod
@@ -136,15 +152,17 @@ class DecoderState:
         if len(states) == 1:
             return states[0]
         columns = max(state.num_columns for state in states)
+        keys = max(state.cross_key[0].size(2) for state in states)
         layers = range(len(states[0].self_key))
         offsets = [sum(state.num_images for state in states[:index]) for index in range(len(states))]
         return cls(
             tuple(torch.cat([_padded(state.self_key[layer], columns) for state in states]) for layer in layers),
             tuple(torch.cat([_padded(state.self_value[layer], columns) for state in states]) for layer in layers),
-            tuple(torch.cat([state.cross_key[layer] for state in states]) for layer in layers),
-            tuple(torch.cat([state.cross_value[layer] for state in states]) for layer in layers),
+            tuple(torch.cat([_lengthened(state.cross_key[layer], keys) for state in states]) for layer in layers),
+            tuple(torch.cat([_lengthened(state.cross_value[layer], keys) for state in states]) for layer in layers),
             tuple(length for state in states for length in state.lengths),
             tuple(offset + image for state, offset in zip(states, offsets, strict=True) for image in state.image_of),
+            tuple(number for state in states for number in state.num_keys),
         )
 
     def append(self, other: DecoderState) -> DecoderState:
@@ -160,3 +178,8 @@ class DecoderState:
 def _padded(cache: Tensor, columns: int) -> Tensor:
     """Add unused columns on the left of (R, H, M, K)."""
     return functional.pad(cache, (0, 0, columns - cache.size(2), 0))
+
+
+def _lengthened(values: Tensor, keys: int) -> Tensor:
+    """Add unused keys at the end of (B, H, S, K)."""
+    return values if values.size(2) == keys else functional.pad(values, (0, 0, 0, keys - values.size(2)))

@@ -50,6 +50,7 @@ class CaptionTokenizer:
         self._special = {index: token.content for index, token in inner.get_added_tokens_decoder().items() if token.special}
         self._is_wordpiece = isinstance(inner.model, tokenizers.models.WordPiece)
         self._is_unigram = isinstance(inner.model, tokenizers.models.Unigram)
+        self._joins_characters = self._is_wordpiece and isinstance(inner.decoder, tokenizers.decoders.Fuse)
         if not self._is_wordpiece and not self._is_unigram and not isinstance(inner.model, tokenizers.models.BPE):
             raise CheckpointError(f"the tokenizer is a {type(inner.model).__name__}; supported are {_SUPPORTED}")
         if self._is_unigram and inner.token_to_id("<0x0A>") is not None:
@@ -59,6 +60,10 @@ class CaptionTokenizer:
             raise CheckpointError("the tokenizer's ids are not 0, 1, 2, …; use the tokenizer.json saved with the checkpoint")
         added = inner.get_added_tokens_decoder()
         self._bytes = [b"" if index in self._special else self._bytes_of(piece, index in added) for piece, index in pieces]
+
+    @property
+    def is_wordpiece(self) -> bool:
+        return self._is_wordpiece
 
     @property
     def special_ids(self) -> frozenset[int]:
@@ -105,6 +110,12 @@ class CaptionTokenizer:
         """Return this tokenizer with more special tokens after its own."""
         inner = tokenizers.Tokenizer.from_str(self.to_json())
         inner.add_special_tokens(list(special))
+        return CaptionTokenizer(inner)
+
+    def without_spaces(self) -> CaptionTokenizer:
+        """Return this tokenizer, a WordPiece, without the spaces that it writes between characters of scripts that have none."""
+        inner = tokenizers.Tokenizer.from_str(self.to_json())
+        inner.decoder = tokenizers.decoders.Fuse()
         return CaptionTokenizer(inner)
 
     def to_json(self) -> str:
@@ -179,7 +190,8 @@ class CaptionTokenizer:
             if self._is_unigram:  # like the library's decoder: no space before the first word
                 piece = piece.replace(b" ", b"") if is_first else piece
             elif piece and not is_first:  # like the library's decoder: spaces between words, none before these marks
-                piece = piece[2:] if piece.startswith(b"##") else piece if piece in _UNSPACED_MARKS else b" " + piece
+                is_joined = piece in _UNSPACED_MARKS or (self._joins_characters and _are_spaceless(parts[-1], piece))
+                piece = piece[2:] if piece.startswith(b"##") else piece if is_joined else b" " + piece
             is_first = is_first and index in self._special
             parts.append(piece)
         return parts
@@ -260,6 +272,15 @@ def _joins(text: str, index: int, spaceless: bool) -> bool:
 
 def _tokens_of(touched: list[tuple[int, int]]) -> tuple[int, ...]:
     return tuple(sorted({token for first, last in touched for token in range(first, last + 1)}))
+
+
+def _are_spaceless(before: bytes, piece: bytes) -> bool:
+    """Return whether no space belongs between two pieces: a character there is of a script without spaces, or its mark."""
+    characters = (before.decode("utf-8", "ignore")[-1:], piece.decode("utf-8", "ignore")[:1])
+    return any(
+        character and (is_spaceless(character) or (ord(character) > 0x2FFF and not is_word_character(character)))
+        for character in characters
+    )
 
 
 def _utf8_length(lead: int) -> int:

@@ -142,11 +142,17 @@ TESTED_THROUGH = {
     "test_gradient_maps.py": ["model/maps/registry.py"],
     "test_convert.py": [
         "model/pretrained/blip.py", "model/pretrained/gpt2.py", "model/pretrained/source.py", "model/pretrained/tensors.py",
-        "model/pretrained/trocr.py", "model/pretrained/vit.py",
+        "model/pretrained/bart.py", "model/pretrained/bert.py", "model/pretrained/swin.py", "model/pretrained/vit.py",
     ],
     "test_odd_checkpoints.py": ["model/pretrained/architectures.py", "model/pretrained/source_config.py"],
     "test_sources.py": ["model/pretrained/authors.py"],
-    "test_pretrained.py": ["model/pretrained/positions.py"],
+    "test_pretrained.py": [
+        "model/backbones.py", "model/encoder_config.py", "model/prompt_encoder.py", "model/pretrained/positions.py",
+    ],
+    "test_preprocessing.py": ["model/image/placement.py"],
+    "test_florence.py": ["model/answers.py", "model/tasks.py", "model/unconditional.py"],
+    "test_confidence.py": ["model/calibrated.py"],
+    "test_recipes.py": ["model/layers.py"],
     "test_connections.py": ["service/http/connections.py"],
     "test_service.py": [
         "service/http/dialects/native/openapi.py", "service/http/dialects/native/outputs.py",

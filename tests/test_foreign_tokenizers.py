@@ -60,6 +60,7 @@ KINDS = {
     "roberta": bpe(["<s>", "<pad>", "</s>", "<unk>"]),
     "bert": wordpiece(),
     "xlm_roberta": unigram(),
+    "bart": bpe(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]),
 }
 
 

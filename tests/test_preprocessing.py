@@ -8,16 +8,27 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import BlipImageProcessorPil, DeiTImageProcessorPil, ViTImageProcessorPil
+from transformers import (
+    BitImageProcessorPil,
+    BlipImageProcessorPil,
+    DeiTImageProcessorPil,
+    DonutImageProcessorPil,
+    NougatImageProcessorPil,
+    ViTImageProcessorPil,
+)
 
 from model import LOCAL_IMAGE_LIMITS, Box, ConfigError, ImageConfig, prepare
 
 CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 CONFIGS = {
     "blip": ImageConfig(height=384, width=384, full_decode=True, **CLIP),
     "vit": ImageConfig(height=224, width=224, resample="bilinear", full_decode=True),
     "deit": ImageConfig(height=224, width=224, resize_to=(256, 256), full_decode=True),
     "trocr": ImageConfig(height=384, width=384, resample="bilinear", full_decode=True),
+    "dinov2": ImageConfig(height=224, width=224, resize_to=(256,), full_decode=True, **IMAGENET),
+    "donut": ImageConfig(height=256, width=192, resample="bilinear", pad=True, full_decode=True),
+    "nougat": ImageConfig(height=256, width=192, resample="bilinear", pad=True, crop_margin=True, full_decode=True, **IMAGENET),
 }
 SHAPES = [(640, 480), (300, 500), (224, 224), (1000, 120), (50, 70)]
 
@@ -29,6 +40,13 @@ def processor(family):
     if family == "deit":
         size = {"size": {"height": 256, "width": 256}, "crop_size": {"height": 224, "width": 224}}
         return DeiTImageProcessorPil(resample=Image.Resampling.BICUBIC, do_center_crop=True, **size, **half)
+    if family == "dinov2":
+        return BitImageProcessorPil(
+            size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224}, resample=Image.Resampling.BICUBIC,
+            image_mean=IMAGENET["mean"], image_std=IMAGENET["std"],
+        )  # fmt: skip
+    if family in ("donut", "nougat"):
+        return (DonutImageProcessorPil if family == "donut" else NougatImageProcessorPil)(size={"height": 256, "width": 192})
     edge = 384 if family == "trocr" else 224
     return ViTImageProcessorPil(size={"height": edge, "width": edge}, resample=Image.Resampling.BILINEAR, **half)
 
@@ -73,6 +91,32 @@ def test_exif_orientation_is_applied_before_resizing_with_full_decode():
         one, other = prepare(rotated.getvalue(), config), prepare(upright.getvalue(), config)
         assert torch.equal(one.pixels, other.pixels)
         assert (one.source_size, one.covers) == (other.source_size, other.covers)
+
+
+def page(size):
+    """Return a white page with a dark block whose position is known."""
+    image = Image.new("RGB", size, "white")
+    image.paste((10, 20, 30), (size[0] // 4, size[1] // 8, size[0] // 2, size[1] // 2))
+    return image
+
+
+@pytest.mark.parametrize("family", ["donut", "nougat", "dinov2"])
+@pytest.mark.parametrize("size", [(200, 400), (400, 200), (300, 300), (97, 131)])
+def test_the_patches_of_a_page_are_where_covers_says(family, size):
+    """The dark block is found in the pixels, and its position in the image computed from `covers`."""
+    file = io.BytesIO()
+    page(size).save(file, "PNG")
+    config = CONFIGS[family]
+    view = prepare(file.getvalue(), config)
+    gray = view.pixels * torch.tensor(config.std)[:, None, None] + torch.tensor(config.mean)[:, None, None]
+    dark = ((gray[2] > 0.06) & (gray[2] < 0.3)).nonzero()  # not the black of the padding
+    (top, left), (bottom, right) = dark.min(0).values.tolist(), (dark.max(0).values + 1).tolist()
+    across, down = (view.covers.x1 - view.covers.x0) / config.width, (view.covers.y1 - view.covers.y0) / config.height
+    measured = (view.covers.x0 + left * across, view.covers.y0 + top * down, view.covers.x0 + right * across,
+             view.covers.y0 + bottom * down)  # fmt: skip
+    inside = (max(size[0] // 4, view.covers.x0), max(size[1] // 8, view.covers.y0), min(size[0] // 2, view.covers.x1),
+              min(size[1] // 2, view.covers.y1))  # fmt: skip
+    assert measured == pytest.approx(inside, abs=2.5 * max(across, down))
 
 
 def test_covers_is_what_the_crop_keeps():

@@ -14,7 +14,19 @@ import torch
 from benchmarks import random_peer
 from model import CaptionNetwork, CheckpointError, ImageConfig, ModelConfig
 from model.pretrained import convert_network, source_image
-from tests.peers import FAMILIES, SIZE, build, cross_attentions_of, features_of, logits_of
+from model.pretrained.florence import TASKS
+from tests.peers import (
+    DECODERS,
+    ENCODERS,
+    FAMILIES,
+    MAX_POSITIONS,
+    PROMPT,
+    SIZE,
+    build,
+    cross_attentions_of,
+    features_of,
+    logits_of,
+)
 
 EQUAL = 1e-12  # in float64, relative to the standard deviation of the peer's values; measured: about 1e-14
 EQUAL32 = 2e-5
@@ -23,14 +35,22 @@ EQUAL32 = 2e-5
 def converted(peer, dtype=torch.float64, image=None, **changes):
     """Return our network of a peer's config and tensors; `changes` of its fields are deliberate mistakes."""
     config = peer.config.to_dict()
-    encoder, decoder, weights = convert_network(config, peer.generation_config.to_dict(), dict(peer.state_dict()), image)
+    image = image or (ImageConfig(height=SIZE, width=SIZE) if peer.config.model_type == "florence2" else source_image(config))
+    encoder, decoder, prompt, weights = convert_network(config, peer.generation_config.to_dict(), dict(peer.state_dict()), image)
     for name, value in changes.items():
-        if name.startswith("encoder_"):
+        if name.startswith("prompt_"):
+            prompt = dataclasses.replace(prompt, **{name.removeprefix("prompt_"): value})
+        elif name.startswith("encoder_"):
             encoder = dataclasses.replace(encoder, **{name.removeprefix("encoder_"): value})
         else:
             decoder = dataclasses.replace(decoder, **{name: value})
-    image = image or source_image(config)
-    network = CaptionNetwork(ModelConfig(image=image, encoder=encoder, decoder=decoder)).to(dtype).eval()
+    tasks = TASKS if prompt else ()
+    prompt = prompt and dataclasses.replace(prompt, default_ids=PROMPT)
+    network = (
+        CaptionNetwork(ModelConfig(image=image, encoder=encoder, decoder=decoder, prompt_encoder=prompt, tasks=tasks))
+        .to(dtype)
+        .eval()
+    )
     missing, unknown = network.load_state_dict(weights, strict=False)
     assert (missing, unknown) == (["no_image"], [])
     return network.requires_grad_(False)
@@ -63,8 +83,15 @@ def test_patch_embeddings_and_logits_equal_the_peers(family, rows):
     assert difference(logits, logits_of(peer, pixels, tokens)) < EQUAL
 
 
-@pytest.mark.parametrize("size", [(32, 32), (24, 12), (8, 8)])
-@pytest.mark.parametrize("family", FAMILIES)
+ANY_SIZE = [family for family in FAMILIES if "swin" not in family and "beit" not in family]  # of a multiple of the patch size
+SIZES = [
+    *[(family, size) for family in ANY_SIZE for size in ((32, 32), (24, 16), (8, 8))],
+    *[(family, (24, 12)) for family in ANY_SIZE if family != "florence2"],
+    *[(family, size) for family in ("swin_roberta", "donut-swin_mbart") for size in ((32, 32), (24, 40))],
+]
+
+
+@pytest.mark.parametrize(("family", "size"), SIZES)
 def test_images_of_another_size_give_the_peers_logits(family, size):
     peer = build(family)
     pixels, tokens = inputs(size=size)
@@ -73,7 +100,23 @@ def test_images_of_another_size_give_the_peers_logits(family, size):
     assert difference(logits, logits_of(peer, pixels, tokens)) < EQUAL
 
 
-@pytest.mark.parametrize("family", ["vit_gpt2", "deit_gpt2", "vit_gpt2_projected", "trocr"])
+@pytest.mark.parametrize(("family", "size"), [("beit_bert", 24), ("swinv2_xlm-roberta", 24), ("swin_roberta", 8)])
+def test_an_encoder_whose_windows_or_biases_would_differ_is_refused(family, size):
+    with pytest.raises(CheckpointError, match="was trained with images of 16 x 16, its preprocessing gives"):
+        converted(build(family), image=ImageConfig(height=size, width=size))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("encoder", [*ENCODERS, "beit-shared", "dinov2-gated", "donut-swin"])
+def test_every_encoder_with_every_decoder_gives_the_peers_logits(encoder, decoder):
+    peer = build(f"{encoder}_{decoder}", 1)
+    pixels, tokens = inputs(rows=2)
+    features, logits, _ = ours(converted(peer), pixels, tokens)
+    assert difference(features, features_of(peer, pixels)) < EQUAL
+    assert difference(logits, logits_of(peer, pixels, tokens)) < EQUAL
+
+
+@pytest.mark.parametrize("family", ["vit_gpt2", "deit_gpt2", "vit_gpt2_projected", "trocr", "beit_bert", "dinov2_mbart"])
 def test_attention_of_the_scoring_pass_equals_that_of_the_peers_beams(family):
     """Compare the weights of finished captions, from one pass, with those of every step, gathered along the beams."""
     peer = build(family, 5, eager_decoder=True)
@@ -138,6 +181,19 @@ def test_cross_attention_equals_the_peers(family):
         ("blip", {"num_heads": 2}),
         ("vit_gpt2", {"num_heads": 8}),
         ("trocr_stage1", {"embedding_scale": 1.0}),
+        *[(family, {"layer_norm_eps": 2e-5}) for family in ("beit_bert", "swin_roberta", "dinov2_mbart", "florence2")],
+        *[(family, {"encoder_layer_norm_eps": 2e-6}) for family in ("beit_bert", "swin_roberta", "dinov2_mbart", "florence2")],
+        ("swinv2_xlm-roberta", {"encoder_pretrained_window_sizes": (0, 0)}),
+        ("swinv2_xlm-roberta", {"activation": "gelu_tanh"}),
+        ("donut-swin_mbart", {"embedding_scale": 1.0}),
+        ("dinov2_mbart", {"encoder_num_heads": 2}),
+        ("florence2", {"encoder_window_size": 2}),
+        ("florence2", {"encoder_stage_heads": (4, 4)}),
+        ("florence2", {"prompt_layer_norm_eps": 2e-5}),
+        ("florence2", {"prompt_activation": "gelu_tanh"}),
+        ("florence2", {"prompt_num_heads": 2}),
+        ("florence2", {"prompt_embedding_scale": 2.0}),
+        ("florence2", {"prompt_position_offset": 1, "prompt_max_positions": MAX_POSITIONS + 1}),
         ("blip", {"pre_norm": True}),
     ],
 )
@@ -147,6 +203,30 @@ def test_a_mistake_in_one_field_changes_the_logits(family, mistake):
     pixels, tokens = inputs()
     _, logits, _ = ours(converted(peer, **mistake), pixels, tokens)
     assert difference(logits, logits_of(peer, pixels, tokens)) > 1e5 * EQUAL
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("florence2", "encoder.projector.positions"),  # rows and columns
+        ("florence2", "encoder.backbone.stages.1.blocks.0.channel_block.attn.qkv.weight"),
+        ("florence2", "prompt_encoder.layers.1.attention.query.weight"),
+        ("swin_roberta", "encoder.backbone.layers.1.downsample.reduction.weight"),
+        ("swin_roberta", "encoder.backbone.layers.0.blocks.1.attn.relative_position_bias_table"),
+        ("swinv2_xlm-roberta", "encoder.backbone.layers.0.blocks.1.attn.logit_scale"),
+        ("beit_bert", "encoder.backbone.blocks.0.gamma_1"),
+        ("beit_bert", "encoder.backbone.blocks.1.attn.relative_position_bias_table"),
+        ("dinov2_mbart", "encoder.vit.blocks.1.ls2.gamma"),
+    ],
+)
+def test_values_in_another_order_change_the_logits(family, name):
+    """The shapes are the same; only the values say that something has been swapped."""
+    peer = build(family)
+    network = converted(peer)
+    weight = network.get_parameter(name)
+    weight.copy_(weight.roll(1, -1 if weight.dim() < 3 else 0) if weight.size(-1) > 1 or weight.dim() > 2 else weight.roll(1, 0))
+    pixels, tokens = inputs()
+    assert difference(ours(network, pixels, tokens)[1], logits_of(peer, pixels, tokens)) > 1e-5
 
 
 @pytest.mark.parametrize("name", ["self_attention.out", "cross_attention.query", "cross_attention.out"])
@@ -172,8 +252,8 @@ def test_both_sets_of_encoder_names_give_the_same_network(family, tmp_path):
     configs = peer.config.to_dict(), peer.generation_config.to_dict()
     one, other = convert_network(*configs, dict(peer.state_dict())), convert_network(*configs, saved_tensors)
     assert one[:2] == other[:2]
-    assert one[2].keys() == other[2].keys()
-    assert all(torch.equal(one[2][name], other[2][name]) for name in one[2])
+    assert one.weights.keys() == other.weights.keys()
+    assert all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)
 
 
 def test_the_authors_names_of_blip_are_read():
@@ -182,7 +262,7 @@ def test_the_authors_names_of_blip_are_read():
     tensors = with_authors_names(peer.state_dict())
     tensors |= {"text_encoder.x": torch.zeros(1), "itm_head.weight": torch.zeros(1), "image_queue": torch.zeros(1)}
     config, generation = peer.config.to_dict(), peer.generation_config.to_dict()
-    encoder, decoder, weights = convert_network(config, generation, tensors)
+    encoder, decoder, _, weights = convert_network(config, generation, tensors)
     network = CaptionNetwork(ModelConfig(image=source_image(config), encoder=encoder, decoder=decoder)).double().eval()
     network.load_state_dict(weights, strict=False)
     with torch.no_grad():
@@ -215,9 +295,9 @@ def with_authors_names(tensors):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c, t: c.update(model_type="git"), "model_type is 'git'; supported are ViT or DeiT with GPT-2"),
-        (lambda c, t: c["decoder"].update(model_type="bart"), "the decoder is 'bart'; supported are gpt2, trocr"),
-        (lambda c, t: c["encoder"].update(model_type="swin"), "the encoder is 'swin'; supported are 'vit' and 'deit'"),
+        (lambda c, t: c.update(model_type="git"), "model_type is 'git'; supported are"),
+        (lambda c, t: c["decoder"].update(model_type="bart"), "the decoder is 'bart'; supported are gpt2, bert, roberta, xlm-"),
+        (lambda c, t: c["encoder"].update(model_type="clip"), "the encoder is 'clip'; supported are vit, deit, beit"),
         (lambda c, t: c["encoder"].update(hidden_act="relu"), "the encoder's activation is 'relu'"),
         (lambda c, t: c["decoder"].update(activation_function="silu"), "the decoder's activation is 'silu'"),
         (lambda c, t: c["decoder"].update(scale_attn_by_inverse_layer_idx=True), "scales its attention by layer"),
@@ -247,9 +327,9 @@ def test_a_head_that_is_not_tied_to_the_embedding_is_converted(family):
 
 
 def test_special_ids_equal_those_of_generate():
-    _, decoder, _ = convert_network(*_source_of(build("trocr")))
+    _, decoder, *_ = convert_network(*_source_of(build("trocr")))
     assert (decoder.bos_token_id, decoder.eos_token_id, decoder.pad_token_id) == (2, 2, 1)
-    _, decoder, _ = convert_network(*_source_of(build("blip")))
+    _, decoder, *_ = convert_network(*_source_of(build("blip")))
     assert (decoder.bos_token_id, decoder.eos_token_id, decoder.pad_token_id) == (59, 7, 0), (
         "it ends with [SEP], not with eos_token_id"
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import train
-from model import CaptionNetwork, ConfigError, load_checkpoint, save_checkpoint
+from model import CaptionNetwork, ConfigError, EncoderConfig, load_checkpoint, save_checkpoint
 from tests.networks import redraw, tiny_config
 from tests.runs import lines_of, source_of
 from training import (
@@ -52,7 +52,7 @@ def test_every_layer_of_the_encoder_has_the_rate_of_the_next_one_times_the_decay
     config = config_of(encoder_lr_multiplier=0.1, layer_decay=0.5)
     names = ["encoder.vit.pos_embed", "encoder.vit.patch_embed.proj.weight", "encoder.vit.blocks.0.mlp.fc1.weight",
              "encoder.vit.blocks.1.attn.qkv.bias", "encoder.vit.norm.weight", "decoder.norm.weight"]  # fmt: skip
-    scales = [lr_scale(name, 2, config)[0] for name in names]
+    scales = [lr_scale(name, EncoderConfig(num_layers=2), config)[0] for name in names]
     assert scales == pytest.approx([0.0125, 0.0125, 0.025, 0.05, 0.1, 1.0])
 
     network = CaptionNetwork(tiny_config(tokenizer.size, num_layers=2))

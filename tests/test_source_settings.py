@@ -31,12 +31,12 @@ LISTED = [  # a setting of generation_config.json, and the reason for which the 
     ("num_beams", 0, "left out: it must be an integer"),
     ("num_beams", "3", "left out: it must be an integer"),
     ("num_beams", 2.5, "left out: it must be an integer"),
-    ("max_length", 400, "max_new_tokens is 256, the largest"),
+    ("max_length", 4000, "max_new_tokens is 1024, the largest"),
     ("max_length", "a", "left out: it must be an integer, 2 or above"),
     ("max_length", 1, "left out: it must be an integer, 2 or above"),
     ("max_length", [20], "left out: it must be an integer"),
     ("max_new_tokens", 0, "left out: it must be an integer, 1 or above"),
-    ("max_new_tokens", 10**9, "max_new_tokens is 256"),
+    ("max_new_tokens", 10**9, "max_new_tokens is 1024"),
     ("min_new_tokens", 300, "min_new_tokens is 11, the largest"),  # max_length is 12
     ("min_new_tokens", -3, "left out: it must be an integer, 0 or above"),
     ("min_length", -1, "left out"),
@@ -56,7 +56,7 @@ LISTED = [  # a setting of generation_config.json, and the reason for which the 
     ("guidance_scale", 1.5, "it has no equivalent here"),
     ("num_beam_groups", 2, "it has no equivalent here"),
     ("bad_words_ids", [[5]], "it has no equivalent here"),
-    ("forced_eos_token_id", 0, "it has no equivalent here"),
+    ("exponential_decay_length_penalty", [3, 1.1], "it has no equivalent here"),
     ("use_cache", False, "it does not change captions"),
     ("output_scores", True, "it does not change captions"),
     ("a_setting_of_tomorrow", {"a": 1}, "it is not a setting of `generate`"),
@@ -77,7 +77,7 @@ def test_a_setting_that_is_not_taken_over_is_left_out_and_listed(name, value, re
     assert listed.reason.startswith(reason)
     assert "\n" not in listed.row
     assert len(listed.row.replace("\\|", "").split("|")) == 3
-    if not any(part in reason for part in ("largest", "is 256")) and name not in ("max_length", "do_sample"):
+    if not any(part in reason for part in ("largest", "is 1024")) and name not in ("max_length", "do_sample"):
         assert options == plain, "it changes no option"
 
 

@@ -28,6 +28,7 @@ from model import (
     CaptionNetwork,
     ConfigError,
     ImageConfig,
+    ImageEncoder,
     ImageFeatures,
     PatchEncoder,
     fold_batch_norms,
@@ -47,21 +48,24 @@ class FrozenPart:
 
     kind: Literal["none", "stem", "encoder"]
 
-    def module(self, encoder: PatchEncoder) -> nn.Module | None:
+    def module(self, encoder: ImageEncoder) -> nn.Module | None:
         """Return the frozen module, None if nothing is frozen. Raises ConfigError if the encoder has no stem."""
         if self.kind == "encoder":
             return encoder
         if self.kind == "stem" and not encoder.config.stem:
             raise ConfigError("this network has no stem to freeze; use --freeze none, or --freeze encoder")
-        return encoder.vit.patch_embed.backbone if self.kind == "stem" else None
+        if self.kind != "stem":
+            return None
+        assert isinstance(encoder, PatchEncoder), "only its encoders have a stem"
+        return encoder.vit.patch_embed.backbone
 
-    def output(self, encoder: PatchEncoder, pixels: Tensor) -> tuple[Tensor, ...]:
+    def output(self, encoder: ImageEncoder, pixels: Tensor) -> tuple[Tensor, ...]:
         """pixels (B, 3, height, width) -> what is cached: feature maps (B, F, rows, columns), tokens (B, S, C), or the pixels."""
         if self.kind == "encoder":
             return (encoder(pixels).tokens,)
         return encoder.stem(pixels) if self.kind == "stem" else (pixels,)
 
-    def features(self, encoder: PatchEncoder, cached: tuple[Tensor, ...]) -> ImageFeatures:
+    def features(self, encoder: ImageEncoder, cached: tuple[Tensor, ...]) -> ImageFeatures:
         """The result of `output` -> the encoder's features."""
         if self.kind == "encoder":
             return ImageFeatures(cached[0], encoder.grid, encoder.config.num_prefix_tokens)

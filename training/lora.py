@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model import CaptionNetwork
+from model import CaptionNetwork, linear_children
 
 _A, _B = "lora_a", "lora_b"
 
@@ -42,11 +42,10 @@ def add_lora(network: CaptionNetwork, rank: int, alpha: float, frozen: nn.Module
     network.requires_grad_(False)
     network.no_image.requires_grad_(True)
     left_out = set(frozen.modules()) if frozen is not None else set()
-    for part in (*network.encoder.vit.blocks, *network.decoder.layers):
+    for part in (*network.encoder.blocks, *network.decoder.layers):
         for module in [module for module in part.modules() if module not in left_out]:
-            for name, child in list(module.named_children()):
-                if type(child) is nn.Linear:
-                    setattr(module, name, LoraLinear(child, rank, alpha))
+            for name, child in linear_children(module):
+                setattr(module, name, LoraLinear(child, rank, alpha))
 
 
 def merged_weights(network: CaptionNetwork) -> dict[str, Tensor]:

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from model import CaptionNetwork
+from model import CaptionNetwork, EncoderConfig
 from training.config import TrainConfig
 from training.features import FrozenPart
 from training.lora import merged_weights
 from training.objective import TrainingObjective
 from training.parallel import full_tensor, sharded_like
 
-_BLOCK = re.compile(r"encoder\.vit\.blocks\.(\d+)\.")
-_LAST = ("encoder.vit.norm.",)
+_BLOCK = re.compile(r"encoder\.(?:vit|backbone)\.(?:(?:layers|stages)\.(\d+)\.)?blocks\.(\d+)\.")
+_LAST = ("encoder.vit.norm.", "encoder.backbone.norm.", "encoder.projector.")
 _FUSED = ("cpu", "cuda")  # devices that update all weights in one kernel: several times faster than one by one
 
 
@@ -29,11 +29,11 @@ def build_optimizer(objective: TrainingObjective, config: TrainConfig) -> torch.
     Weight decay is for matrices only. The encoder's learning rate is the decoder's times `encoder_lr_multiplier`, and times
     `layer_decay` for every layer that is nearer to the pixels (Bao et al. 2022, section 3.1).
     """
-    num_layers = len(objective.network.encoder.vit.blocks)
+    encoder = objective.network.config.encoder
     groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for name, value in objective.named_parameters():
         if value.requires_grad:
-            scale, is_encoder = lr_scale(name.removeprefix("network."), num_layers, config)
+            scale, is_encoder = lr_scale(name.removeprefix("network."), encoder, config)
             groups.setdefault((scale, is_encoder, value.dim() >= 2), []).append(value)
     settings = [
         {
@@ -48,13 +48,15 @@ def build_optimizer(objective: TrainingObjective, config: TrainConfig) -> torch.
     return torch.optim.AdamW(settings, lr=config.peak_lr, betas=(0.9, 0.98), fused=is_fused)
 
 
-def lr_scale(name: str, num_layers: int, config: TrainConfig) -> tuple[float, bool]:
+def lr_scale(name: str, encoder: EncoderConfig, config: TrainConfig) -> tuple[float, bool]:
     """Return the learning rate of a network's weight over the decoder's, and whether it belongs to the encoder."""
     if not name.startswith("encoder."):
         return 1.0, False
     block = _BLOCK.match(name)
-    depth = num_layers + 1 if name.startswith(_LAST) else int(block[1]) + 1 if block else 0
-    scale: float = config.encoder_lr_multiplier * config.layer_decay ** (num_layers + 1 - depth)
+    depth = encoder.num_layers + 1 if name.startswith(_LAST) else 0
+    if block:
+        depth = sum(encoder.stage_depths[: int(block[1] or 0)]) + int(block[2]) + 1
+    scale: float = config.encoder_lr_multiplier * config.layer_decay ** (encoder.num_layers + 1 - depth)
     return scale, True
 
 

@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor
 
-from model import CaptionNetwork, ConfigError
+from model import CaptionNetwork, ConfigError, PatchEncoder
 
 PACKAGED_STEM = "tf_efficientnet_lite2"
 
@@ -31,5 +31,6 @@ def load_packaged_stem(network: CaptionNetwork) -> None:
         if value.shape != expected.shape:
             raise ConfigError(f"packaged {origin} is {list(value.shape)} but timm's {target} is {list(expected.shape)}")
         renamed[target] = value
+    assert isinstance(network.encoder, PatchEncoder), "only its encoders have a stem"
     backbone = network.encoder.vit.patch_embed.backbone.backbone
     backbone.load_state_dict({key: renamed[key] for key in backbone.state_dict()})

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from model import ConfigError, TextDecoder
+from model import ConfigError, ImageEncoder, TextDecoder
 from training.config import TrainConfig
 from training.objective import TrainingObjective
 from training.ranks import Ranks
@@ -39,10 +39,10 @@ def shard(network: nn.Module, objective: nn.Module, ranks: Ranks, device: torch.
     # A linear layer returns a view of a matrix on CPUs. It matters to operations in place only, of which the network has none.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
     mesh = init_device_mesh(device.type, (ranks.count,))
-    decoder, blocks = network.decoder, network.encoder.vit.blocks  # type: ignore[union-attr]
+    decoder, encoder = network.decoder, network.encoder
     assert isinstance(decoder, TextDecoder), "the network of a run"
-    assert isinstance(blocks, nn.Module), "a ViT has blocks"
-    for block in blocks.children():
+    assert isinstance(encoder, ImageEncoder), "the network of a run"
+    for block in encoder.blocks:
         fully_shard(block, mesh=mesh)
     for layer in decoder.layers:
         fully_shard(layer.cross_attention, mesh=mesh)  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ def gradients_summed(engine: nn.Module, *, is_last: bool) -> Iterator[None]:
 
 def compile_blocks(network: nn.Module) -> None:
     """Compile every block of the encoder and every layer of the decoder: they are alike, so that one compilation serves all."""
-    for block in network.encoder.vit.blocks.children():  # type: ignore[union-attr]
+    for block in network.encoder.blocks:  # type: ignore[union-attr]
         block.compile()
     for layer in network.decoder.layers.children():  # type: ignore[union-attr]
         layer.compile(dynamic=True)  # captions of every length

@@ -13,6 +13,7 @@ from model.errors import ImageError
 from model.geometry import Box, ImageView
 from model.image.color import resize, to_rgb
 from model.image.decode import DecodedImage, ImageLimits, decode_image, oriented
+from model.image.placement import placement, thumbnail, without_margin
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -40,10 +41,9 @@ def prepare_regions(
         if box.x1 - box.x0 < 1 or box.y1 - box.y0 < 1:
             raise ImageError(f"region {region} has no pixel in an image of {width} x {height}; use [x0, y0, x1, y1) inside it")
         crop = upright.crop((round(box.x0), round(box.y0), round(box.x1), round(box.y1)))
-        inner = _covered(crop.width, crop.height, config)
+        pixels, inner = _pixels(crop, config)
         left, top = round(box.x0), round(box.y0)
         covers = Box(left + inner.x0, top + inner.y0, left + inner.x1, top + inner.y1)
-        pixels = resize_and_normalize(crop, config)
         views.append(_view(decoded, pixels, covers))
     return views
 
@@ -51,11 +51,13 @@ def prepare_regions(
 def make_view(decoded: DecodedImage, config: ImageConfig) -> ImageView:
     """Resize a decoded image to the encoder's size: pixels (3, height, width) float32, normalized."""
     try:
-        pixels = resize_and_normalize(decoded.image, config, decoded.pending_orientation)
+        pixels, covers = _pixels(decoded.image, config, decoded.pending_orientation)
     except Exception as error:  # a frame that only fails when it is converted
         raise ImageError(f"the {decoded.format} image cannot be converted to RGB; send it as RGB") from error
-    width, height = decoded.upright_size
-    return _view(decoded, pixels, _covered(width, height, config))
+    # A JPEG may have been decoded smaller.
+    reduced = decoded.image.size[::-1] if decoded.pending_orientation >= 5 else decoded.image.size
+    across, down = (full / small for full, small in zip(decoded.upright_size, reduced, strict=True))
+    return _view(decoded, pixels, Box(covers.x0 * across, covers.y0 * down, covers.x1 * across, covers.y1 * down))
 
 
 def resize_and_normalize(image: Image.Image, config: ImageConfig, orientation: int = 1) -> Tensor:
@@ -63,28 +65,30 @@ def resize_and_normalize(image: Image.Image, config: ImageConfig, orientation: i
 
     It is resized before its EXIF orientation is applied, unless the config says `full_decode`: rotating a small image is free.
     """
+    return _pixels(image, config, orientation)[0]
+
+
+def _pixels(image: Image.Image, config: ImageConfig, orientation: int = 1) -> tuple[Tensor, Box]:
+    """Return the pixels, and what they cover of the upright image, in its own pixels."""
     if config.full_decode:
         image, orientation = oriented(to_rgb(image), orientation), 1
-    height, width = config.resize_to or (config.height, config.width)
-    size = (height, width) if orientation >= 5 else (width, height)
-    small = oriented(resize(image, size, _FILTERS[config.resample]), orientation)
-    if config.resize_to:
-        left, top = (width - config.width) // 2, (height - config.height) // 2
-        small = small.crop((left, top, left + config.width, top + config.height))
+    is_turned = orientation >= 5
+    whole = Box(0, 0, *(image.size[::-1] if is_turned else image.size))
+    if config.crop_margin:
+        whole = without_margin(image)
+        image = image.crop((int(whole.x0), int(whole.y0), int(whole.x1), int(whole.y1)))
+    layout = placement(round(whole.x1 - whole.x0), round(whole.y1 - whole.y0), config)
+    width, height = layout.sizes[0]
+    small = oriented(resize(image, (height, width) if is_turned else (width, height), _FILTERS[config.resample]), orientation)
+    for size in layout.sizes[1:]:
+        small = thumbnail(small, size, config)
+    if small.size != (config.width, config.height) or layout.left or layout.top:
+        small = small.crop((layout.left, layout.top, layout.left + config.width, layout.top + config.height))  # black outside
     values = torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8)
     pixels = values.reshape(config.height, config.width, 3).permute(2, 0, 1).float() / 255
     mean, std = torch.tensor(config.mean)[:, None, None], torch.tensor(config.std)[:, None, None]
-    return (pixels - mean) / std
+    return (pixels - mean) / std, layout.covered(whole, config)
 
 
 def _view(decoded: DecodedImage, pixels: Tensor, covers: Box) -> ImageView:
     return ImageView(pixels, decoded.upright_size, covers, decoded.format, decoded.orientation, decoded.is_truncated)
-
-
-def _covered(width: int, height: int, config: ImageConfig) -> Box:
-    """Return the part of an upright image of width x height pixels that the encoder reads."""
-    if not config.resize_to:
-        return Box(0, 0, width, height)
-    left, top = (config.resize_to[1] - config.width) // 2, (config.resize_to[0] - config.height) // 2
-    across, down = width / config.resize_to[1], height / config.resize_to[0]
-    return Box(left * across, top * down, (left + config.width) * across, (top + config.height) * down)

@@ -31,6 +31,13 @@ class AttentionMaps:
         return merge_heads(heads[..., scored.patches], scored.config)  # (R, T, P)
 
 
+def prompt_shares(scored: ScoredRows) -> Tensor:
+    """Return the share of attention on the prompt's tokens, of the heads that the map is computed from: (R, T)."""
+    chosen = scored.config.heads or [(layer, head) for layer, w in enumerate(scored.weights) for head in range(w.size(1))]
+    parts = [scored.weights[layer][:, head, :, scored.prompt].sum(-1) for layer, head in chosen]
+    return torch.stack(parts).mean(dim=0)
+
+
 def merge_heads(rows: Tensor, config: MapConfig) -> Tensor:
     """Return the mean of N heads' attention on the patches: (N, …, P) -> (…, P).
 

@@ -29,12 +29,19 @@ class ScoredRows:
     num_prefix_tokens: int
     config: MapConfig
     rescore: Callable[[DecoderState], Tensor] | None = None  # a state before the first token -> log p of the targets (R, T)
+    has_null_key: bool = True  # the last key stands for no image token
     progress: Callable[[], None] | None = None  # called between the calls of the network of a method that needs many
 
     def report_progress(self) -> None:
         """Say that a call of the network has ended; what it raises ends the scoring pass."""
         if self.progress is not None:
             self.progress()
+
+    @property
+    def prompt(self) -> slice:
+        """The keys that are tokens of a prompt: they follow the patches where there is no null key."""
+        first = self.num_prefix_tokens + self.grid.num_patches
+        return slice(first, first) if self.has_null_key else slice(first, None)
 
     @property
     def patches(self) -> slice:

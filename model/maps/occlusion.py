@@ -50,6 +50,7 @@ def falls(scored: ScoredRows) -> Tensor:
             scored.state,
             cross_key=tuple(key[:, :, numbers] for key in scored.state.cross_key),
             cross_value=tuple(value[:, :, numbers] for value in scored.state.cross_value),
+            num_keys=tuple(number - (num_keys - len(numbers)) for number in scored.state.num_keys),
         )
         maps.append(whole - scored.rescore(state))
         scored.report_progress()

@@ -6,6 +6,7 @@ Shapes: T tokens of a word, P patches.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +22,12 @@ MIN_MASS = 1e-6  # a sum below it has no direction: the map is uniform
 class WordMap:
     """values (P,) >= 0, sum 1, row-major over the grid. image_mass 0..1 is the share of attention on the image.
 
-    image_mass is None for a method that is not a share of attention.
+    image_mass is None for a method that is not a share of attention; prompt_mass, the share on the prompt, also without one.
     """
 
     values: Tensor
     image_mass: float | None
+    prompt_mass: float | None = None
 
     @property
     def focus(self) -> float:
@@ -36,14 +38,15 @@ class WordMap:
         return min(1.0, max(0.0, 1 - entropy / math.log(self.values.numel())))
 
 
-def word_map(rows: Tensor, *, is_attention_share: bool = True) -> WordMap:
-    """Merge the rows (T, P) of a word's tokens: their mean, divided by its own sum."""
+def word_map(rows: Tensor, *, is_attention_share: bool = True, prompt_shares: Sequence[float] | None = None) -> WordMap:
+    """Merge the rows (T, P) of a word's tokens: their mean, divided by its own sum; `prompt_shares` has a share per token."""
     mean = rows.mean(dim=0).double()
     mass = mean.sum().item()
     image_mass = min(mass, 1.0) if is_attention_share else None
+    prompt_mass = sum(prompt_shares) / len(prompt_shares) if prompt_shares else None
     if mass < MIN_MASS:
-        return WordMap(torch.full_like(mean, 1 / mean.numel()), image_mass)
-    return WordMap(mean / mass, image_mass)
+        return WordMap(torch.full_like(mean, 1 / mean.numel()), image_mass, prompt_mass)
+    return WordMap(mean / mass, image_mass, prompt_mass)
 
 
 def peak_box(values: Tensor, grid: PatchGrid, covers: Box, threshold: float = 0.5) -> tuple[int, int, int, int]:
@@ -72,6 +75,13 @@ def peak_box(values: Tensor, grid: PatchGrid, covers: Box, threshold: float = 0.
         math.ceil(last.x1 - 1e-9),
         math.ceil(last.y1 - 1e-9),
     )
+
+
+def inside(box: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the part of a box inside an image of `size` (width, height), at least a pixel: patches may cover black beside it."""
+    (x0, y0, x1, y1), (width, height) = box, size
+    x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
+    return x0, y0, max(min(x1, width), x0 + 1), max(min(y1, height), y0 + 1)
 
 
 def resample_map(values: Tensor, grid: PatchGrid, covers: Box, size: tuple[int, int], target: PatchGrid) -> Tensor:

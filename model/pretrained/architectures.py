@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from model.errors import CheckpointError
 
-Family = Literal["blip", "vision-encoder-decoder"]
+Family = Literal["blip", "vision-encoder-decoder", "florence2"]
 
 KNOWN = "ViT or DeiT with GPT-2 or TrOCR's decoder (vision-encoder-decoder), and BLIP captioning (blip)"
 _FAMILIES: dict[str, Family] = {
     "BlipForConditionalGeneration": "blip",
     "VisionEncoderDecoderModel": "vision-encoder-decoder",
+    "Florence2ForConditionalGeneration": "florence2",
 }
 _TASKS = {  # endings of class names in transformers, and what such a network does
     "ForQuestionAnswering": "question answering",

@@ -7,46 +7,17 @@ from __future__ import annotations
 
 from model.config import DecoderConfig, EncoderConfig
 from model.errors import CheckpointError
-from model.pretrained.gpt2 import activation_name
+from model.pretrained.bert import bert_weights
 from model.pretrained.source_config import SourceConfig
-from model.pretrained.special_ids import SpecialIds
 from model.pretrained.tensors import SourceTensors, Weights
 from model.pretrained.vit import transformer_config
 
 _OURS = "encoder.vit."
-_ATTENTIONS = (("self_attention", "attention", "self_norm"), ("cross_attention", "crossattention", "cross_norm"))
 
 
 def blip_encoder(config: SourceConfig) -> EncoderConfig:
     """Return the encoder of a BlipVisionConfig."""
     return transformer_config(config, num_register_tokens=0, qkv_bias=True)
-
-
-def blip_config(config: SourceConfig, encoder_hidden_size: int, ids: SpecialIds) -> DecoderConfig:
-    """Return the decoder of a BlipTextConfig."""
-    return DecoderConfig(
-        vocab_size=config.integer("vocab_size"),
-        hidden_size=config.integer("hidden_size"),
-        num_layers=config.integer("num_hidden_layers"),
-        num_heads=config.integer("num_attention_heads"),
-        intermediate_size=config.integer("intermediate_size"),
-        max_positions=config.integer("max_position_embeddings"),
-        encoder_hidden_size=encoder_hidden_size,
-        layer_norm_eps=config.number("layer_norm_eps"),
-        pre_norm=False,
-        activation=activation_name(config.text("hidden_act")),
-        embedding_norm=True,
-        final_norm=False,
-        head_transform=True,
-        head_bias=True,
-        tie_word_embeddings=config.boolean("tie_word_embeddings", True),
-        null_key=False,
-        bos_token_id=ids.start,
-        eos_token_id=ids.ends[0],
-        more_eos_token_ids=ids.ends[1:],
-        pad_token_id=ids.pad,
-        suppress_tokens=(),  # as in `generate`: none
-    )
 
 
 def blip_encoder_weights(tensors: SourceTensors, config: EncoderConfig) -> Weights:
@@ -75,32 +46,8 @@ def blip_encoder_weights(tensors: SourceTensors, config: EncoderConfig) -> Weigh
 
 def blip_weights(tensors: SourceTensors, config: DecoderConfig) -> Weights:
     """Return the decoder's weights; both layouts have the same names."""
-    theirs = "text_decoder.bert."
-    weights = {
-        "decoder.token_embedding.weight": tensors.take(f"{theirs}embeddings.word_embeddings.weight"),
-        "decoder.position_embedding.weight": tensors.take(f"{theirs}embeddings.position_embeddings.weight"),
-        "decoder.head_bias": tensors.take("text_decoder.cls.predictions.bias"),
-    }
-    if not config.tie_word_embeddings:
-        weights["decoder.head_weight"] = tensors.take("text_decoder.cls.predictions.decoder.weight")
-    weights |= tensors.module("decoder.embedding_norm", f"{theirs}embeddings.LayerNorm")
-    weights |= tensors.module("decoder.head_transform.0", "text_decoder.cls.predictions.transform.dense")
-    weights |= tensors.module("decoder.head_transform.2", "text_decoder.cls.predictions.transform.LayerNorm")
-    for index in range(config.num_layers):
-        ours, layer = f"decoder.layers.{index}.", f"{theirs}encoder.layer.{index}."
-        for attention, their_attention, norm in _ATTENTIONS:
-            for name in ("query", "key", "value"):
-                weights |= tensors.module(f"{ours}{attention}.{name}", f"{layer}{their_attention}.self.{name}")
-            weights |= tensors.module(f"{ours}{attention}.out", f"{layer}{their_attention}.output.dense")
-            weights |= tensors.module(f"{ours}{norm}", f"{layer}{their_attention}.output.LayerNorm")
-        weights |= tensors.module(f"{ours}mlp.0", f"{layer}intermediate.dense")
-        weights |= tensors.module(f"{ours}mlp.2", f"{layer}output.dense")
-        weights |= tensors.module(f"{ours}mlp_norm", f"{layer}output.LayerNorm")
-    tensors.ignore(
-        r"text_decoder\.cls\.predictions\.decoder\.(weight|bias)",  # copies of the embedding and the bias
-        rf"{theirs}embeddings\.position_ids",
-        r"vision_model\.embeddings\.position_ids",
-    )
+    weights = bert_weights(tensors, config, "text_decoder.")
+    tensors.ignore(r"vision_model\.embeddings\.position_ids")
     if tensors.has("itm_head.weight"):
         _ignore_pretraining(tensors)
     elif tensors.has_any("text_encoder."):

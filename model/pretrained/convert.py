@@ -14,8 +14,11 @@ from model.config import ModelConfig
 from model.errors import CheckpointError, ConfigError
 from model.network import CaptionNetwork
 from model.pretrained.families import convert_network
+from model.pretrained.florence import TASKS, with_prompt_ids
 from model.pretrained.settings import NotAdopted
 from model.pretrained.source import SourceCheckpoint, read_source
+
+_SPACELESS_LANGUAGES = ("ja", "zh", "yue", "th", "lo", "km", "my")
 
 
 def convert_source(
@@ -28,13 +31,18 @@ def convert_source(
     """
     try:
         source = read_source(path)
-        encoder, decoder, weights = convert_network(
+        encoder, decoder, prompt_encoder, weights = convert_network(
             source.config, source.generation, source.tensors, source.image, unusual_heads=unusual_heads
         )
+        tasks = () if prompt_encoder is None else TASKS
+        if prompt_encoder is not None:
+            prompt_encoder = with_prompt_ids(prompt_encoder, source.tokenizer, TASKS[0])
         converted = ModelConfig(
             image=source.image,
             encoder=encoder,
             decoder=decoder,
+            prompt_encoder=prompt_encoder,
+            tasks=tasks,
             generation=source.options,
             unconditional="neutral",
             source_family=str(source.config.get("model_type")),
@@ -48,6 +56,9 @@ def convert_source(
         raise CheckpointError(f"{path} cannot be converted: {error}; copy its configs again") from error
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{path}: a field of its configs is missing or has another type; copy them again") from error
+    tokenizer = source.tokenizer
+    if language.partition("-")[0].lower() in _SPACELESS_LANGUAGES and tokenizer.is_wordpiece:
+        tokenizer = tokenizer.without_spaces()
     if source.tokenizer.size > decoder.vocab_size:
         raise CheckpointError(f"{path} has {source.tokenizer.size} tokens but a head of {decoder.vocab_size}; they do not match")
     for name, index in decoder.special_ids:
@@ -57,7 +68,7 @@ def convert_source(
                 "special_tokens_map.json and added_tokens.json with them, or correct the id in generation_config.json"
             )
     weights["no_image"] = neutral_tokens(converted, weights)
-    save_checkpoint(folder, converted, weights, source.tokenizer, _card(source, origin or path.name, license))
+    save_checkpoint(folder, converted, weights, tokenizer, _card(source, origin or path.name, license))
     return source.not_adopted
 
 

@@ -17,7 +17,7 @@ _ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def gpt2_config(config: SourceConfig, encoder_hidden_size: int, ids: SpecialIds) -> DecoderConfig:
+def gpt2_config(config: SourceConfig, encoder_hidden_size: int, ids: SpecialIds, *, image_projection: bool) -> DecoderConfig:
     """Return the decoder of a GPT2Config. Raises CheckpointError for attention that is scaled in another way."""
     if not config.boolean("scale_attn_weights", True) or config.boolean("scale_attn_by_inverse_layer_idx", False):
         raise CheckpointError("this GPT-2 scales its attention by layer or not at all; supported is 1 / sqrt(head size)")
@@ -30,16 +30,13 @@ def gpt2_config(config: SourceConfig, encoder_hidden_size: int, ids: SpecialIds)
         intermediate_size=config.integer("n_inner", 4 * hidden_size),
         max_positions=config.integer("n_positions"),
         encoder_hidden_size=encoder_hidden_size,
-        image_projection=encoder_hidden_size != hidden_size and not config.has("cross_attention_hidden_size"),
+        image_projection=image_projection,
         layer_norm_eps=config.number("layer_norm_epsilon"),
         activation=activation_name(config.text("activation_function")),
         tie_word_embeddings=config.boolean("tie_word_embeddings", True),
         null_key=False,
-        bos_token_id=ids.start,
-        eos_token_id=ids.ends[0],
-        more_eos_token_ids=ids.ends[1:],
-        pad_token_id=ids.pad,
         suppress_tokens=(),  # as in `generate`: none
+        **ids.fields(),
     )
 
 

@@ -36,6 +36,7 @@ NEWER_SETTINGS = (
 )  # fmt: skip
 _DEFAULTS: dict[str, Any] = OLDER_DEFAULTS | dict.fromkeys(NEWER_SETTINGS)
 _IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+_FORCED = ("forced_bos_token_id", "forced_eos_token_id")  # ids of the decoder, too; BLIP's `generate` does not read them
 _NO_SETTINGS = ("_from_model_config", "_commit_hash", "transformers_version")
 _SAME_CAPTION = {  # they change the computation or what else is returned
     "use_cache", "cache_implementation", "cache_config", "max_cache_len", "compile_config", "disable_compile", "low_memory",
@@ -45,7 +46,7 @@ _SAME_CAPTION = {  # they change the computation or what else is returned
 _SHARED = (  # options with transformers' name and meaning
     "early_stopping", "length_penalty", "no_repeat_ngram_size", "repetition_penalty", "temperature", "top_k", "top_p", "min_p",
 )  # fmt: skip
-_MAX_WORDS = 60  # so that only the source's token limits apply
+_MAX_WORDS = 400  # so that only the source's token limits apply
 _DEFAULT_NEW_TOKENS = 20  # of `generate`, where no setting limits them
 _LONGEST_TEXT = 100  # characters of a value that is shown
 
@@ -111,7 +112,7 @@ class _Adoption:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
         self.left_out: list[NotAdopted] = []
-        self._handled = {*_SHARED, *_IDS, *_NO_SETTINGS}
+        self._handled = {*_SHARED, *_IDS, *_FORCED, *_NO_SETTINGS}
         plain = GenerationOptions(strategy="greedy", num_beams=2, max_words=_MAX_WORDS, max_new_tokens=_DEFAULT_NEW_TOKENS)
         self.options = to_json(plain)
 

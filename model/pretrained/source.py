@@ -15,12 +15,15 @@ from model.errors import CheckpointError
 from model.options import GenerationOptions
 from model.pretrained.architectures import family_of
 from model.pretrained.authors import authors_config, authors_preprocessing, authors_settings
+from model.pretrained.florence import MICROSOFTS_TOKENS
 from model.pretrained.settings import NotAdopted, adopted_options, used_settings
 from model.pretrained.source_config import SourceConfig
 from model.pretrained.vocabulary import BLIP, source_tokenizer, with_blips_tokens
 from model.pretrained.weights import read_weights, weights_file
 from model.tokenizer import CaptionTokenizer
 
+_BICUBIC = ("Blip", "CLIP", "Beit", "DeiT", "Bit")  # image processors whose own default is bicubic
+_PAGES = ("Donut", "Nougat")  # image processors that keep the aspect ratio and pad
 _RESAMPLING: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
@@ -55,11 +58,13 @@ def _folder(folder: Path) -> SourceCheckpoint:
     file = folder / "generation_config.json"
     settings, unread = used_settings(config, _json(file) if file.exists() else None)
     options, left_out = adopted_options(settings)
-    text = config.get("text_config" if family == "blip" else "decoder")
+    text = config.get("decoder" if family == "vision-encoder-decoder" else "text_config")
     vocab_size = text.get("vocab_size") if isinstance(text, dict) else None
     tokenizer = source_tokenizer(folder, vocab_size if isinstance(vocab_size, int) else 0)
     if family == "blip" and isinstance(text, dict):
         tokenizer = with_blips_tokens(tokenizer, text.get("bos_token_id", -1))
+    if family == "florence2" and tokenizer.id_of(MICROSOFTS_TOKENS[0]) is None:  # Microsoft's files have BART's vocabulary only
+        tokenizer = tokenizer.extended(MICROSOFTS_TOKENS)
     return SourceCheckpoint(config, settings, image, tokenizer, read_weights(path), path, options, (*left_out, *unread))
 
 
@@ -103,19 +108,26 @@ def _preprocessing(folder: Path) -> dict[str, Any]:
 
 def _image_config(values: dict[str, Any], source: Path) -> ImageConfig:
     config = SourceConfig(values, file=f"{source}/preprocessor_config.json")
-    resample = config.integer("resample", 3 if "Blip" in config.text("image_processor_type", "") else 2)  # their own defaults
+    kind = config.text("image_processor_type", config.text("feature_extractor_type", ""))
+    resample = config.integer("resample", 3 if kind.startswith(_BICUBIC) else 2)  # their own defaults
     if resample not in _RESAMPLING or not config.boolean("do_resize", True):
         raise CheckpointError(f"{source}/preprocessor_config.json has an unknown resize; supported are bilinear and bicubic")
     if not config.boolean("do_rescale", True) or abs(config.number("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
         raise CheckpointError(f"{source}/preprocessor_config.json has an unknown rescale_factor; supported is 1/255")
-    resized = config.size("size")
+    is_page = kind.startswith(_PAGES)
+    if is_page and (config.boolean("do_align_long_axis", False) or not config.boolean("do_pad", True)):
+        raise CheckpointError(f"{source}/preprocessor_config.json turns pages or does not pad them; supported is do_pad alone")
     is_cropped = config.boolean("do_center_crop", False) and config.has("crop_size")
-    cropped = config.size("crop_size") if is_cropped else resized
+    shorter_edge = config.shorter_edge("size") if is_cropped else None
+    resized = (shorter_edge,) if shorter_edge else config.size("size")
+    cropped = config.size("crop_size") if is_cropped else config.size("size")
     is_normalized = config.boolean("do_normalize", True)
     return ImageConfig(
         height=cropped[0],
         width=cropped[1],
         resize_to=resized if resized != cropped else (),
+        pad=is_page,
+        crop_margin=kind.startswith("Nougat") and config.boolean("do_crop_margin", True),
         resample=_RESAMPLING[resample],
         full_decode=True,
         mean=config.numbers("image_mean", 3) if is_normalized else (0.0, 0.0, 0.0),

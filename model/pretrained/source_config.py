@@ -62,6 +62,20 @@ class SourceConfig:
             raise self._wrong(name, value, f"a list of {count} numbers")
         return tuple(float(one) for one in entries)
 
+    def integers(self, name: str) -> tuple[int, ...]:
+        """Return a list of integers, at least one."""
+        value = self._value(name, None)
+        entries = value if isinstance(value, list | tuple) else ()
+        if not entries or not all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 2**31 for one in entries):
+            raise self._wrong(name, value, "a list of integers")
+        return tuple(entries)
+
+    def shorter_edge(self, name: str) -> int | None:
+        """Return the length of the shorter edge, None if the field is a height and a width."""
+        value = self.values.get(name)
+        edge = value.get("shortest_edge") if isinstance(value, dict) else None
+        return edge if isinstance(edge, int) and not isinstance(edge, bool) and 0 < edge < 2**31 else None
+
     def size(self, name: str) -> tuple[int, int]:
         """Return a height and a width: a list of both, an object, or one integer for both."""
         value = self.values.get(name)

@@ -15,6 +15,19 @@ class SpecialIds:
     start: int
     ends: tuple[int, ...]
     pad: int
+    forced_start: int | None = None  # follows the start token
+    forced_end: int | None = None  # ends a caption at its last token
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of a DecoderConfig."""
+        return {
+            "bos_token_id": self.start,
+            "eos_token_id": self.ends[0],
+            "more_eos_token_ids": self.ends[1:],
+            "pad_token_id": self.pad,
+            "forced_bos_token_id": self.forced_start,
+            "forced_eos_token_id": self.forced_end,
+        }
 
 
 def special_ids(generation: dict[str, Any], *fallbacks: dict[str, Any]) -> SpecialIds:
@@ -39,4 +52,16 @@ def special_ids(generation: dict[str, Any], *fallbacks: dict[str, Any]) -> Speci
             raise CheckpointError(
                 f"the source's {name} is {list(chosen) or None}; it must be one id: add it to generation_config.json"
             )
-    return SpecialIds(starts[0], ends, pads[0])
+    forced = []
+    for name in ("forced_bos_token_id", "forced_eos_token_id"):
+        value = generation.get(name)
+        if isinstance(value, list) and len(value) == 1:
+            (value,) = value
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise CheckpointError(f"the source's {name} is {value!r:.80}; it must be one id: correct it")
+        forced.append(value)
+    if forced[1] is not None and forced[1] not in ends:
+        raise CheckpointError(
+            f"the source's forced_eos_token_id is {forced[1]}, which ends no caption ({list(ends)}); correct it"
+        )
+    return SpecialIds(starts[0], ends, pads[0], *forced)

@@ -39,6 +39,10 @@ class SourceTensors:
         self._left.discard(name)
         return self._tensors[name]
 
+    def take_optional(self, *names: str) -> Tensor | None:
+        """Return a tensor by the first of its names that exists, None if there is none."""
+        return self.take(*names) if any(name in self._tensors for name in names) else None
+
     def module(self, ours: str, *theirs: str, transposed: bool = False) -> Weights:
         """Return a layer's weight, and its bias if it has one, under our name; `transposed` for GPT-2's Conv1D."""
         name = next((name for name in theirs if self.has(f"{name}.weight")), theirs[0])
@@ -61,6 +65,10 @@ class SourceTensors:
     def ignore(self, *patterns: str) -> None:
         """Ignore tensors that captions do not need: copies, masks, other parts of the network. Patterns match full names."""
         self._left = {name for name in self._left if not any(re.fullmatch(pattern, name) for pattern in patterns)}
+
+    def ignore_names(self, *names: str) -> None:
+        """Ignore tensors by their exact names."""
+        self._left -= set(names)
 
     def finish(self) -> None:
         """Raises CheckpointError that names the tensors that are neither used nor ignored."""

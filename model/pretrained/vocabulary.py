@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
@@ -65,13 +66,33 @@ def _byte_pairs(folder: Path, pieces: Path, merges: Path) -> tokenizers.Tokenize
 
 
 def _word_pieces(folder: Path, words: Path) -> tokenizers.Tokenizer:
-    """Return BERT's WordPiece."""
+    """Return BERT's WordPiece, or the Japanese BERT's."""
     inner = tokenizers.Tokenizer(models.WordPiece.from_file(str(words), unk_token="[UNK]"))
-    inner.normalizer = normalizers.BertNormalizer(
-        lowercase=bool(optional_json(folder / "tokenizer_config.json").get("do_lower_case", True))
-    )
-    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    inner.decoder = decoders.WordPiece()
+    config = optional_json(folder / "tokenizer_config.json")
+    if config.get("tokenizer_class") == "BertJapaneseTokenizer":
+        _split_japanese(inner, config, folder)
+    else:
+        inner.normalizer = normalizers.BertNormalizer(lowercase=bool(config.get("do_lower_case", True)))
+        inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        inner.decoder = decoders.WordPiece()
     vocab = inner.get_vocab()
     inner.add_special_tokens([name for name in _BERT if name in vocab])
     return inner
+
+
+def _split_japanese(inner: tokenizers.Tokenizer, config: dict[str, Any], folder: Path) -> None:
+    """Split Japanese into characters, as the sources that are read have been trained (manga-ocr); no dictionary is needed.
+
+    Raises CheckpointError for word pieces, which need MeCab's words.
+    """
+    kind = config.get("subword_tokenizer_type", "wordpiece")
+    if kind != "character":
+        raise CheckpointError(
+            f"{folder / 'tokenizer_config.json'} has the subword_tokenizer_type {kind!r:.40}, whose words are those of a "
+            "dictionary; supported is 'character'"
+        )
+    inner.normalizer = normalizers.NFKC()
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(tokenizers.Regex("."), "isolated")]
+    )
+    inner.decoder = decoders.Fuse()  # no spaces between characters (model/tokenizer.py)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from model import CaptionNetwork, CaptionTokenizer, Checkpoint, ConfigError
+from model import CaptionNetwork, CaptionTokenizer, Checkpoint, ConfigError, PatchEncoder
 from training.efficientdet import load_detector
 from training.embedded.vocabulary import spelled_by, with_more_tokens
 from training.languages import load_with_languages, with_languages
@@ -50,6 +50,7 @@ def start_network(previous: Checkpoint, tokenizer: CaptionTokenizer, detector: P
             table[index] = source["decoder.token_embedding.weight"][parts].mean(dim=0)
         projection = "encoder.vit.patch_embed.proj.weight"
         network.get_parameter(projection)[:, source[projection].size(1) :] = 0
+    assert isinstance(network.encoder, PatchEncoder), "the embedded checkpoint's"
     part = network.encoder.vit.patch_embed.backbone.detector
     assert part is not None
     load_detector(part, detector)
