@@ -154,7 +154,7 @@ class Captioner:
             streamed += len(words)
             yield from words
         (result,) = batch.pop_results([0])
-        yield from result.captions[0].words[streamed:]
+        yield from result.best.words[streamed:]
         yield result
 
     def _run(self, requests: Sequence[CaptionRequest]) -> list[CaptionResult]:

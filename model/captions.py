@@ -75,9 +75,14 @@ class Timing:
 class CaptionResult:
     """The captions of one image, best first."""
 
-    captions: tuple[Caption, ...]
+    captions: tuple[Caption, ...]  # none if a task that locates things has located nothing
     grid: PatchGrid
     timing: Timing
+
+    @property
+    def best(self) -> Caption:
+        """The first caption, or an empty one."""
+        return self.captions[0] if self.captions else Caption("", (), 0.0, "stop")
 
 
 def build_caption(

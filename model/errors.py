@@ -40,6 +40,10 @@ class ImageTooLargeError(ImageError):
     code = "too_many_pixels"
 
 
+class RegionError(ImageError):
+    """A region of an image that contains none of its pixels."""
+
+
 class TextError(CaptionerError, ValueError):
     """A caption or prompt that the tokenizer or the decoder cannot accept."""
 

@@ -35,6 +35,15 @@ class Box:
     def area(self) -> float:
         return max(self.x1 - self.x0, 0.0) * max(self.y1 - self.y0, 0.0)
 
+    def inside(self, width: int, height: int) -> Box:
+        """Return the part of this rectangle inside an image of that size; its area is 0 if there is none."""
+        return Box(max(0, self.x0), max(0, self.y0), min(width, self.x1), min(height, self.y1))
+
+    def enlarged(self, share: float) -> Box:
+        """Return this rectangle with a share of its width on the left and right, and of its height above and below."""
+        across, down = share * (self.x1 - self.x0), share * (self.y1 - self.y0)
+        return Box(self.x0 - across, self.y0 - down, self.x1 + across, self.y1 + down)
+
     def cell(self, grid: PatchGrid, index: int) -> Box:
         """Return the part of this rectangle that patch `index` covers, when `grid` tiles it evenly."""
         row, column = divmod(index, grid.columns)

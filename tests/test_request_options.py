@@ -162,9 +162,9 @@ def test_both_ends_of_every_range_are_accepted(client, image_bytes, name, end):
     related = {
         "num_return_sequences": {"num_beams": "8"},
         "num_beams": {"num_return_sequences": "1"},
-        "min_words": {"max_words": "60"},
+        "min_words": {"max_words": "400"},
         "max_words": {"min_words": "0"},
-        "min_new_tokens": {"max_new_tokens": "256"},
+        "min_new_tokens": {"max_new_tokens": "1024"},
         "max_new_tokens": {"min_new_tokens": "0"},
     }
     params = related.get(name, {}) | {name: str(value), "maps": "none", "reliance": "false"}

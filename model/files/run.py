@@ -188,7 +188,7 @@ def _sheet(file: ImageFile, view: ImageView, result: CaptionResult, limits: Imag
 
     image = decode_image(file.path.read_bytes(), limits).upright()
     stream = io.BytesIO()
-    contact_sheet(image, result.captions[0], result.grid, view).save(stream, "PNG")
+    contact_sheet(image, result.best, result.grid, view).save(stream, "PNG")
     return stream.getvalue()
 
 

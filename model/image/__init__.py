@@ -7,7 +7,7 @@ EXIF orientation, normalization. Nothing is cropped away, and nothing is decoded
 from model.image.decode import LOCAL_IMAGE_LIMITS, DecodedImage, ImageLimits, decode_image, num_pixels
 from model.image.formats import ALL_FORMATS, DEFAULT_FORMATS, describe, missing_support, sniff_format
 from model.image.names import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_image_name, is_system_name
-from model.image.views import make_view, prepare, prepare_regions, resize_and_normalize
+from model.image.views import check_region, make_view, prepare, prepare_regions, resize_and_normalize
 
 __all__ = [
     "ALL_FORMATS",
@@ -17,6 +17,7 @@ __all__ = [
     "UNREAD_SUFFIXES",
     "DecodedImage",
     "ImageLimits",
+    "check_region",
     "decode_image",
     "describe",
     "is_image_name",

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from model.config import ImageConfig
-from model.errors import ImageError
+from model.errors import ImageError, RegionError
 from model.geometry import Box, ImageView
 from model.image.color import resize, to_rgb
 from model.image.decode import DecodedImage, ImageLimits, decode_image, oriented
@@ -25,27 +25,34 @@ def prepare(data: bytes, config: ImageConfig, limits: ImageLimits | None = None)
 
 
 def prepare_regions(
-    data: bytes, config: ImageConfig, regions: Sequence[Box], limits: ImageLimits | None = None
+    data: bytes, config: ImageConfig, regions: Sequence[Box], limits: ImageLimits | None = None, *, context: float = 0.0
 ) -> list[ImageView]:
     """Decode an image once and return a view of each region, in pixels of the upright image.
 
-    Each view's `covers` is its region, so maps and boxes are in pixels of the whole image. Raises like `decode_image`, and
-    ImageError for a region without a pixel in the image.
+    With `context`, a view shows that share of the region's width and height more on each side, where the image has it. Each
+    view's `covers` is what it shows, so maps and boxes are in pixels of the whole image. Raises like `decode_image`, and
+    RegionError for a region without a pixel in the image.
     """
     decoded = decode_image(data, limits)
     width, height = decoded.upright_size
     upright = decoded.upright()
     views = []
     for region in regions:
-        box = Box(max(0, region.x0), max(0, region.y0), min(width, region.x1), min(height, region.y1))
-        if box.x1 - box.x0 < 1 or box.y1 - box.y0 < 1:
-            raise ImageError(f"region {region} has no pixel in an image of {width} x {height}; use [x0, y0, x1, y1) inside it")
+        check_region(region, width, height)
+        box = region.enlarged(context).inside(width, height)
         crop = upright.crop((round(box.x0), round(box.y0), round(box.x1), round(box.y1)))
         pixels, inner = _pixels(crop, config)
         left, top = round(box.x0), round(box.y0)
-        covers = Box(left + inner.x0, top + inner.y0, left + inner.x1, top + inner.y1)
-        views.append(_view(decoded, pixels, covers))
+        views.append(_view(decoded, pixels, Box(left + inner.x0, top + inner.y0, left + inner.x1, top + inner.y1)))
     return views
+
+
+def check_region(region: Box, width: int, height: int) -> None:
+    """Raises RegionError for a region that does not contain a pixel of an image of that size."""
+    part = region.inside(width, height)
+    if part.x1 - part.x0 < 1 or part.y1 - part.y0 < 1:
+        corners = [round(edge, 2) for edge in (region.x0, region.y0, region.x1, region.y1)]
+        raise RegionError(f"regions contains {corners}, which has no pixel in an image of {width} x {height}; send one inside it")
 
 
 def make_view(decoded: DecodedImage, config: ImageConfig) -> ImageView:

@@ -29,6 +29,7 @@ from model import (
     ImageError,
     ImageLimits,
     ImageView,
+    RegionError,
     Word,
     device_memory,
     is_out_of_memory,
@@ -71,10 +72,13 @@ class PreparedImage:
     views: tuple[ImageView, ...]
     thumbnail: Image.Image | None  # upright RGB
     decode_ms: float
+    is_cropped: bool = False  # the views are those of regions
 
     @property
     def view(self) -> ImageView:
-        return self.views[0]
+        """The view of the whole image; of one that is cropped only its size and format can be used."""
+        first = self.views[0]
+        return replace(first, covers=Box(0, 0, *first.source_size)) if self.is_cropped else first
 
 
 class Engine:
@@ -182,21 +186,26 @@ class Engine:
         *,
         thumbnail_edge: int = 0,
         regions: tuple[Box, ...] = (),
+        context: float = 0.0,
     ) -> PreparedImage:
         """Decode an image, its bytes or an https URL; with a thumbnail of at most that edge, and a view per region.
 
-        Raises ServiceError.
+        `context` is the share of a region's width and height that its view shows more on each side.
+
+        Raises ServiceError; RegionError for a region outside the image.
         """
         loop = asyncio.get_running_loop()
         data = await self.fetcher.fetch(image, ticket) if isinstance(image, str) else image
         started = loop.time()
         try:
             views, thumbnail = await self.workers.prepare(
-                data, captioner.image_config, self.image_limits, ticket, thumbnail_edge, regions
+                data, captioner.image_config, self.image_limits, ticket, thumbnail_edge, regions, context
             )
+        except RegionError:
+            raise
         except ImageError as error:
             raise ServiceError(error.code, str(error)) from error
-        return PreparedImage(views, thumbnail, 1e3 * (loop.time() - started))
+        return PreparedImage(views, thumbnail, 1e3 * (loop.time() - started), bool(regions))
 
     async def caption(
         self,

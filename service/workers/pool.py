@@ -82,13 +82,14 @@ class ImageWorkers:
         ticket: PixelTicket,
         thumbnail_edge: int = 0,
         regions: tuple[Box, ...] = (),
+        context: float = 0.0,
     ) -> tuple[tuple[ImageView, ...], Image.Image | None]:
         """Return the views of an image, and a thumbnail of at most `thumbnail_edge` pixels if that is not 0.
 
         Raises ImageError, and ServiceError (503) if its pixels are not admitted.
         """
         loop = asyncio.get_running_loop()
-        task = ImageTask(data, config, limits, thumbnail_edge, regions)
+        task = ImageTask(data, config, limits, thumbnail_edge, regions, context)
 
         async def take(pixels: int) -> None:
             ticket.take("pixels", pixels)

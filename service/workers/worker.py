@@ -32,6 +32,7 @@ class ImageTask:
     limits: ImageLimits
     thumbnail_edge: int  # pixels of the longer edge; 0: none
     regions: tuple[Box, ...]  # in pixels of the upright image; empty: one view of the whole image
+    context: float  # share of a region's width and height that its view shows more on each side
 
 
 def run_worker(pipe: Connection, memory: int) -> None:
@@ -52,7 +53,7 @@ def run_worker(pipe: Connection, memory: int) -> None:
             if not pipe.recv():
                 continue
             if task.regions:
-                views = prepare_regions(task.data, task.config, task.regions, task.limits)
+                views = prepare_regions(task.data, task.config, task.regions, task.limits, context=task.context)
             else:
                 views = [prepare(task.data, task.config, task.limits)]
             thumbnail = _thumbnail(task) if task.thumbnail_edge else None

@@ -1,4 +1,4 @@
-"""Azure Image Analysis 4.0 (API version 2023-10-01): POST /computervision/imageanalysis:analyze with the feature caption."""
+"""Azure Image Analysis 4.0 (API version 2023-10-01): POST /computervision/imageanalysis:analyze, captions and dense captions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from model import Caption, sniff_format
+from model import Box, Caption, sniff_format
 from service.errors import ServiceError, option_error
 from service.http.body import read_bytes
 from service.http.dialects.foreign import (
@@ -18,6 +18,7 @@ from service.http.dialects.foreign import (
     ForeignBody,
     ForeignDialect,
     Outcome,
+    confidence_of,
     error_text,
     form_image,
     json_content,
@@ -31,7 +32,9 @@ from service.runtime import Engine, Ticket
 
 _PATH = "/computervision/imageanalysis:analyze"
 _MODEL_VERSIONS = ("", "latest", "2023-10-01")
-_OTHER_FEATURES = ("tags", "objects", "read", "smartcrops", "people", "densecaptions")
+_FEATURES = ("caption", "densecaptions")
+_OTHER_FEATURES = ("tags", "objects", "read", "smartcrops", "people")
+_MAX_DENSE = 10  # captions, that of the whole image included
 _CODES = {  # the service's code, and the inner one that says more
     "missing_key": ("401", None),
     "wrong_key": ("401", None),
@@ -53,6 +56,7 @@ _CODES = {  # the service's code, and the inner one that says more
 }
 _OPTION_CODES = {
     "features": "NotSupportedVisualFeature",
+    "dense": "NotSupportedVisualFeature",
     "language": "NotSupportedLanguage",
     "url": "InvalidImageUrl",
     "model-version": "InvalidModelVersion",
@@ -65,7 +69,12 @@ _NEUTRAL = {
 _TEXT = {"type": "string"}
 _PARAMETERS: list[dict[str, Any]] = [
     {"name": "api-version", "in": "query", "required": True, "schema": _TEXT},
-    {"name": "features", "in": "query", "required": True, "schema": {"enum": ["caption"]}},
+    {
+        "name": "features",
+        "in": "query",
+        "required": True,
+        "schema": {"enum": ["caption", "denseCaptions", "caption,denseCaptions"]},
+    },
     {"name": "language", "in": "query", "required": False, "schema": _TEXT},
     {"name": "gender-neutral-caption", "in": "query", "required": False, "schema": {"type": "boolean"}},
     {"name": "model-version", "in": "query", "required": False, "schema": _TEXT},
@@ -122,14 +131,15 @@ class AzureDialect(ForeignDialect):
 
         @router.post(_PATH, **documented)
         async def analyze(request: Request) -> Response:
-            options = _options(request)
+            features, options = _features(request), _options(request)
             is_neutral = request.query_params.get("gender-neutral-caption", "").lower() == "true"
 
             async def read(request: Request, ticket: Ticket) -> Call:
                 image = _image(request, await read_bytes(request, engine.settings, ticket))
-                return Call(image=image, options=options)
+                is_dense = "densecaptions" in features
+                return Call(image=image, options=options | {"dense": is_dense}, whole=options if is_dense else None)
 
-            return await serve(engine, request, read, lambda outcome: _analysis(outcome, is_neutral=is_neutral))
+            return await serve(engine, request, read, lambda outcome: _analysis(outcome, features, is_neutral=is_neutral))
 
         return router
 
@@ -146,17 +156,24 @@ class AzureDialect(ForeignDialect):
         return JSONResponse({"error": body}, status_of(error.code), headers=headers)
 
 
-def _options(request: Request) -> dict[str, Any]:
-    """Return the native options of the query. Raises ServiceError."""
+def _features(request: Request) -> tuple[str, ...]:
+    """Return the features of the query, in lower case. Raises ServiceError."""
     query = request.query_params
     if not query.get("api-version"):
         raise option_error("api-version", "the query has no api-version; send api-version=2023-10-01", in_query=True)
-    features = [name.strip() for name in query.get("features", "").split(",") if name.strip()]
-    if other := [name for name in features if name.lower() != "caption"]:
-        known = "is not offered" if other[0].lower() in _OTHER_FEATURES else "does not exist"
-        raise option_error("features", f"the feature {other[0][:40]!r} {known}; this service has caption alone", in_query=True)
+    features = tuple(name.strip().lower() for name in query.get("features", "").split(",") if name.strip())
+    if other := [name for name in features if name not in _FEATURES]:
+        known = "is not offered" if other[0] in _OTHER_FEATURES else "does not exist"
+        detail = f"the feature {other[0][:40]!r} {known}; this service has caption and, with some checkpoints, denseCaptions"
+        raise option_error("features", detail, in_query=True)
     if not features:
         raise option_error("features", "the query has no features; send features=caption", in_query=True)
+    return features
+
+
+def _options(request: Request) -> dict[str, Any]:
+    """Return the native options of the query. Raises ServiceError."""
+    query = request.query_params
     version = query.get("model-version", "latest")
     if version not in _MODEL_VERSIONS:
         raise option_error("model-version", f"model-version is {version[:40]!r}; send latest, or model-name", in_query=True)
@@ -180,14 +197,28 @@ def _image(request: Request, data: bytes) -> bytes | str:
     return data
 
 
-def _analysis(outcome: Outcome, *, is_neutral: bool) -> dict[str, Any]:
+def _analysis(outcome: Outcome, features: tuple[str, ...], *, is_neutral: bool) -> dict[str, Any]:
     width, height = outcome.view.source_size
-    text = _neutral_text(outcome.caption) if is_neutral else outcome.caption.text
-    return {
-        "modelVersion": outcome.parsed.model,
-        "captionResult": {"text": text, "confidence": outcome.confidence},
-        "metadata": {"width": width, "height": height},
-    }
+    whole = outcome.caption if outcome.whole is None else outcome.whole.best
+
+    def values(caption: Caption) -> dict[str, Any]:
+        text = _neutral_text(caption) if is_neutral else caption.text
+        return {"text": text, "confidence": confidence_of(caption)}
+
+    body: dict[str, Any] = {"modelVersion": outcome.parsed.model}
+    if "caption" in features:
+        body["captionResult"] = values(whole)
+    if "densecaptions" in features:
+        parts = [(whole, Box(0, 0, width, height))]
+        parts += [(caption, caption.region) for caption in outcome.result.captions if caption.region is not None]
+        dense = [values(caption) | {"boundingBox": _bounding_box(region)} for caption, region in parts[:_MAX_DENSE]]
+        body["denseCaptionsResult"] = {"values": dense}
+    return body | {"metadata": {"width": width, "height": height}}
+
+
+def _bounding_box(region: Box) -> dict[str, int]:
+    x0, y0, x1, y1 = (round(edge) for edge in (region.x0, region.y0, region.x1, region.y1))
+    return {"x": x0, "y": y0, "w": x1 - x0, "h": y1 - y0}
 
 
 def _neutral_text(caption: Caption) -> str:

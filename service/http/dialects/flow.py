@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from model import CaptionResult, TextError, Word
+from model import CaptionResult, RegionError, TextError, Timing, Word, check_region
 from service.errors import ServiceError, option_error
 from service.http.body import lost_line_breaks
 from service.http.dialects.native.parse import ParsedRequest
 from service.runtime import Engine, PreparedImage, Ticket
 
+_T = TypeVar("_T")
+_CONTEXT = 0.2  # share of a region's sides that its crop shows more on each: what it is part of, or stands on
 _IDLE_SECONDS = 10.0  # proxies close connections that send nothing
 
 
@@ -21,8 +24,16 @@ async def prepare_image(engine: Engine, parsed: ParsedRequest, ticket: Ticket, t
     """Decode the image of a request. Raises ServiceError, which says what `curl -d` does if that may have damaged it."""
     (image,) = parsed.images
     assert not isinstance(image, ServiceError), "read_image raises it"
+    ticket.take("images", max(0, len(parsed.regions) - 1))  # each is captioned as an image is
     try:
-        return await engine.prepare(parsed.captioner, image, ticket, thumbnail_edge=thumbnail_edge)
+        prepared = await engine.prepare(
+            parsed.captioner, image, ticket, thumbnail_edge=thumbnail_edge, regions=parsed.crops, context=_CONTEXT
+        )
+        for region in parsed.regions:
+            check_region(region, *prepared.view.source_size)
+        return prepared
+    except RegionError as error:
+        raise option_error("regions", str(error)) from error
     except ServiceError as error:
         if error.code == "broken_image" and not parsed.has_line_breaks:
             raise lost_line_breaks() from error
@@ -32,13 +43,20 @@ async def prepare_image(engine: Engine, parsed: ParsedRequest, ticket: Ticket, t
 async def caption_image(
     engine: Engine, parsed: ParsedRequest, prepared: PreparedImage, *, text_only: bool = False
 ) -> CaptionResult:
-    """Caption or explain an image. Raises ServiceError."""
-    try:
-        return await engine.caption(
-            parsed.captioner, prepared, parsed.caption_request(prepared.view, text_only=text_only), parsed.id
+    """Caption or explain an image, or each of its regions: their captions follow one another. Raises ServiceError."""
+    requests = [
+        parsed.caption_request(view, text_only=text_only, region=region)
+        for view, region in zip(
+            prepared.views if parsed.crops else [prepared.view] * max(1, len(parsed.regions)),
+            parsed.regions or (None,),
+            strict=True,
         )
+    ]
+    try:
+        results = await gather([engine.caption(parsed.captioner, prepared, request, parsed.id) for request in requests])
     except TextError as error:
         raise _text_error(parsed, error) from error
+    return _together(results)
 
 
 async def caption_words(
@@ -77,7 +95,7 @@ async def caption_words(
             result = work.result()
         except TextError as error:
             raise _text_error(parsed, error) from error
-        for word in result.captions[0].words[num_words:]:
+        for word in result.best.words[num_words:]:
             yield word
         yield result
     finally:
@@ -90,6 +108,25 @@ async def disconnected(request: Request) -> None:
     """Return when the client disconnects; its request has been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def gather(works: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """Await all of them; if one fails, the others are cancelled."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _together(results: Sequence[CaptionResult]) -> CaptionResult:
+    """Return the captions of all results as one, with the longest time of each part: they were computed at the same time."""
+    if len(results) == 1:
+        return results[0]
+    times = [result.timing.as_dict() for result in results]
+    timing = Timing(**{name: max(one[name] for one in times) for name in times[0]})
+    return CaptionResult(tuple(caption for result in results for caption in result.captions), results[0].grid, timing)
 
 
 def _text_error(parsed: ParsedRequest, error: TextError) -> ServiceError:

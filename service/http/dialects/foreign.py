@@ -20,7 +20,7 @@ from starlette.responses import Response
 from model import Caption, CaptionResult, GenerationOptions, ImageView, fields_of
 from service.errors import ERRORS, OptionError, ServiceError, option_error
 from service.http.body import RequestBody
-from service.http.dialects.flow import caption_image, disconnected, prepare_image
+from service.http.dialects.flow import caption_image, disconnected, gather, prepare_image
 from service.http.dialects.native.openapi import CONNECTION_ERRORS, IMAGE_ERRORS
 from service.http.dialects.native.outputs import EVENTS, body_json, check_map_values
 from service.http.dialects.native.parse import ParsedRequest, parse_captions
@@ -63,6 +63,7 @@ class Call:
     has_details: bool = False  # whether the response has the native body under `sightline`
     is_stream: bool = False
     body: Any = None  # the parsed request, for the dialect that renders the response
+    whole: dict[str, Any] | None = None  # options of another caption, of the whole image, if `options` ask for parts of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +74,17 @@ class Outcome:
     parsed: ParsedRequest
     view: ImageView
     result: CaptionResult
+    whole: CaptionResult | None = None  # of the call's `whole`
 
     @property
     def caption(self) -> Caption:
         """The best caption."""
-        return self.result.captions[0]
+        return self.result.best
 
     @property
     def confidence(self) -> float:
-        """The calibrated confidence of the best caption, or the geometric mean of its tokens' probabilities."""
-        caption = self.caption
-        if caption.confidence is not None:
-            return caption.confidence
-        return math.exp(caption.log_probability / max(1, caption.num_tokens))
+        """The confidence of the best caption."""
+        return confidence_of(self.caption)
 
     def details(self) -> dict[str, Any]:
         """Return the member `sightline` if it was requested, as a dict to merge into a body. Raises ServiceError (422)."""
@@ -126,6 +125,13 @@ class ForeignDialect:
         return any(path == own or path.startswith(f"{own}/") for own in self.paths)
 
 
+def confidence_of(caption: Caption) -> float:
+    """Return the calibrated confidence of a caption, or the geometric mean of its tokens' probabilities."""
+    if caption.confidence is not None:
+        return caption.confidence
+    return math.exp(caption.log_probability / max(1, caption.num_tokens))
+
+
 def error_text(error: ServiceError) -> str:
     """Return what an error says, as text that can be encoded."""
     return printable(error.detail, _MAX_DETAIL)
@@ -152,7 +158,10 @@ async def serve(
         call = await read(request, ticket)
         ticket.take("images", 1)
         parsed = parse_captions(engine, request, RequestBody([call.image], call.options, True))
+        options = [] if call.whole is None else [parse_captions(engine, request, RequestBody([call.image], call.whole, True))]
         deadline = engine.deadline()
+        if call.is_stream and parsed.regions:
+            raise option_error("regions", "regions are captioned together, not word by word; leave stream out")
         preparing = prepare_image(engine, parsed, ticket)
         if call.is_stream and events is not None:
             prepared = await engine.within(deadline, disconnected(request), preparing)
@@ -161,7 +170,8 @@ async def serve(
 
         async def work() -> Response:
             prepared = await preparing
-            outcome = Outcome(call, parsed, prepared.view, await caption_image(engine, parsed, prepared))
+            results = await gather([caption_image(engine, one, prepared) for one in (parsed, *options)])
+            outcome = Outcome(call, parsed, prepared.view, *results)
             num_values = check_map_values(parsed, outcome.result)
             rendered = await engine.in_writer(lambda: render(outcome)) if num_values else render(outcome)
             if isinstance(rendered, Response):

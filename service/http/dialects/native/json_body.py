@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import secrets
 import time
+from dataclasses import replace
 from typing import Any
 
-from model import Captioner, CaptionResult, ImageView, PatchGrid, Word, resample_map, to_json
+from model import Box, Caption, Captioner, CaptionResult, ImageView, PatchGrid, Word, resample_map, to_json
 from service.http.dialects.native.schemas import MapTarget
 from service.http.json_encoding import finite, map_values
 
@@ -37,13 +38,26 @@ def result_json(
                 "finish_reason": caption.finish_reason,
                 "log_probability": finite(caption.log_probability),
                 "confidence": caption.confidence,
-                "words": [word_json(word, view, result.grid, target) for word in caption.words],
+                "words": [word_json(word, view_of(caption, view), result.grid, target) for word in caption.words],
+                "region": region_json(caption.region),
+                "polygon": list(caption.polygon) or None,
+                "grid": None if caption.covers in (None, view.covers) else grid_json(view_of(caption, view), result.grid),
             }
             for caption in result.captions
         ],
         "grid": grid_json(view, result.grid),
         "timing": {name: round(value, 3) for name, value in result.timing.as_dict().items()},
     }
+
+
+def view_of(caption: Caption, view: ImageView) -> ImageView:
+    """Return the image's view with what the caption's maps cover, a crop where a region was captioned by one."""
+    return view if caption.covers is None else replace(view, covers=caption.covers)
+
+
+def region_json(region: Box | None) -> list[int] | None:
+    """Return a region in whole pixels, None for the whole image."""
+    return None if region is None else [round(edge) for edge in (region.x0, region.y0, region.x1, region.y1)]
 
 
 def image_json(view: ImageView) -> dict[str, Any]:
@@ -77,6 +91,7 @@ def word_json(word: Word, view: ImageView, grid: PatchGrid, target: MapTarget) -
         "image_reliance": None if word.image_reliance is None else finite(word.image_reliance),
         "map": None,
         "image_mass": None,
+        "prompt_mass": None,
         "focus": None,
         "box": None,
     }
@@ -87,7 +102,8 @@ def word_json(word: Word, view: ImageView, grid: PatchGrid, target: MapTarget) -
         if isinstance(target, PatchGrid):
             values, shape = resample_map(values, grid, view.covers, view.source_size, target), target
         body["map"] = {"rows": shape.rows, "columns": shape.columns, "values": map_values(values)}
-    return body | {"image_mass": word.map.image_mass, "focus": word.map.focus, "box": list(word.box or ())}
+    masses = {"image_mass": word.map.image_mass, "prompt_mass": word.map.prompt_mass}
+    return body | masses | {"focus": word.map.focus, "box": list(word.box or ())}
 
 
 def model_json(name: str, captioner: Captioner) -> dict[str, Any]:
@@ -104,6 +120,7 @@ def model_json(name: str, captioner: Captioner) -> dict[str, Any]:
         "grid": {"rows": captioner.grid.rows, "columns": captioner.grid.columns},
         "languages": list(config.languages),
         "maps": {"method": config.maps.method, "head_mean": config.maps.head_mean, "pointing": config.maps.pointing},
+        "tasks": [{"name": task.name, "input": task.input, "output": task.output} for task in config.tasks],
         "defaults": to_json(config.generation),
         "license": config.license,
         "card": captioner.card,

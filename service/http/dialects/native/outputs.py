@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from model import CaptionResult, ImageView, PatchGrid, Word
 from report import contact_sheet, image_uri, overlay, page, word_summary
 from service.errors import ServiceError, option_error
-from service.http.dialects.native.json_body import result_json
+from service.http.dialects.native.json_body import region_json, result_json, view_of
 from service.http.dialects.native.parse import ParsedRequest
 from service.http.dialects.native.problems import problem_json
 from service.http.dialects.native.schemas import MAX_MAP_VALUES
@@ -77,7 +77,8 @@ def check_map_values(parsed: ParsedRequest, result: CaptionResult, *, num_images
 
 def contact_sheet_png(prepared: PreparedImage, result: CaptionResult) -> bytes:
     """Return the image and an overlay per word of the best caption, as a PNG file."""
-    sheet = contact_sheet(_thumbnail(prepared), result.captions[0], result.grid, prepared.view)
+    best = result.best
+    sheet = contact_sheet(_thumbnail(prepared), best, result.grid, view_of(best, prepared.view))
     file = io.BytesIO()
     sheet.save(file, "PNG")
     return file.getvalue()
@@ -87,15 +88,16 @@ def _page_html(parsed: ParsedRequest, prepared: PreparedImage, result: CaptionRe
     """Return a self-contained page: image, captions, and every word's overlay and figures."""
     thumbnail = _thumbnail(prepared)
 
-    def word_values(word: Word) -> dict[str, Any]:
-        image = None if word.map is None else image_uri(overlay(thumbnail, word, result.grid, prepared.view))
+    def word_values(word: Word, view: ImageView) -> dict[str, Any]:
+        image = None if word.map is None else image_uri(overlay(thumbnail, word, result.grid, view))
         return {"text": word.text, "image": image, "summary": word_summary(word)}
 
     captions = [
         {
             "text": caption.text,
             "log_probability": caption.log_probability,
-            "words": [word_values(word) for word in caption.words],
+            "region": region_json(caption.region),
+            "words": [word_values(word, view_of(caption, prepared.view)) for word in caption.words],
         }
         for caption in result.captions
     ]

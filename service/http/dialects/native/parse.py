@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.requests import Request
 
-from model import Captioner, CaptionRequest, ConfigError, GenerationOptions, ImageView
+from model import Box, Captioner, CaptionRequest, ConfigError, GenerationOptions, ImageView
 from service.errors import ServiceError, option_error
 from service.http.body import RequestBody
 from service.http.dialects.native.schemas import (
@@ -14,6 +14,7 @@ from service.http.dialects.native.schemas import (
     CaptionOptions,
     ExplanationOptions,
     MapOptions,
+    RegionOptions,
     generation_options,
     parse_options,
 )
@@ -36,9 +37,15 @@ class ParsedRequest:
     text: str
     is_json: bool  # whether the options are in a JSON body
     has_line_breaks: bool  # see RequestBody
+    regions: tuple[Box, ...] = ()  # captioned instead of the whole image
 
-    def caption_request(self, view: ImageView, *, text_only: bool = False) -> CaptionRequest:
-        """Return the request of one image for the model; a response of text alone needs no maps."""
+    @property
+    def crops(self) -> tuple[Box, ...]:
+        """The regions that are captioned by a crop around them: the checkpoint has no task for a part of an image."""
+        return () if any(task.input == "region" for task in self.captioner.config.tasks) else self.regions
+
+    def caption_request(self, view: ImageView, *, text_only: bool = False, region: Box | None = None) -> CaptionRequest:
+        """Return the request of one image, or of a region of it, for the model; a response of text alone needs no maps."""
         return CaptionRequest(
             view=view,
             options=self.generation,
@@ -46,6 +53,7 @@ class ParsedRequest:
             maps="none" if text_only else self.options.maps,
             reliance=self.options.reliance and not text_only,
             language=self.language,
+            region=region,
         )
 
 
@@ -56,7 +64,10 @@ def parse_captions(engine: Engine, request: Request, body: RequestBody) -> Parse
     model, captioner = engine.captioner(options.model)
     generation = generation_options(options, captioner.config.generation)
     _check_maps(engine, options)
-    return _parsed(request, body, model, captioner, options, generation, "")
+    if options.dense:
+        generation = _dense(options, model, captioner, generation)
+    parsed = _parsed(request, body, model, captioner, options, generation, "")
+    return replace(parsed, regions=options.boxes())
 
 
 def parse_explanation(engine: Engine, request: Request, body: RequestBody) -> ParsedRequest:
@@ -69,6 +80,21 @@ def parse_explanation(engine: Engine, request: Request, body: RequestBody) -> Pa
         raise option_error("caption", detail)
     _check_maps(engine, options)
     return _parsed(request, body, model, captioner, options, None, options.caption)
+
+
+def _dense(options: RegionOptions, model: str, captioner: Captioner, generation: GenerationOptions) -> GenerationOptions:
+    """Return the options of the task that locates and describes everything. Raises ServiceError if there is none."""
+    tasks = [task.name for task in captioner.config.tasks if task.input == "none" and task.output == "boxes"]
+    if not tasks:
+        detail = (
+            f"dense is true, but the checkpoint {model!r} does not locate what it describes; use one that does, such as a "
+            "Florence-2, or send regions"
+        )
+        raise option_error("dense", detail)
+    if options.regions or generation.task not in ("", *tasks):
+        detail = f"dense is true, and {'regions' if options.regions else 'task'} are set, too; send one of them"
+        raise option_error("dense", detail)
+    return replace(generation, task=generation.task or tasks[0])
 
 
 def _check_maps(engine: Engine, options: MapOptions) -> None:

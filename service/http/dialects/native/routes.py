@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -15,7 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from model import TextError
 from service.errors import ERRORS, ServiceError, internal_error, option_error, retry_error
 from service.http.body import read_image, read_images, read_json
-from service.http.dialects.flow import caption_image, disconnected, prepare_image
+from service.http.dialects.flow import caption_image, disconnected, gather, prepare_image
 from service.http.dialects.native import openapi
 from service.http.dialects.native.events import NativeEvents
 from service.http.dialects.native.json_body import model_json
@@ -45,7 +43,6 @@ from service.runtime import Engine, Ticket
 from service.version import VERSION
 
 _LOG = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 
 def build_router(engine: Engine) -> APIRouter:
@@ -59,6 +56,8 @@ def build_router(engine: Engine) -> APIRouter:
             ticket = stack.enter_context(engine.admit(client_address(request.scope)))
             parsed = parse_captions(engine, request, await read_image(request, engine.settings, ticket))
             deadline = engine.deadline()
+            if media_type == EVENTS and parsed.regions:
+                raise option_error("regions", "regions are captioned together, not word by word; accept another type than events")
             if media_type == EVENTS:
                 prepare = prepare_image(engine, parsed, ticket)
                 prepared = await engine.within(deadline, disconnected(request), prepare)
@@ -73,6 +72,8 @@ def build_router(engine: Engine) -> APIRouter:
         with ExitStack() as stack:
             ticket = stack.enter_context(engine.admit(client_address(request.scope)))
             parsed = parse_captions(engine, request, await read_images(request, engine.settings, ticket))
+            if parsed.regions:
+                raise option_error("regions", "regions are those of one image; send it to /v1/captions")
             work = _caption_batch(engine, request, parsed, media_type)
             return hold_until_sent(await engine.within(engine.deadline(), disconnected(request), work), stack)
 
@@ -174,20 +175,10 @@ async def _caption_batch(engine: Engine, request: Request, parsed: ParsedRequest
     def failed(error: ServiceError) -> dict[str, Any] | str:
         return f"error: {error.detail}\n" if media_type == TEXT else problem_of(engine, parsed, error)
 
-    data = await _gather([one(image) for image in parsed.images])
+    data = await gather([one(image) for image in parsed.images])
     if media_type == TEXT:
         return PlainTextResponse("".join(map(str, data)))
     return await json_response(engine, request, MAX_MAP_VALUES, lambda: {"object": "list", "data": data})
-
-
-async def _gather(works: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
-    """Await all of them; if one fails, the others are cancelled."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 def _accept(request: Request) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import reprlib
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from annotated_types import MaxLen, MinLen
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
-from model import MAP_METHODS, ConfigError, GenerationOptions, PatchGrid, fields_of
+from model import MAP_METHODS, Box, ConfigError, GenerationOptions, PatchGrid, fields_of
 from service.errors import OptionError, ServiceError, option_error
 
 MAX_CAPTION_WORDS = 60
+MAX_REGIONS = 32
 MAX_MAP_VALUES = 4_000_000  # of a response's maps together: some 50 MB of JSON, a few seconds of one thread
 
 _MAP_SIZE = r"^(grid|none|\d{1,3}x\d{1,3})$"
@@ -23,6 +25,7 @@ _RANGES = {info.name: f"{info.range_text} {info.unit}".strip() for info in field
 _MAP_HELP = "; ".join(["none", *(f"{name}: {method.help}" for name, method in MAP_METHODS.items())])
 MapName = Literal["none", *MAP_METHODS]  # type: ignore[valid-type]  # the registry's names
 MapTarget = PatchGrid | Literal["grid", "none"]
+Region = Annotated[list[Annotated[float, Field(ge=-(10**6), le=10**6)]], Field(min_length=4, max_length=4)]
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
@@ -54,8 +57,39 @@ class MapOptions(BaseModel):
         return PatchGrid(rows, columns)
 
 
-def _caption_options() -> type[MapOptions]:
-    """Return MapOptions with a field for each declared option of GenerationOptions; None is the checkpoint's default."""
+def _region_list(value: object) -> object:
+    """Return a list of regions that a query or form has as JSON text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+class RegionOptions(MapOptions):
+    """The options that say which parts of an image are captioned."""
+
+    regions: Annotated[list[Region] | None, BeforeValidator(_region_list)] = Field(
+        None,
+        min_length=1,
+        max_length=MAX_REGIONS,
+        description=f"parts of the image, each captioned alone: 1 to {MAX_REGIONS} [x0, y0, x1, y1), pixels of the upright image",
+    )
+    dense: bool = Field(False, description="a caption for every thing that the checkpoint locates, each with its region")
+
+    def boxes(self) -> tuple[Box, ...]:
+        """Return the regions. Raises ServiceError for one whose edges are in another order."""
+        boxes = tuple(Box(*region) for region in self.regions or ())
+        for box in boxes:
+            if not (box.x0 < box.x1 and box.y0 < box.y1):
+                corners = [box.x0, box.y0, box.x1, box.y1]
+                raise option_error("regions", f"regions contains {corners}; it must be [x0, y0, x1, y1] with x0 < x1 and y0 < y1")
+        return boxes
+
+
+def _caption_options() -> type[RegionOptions]:
+    """Return RegionOptions with a field for each declared option of GenerationOptions; None is the checkpoint's default."""
     fields: dict[str, Any] = {
         info.name: (
             info.hint | None,
@@ -70,10 +104,10 @@ def _caption_options() -> type[MapOptions]:
         for info in fields_of(GenerationOptions)
     }
     doc = "The options of POST /v1/captions; one that is missing takes the checkpoint's default."
-    return create_model("CaptionOptions", __base__=MapOptions, __doc__=doc, **fields)
+    return create_model("CaptionOptions", __base__=RegionOptions, __doc__=doc, **fields)
 
 
-CaptionOptions: type[MapOptions] = _caption_options()
+CaptionOptions: type[RegionOptions] = _caption_options()
 
 
 class ExplanationOptions(MapOptions):
@@ -133,6 +167,8 @@ def _allowed(field: FieldInfo, name: str) -> str:
         return f"one of {allowed}" if "," in allowed else f"an integer, {allowed}" if _is_integer(field) else allowed
     if name == "maps":
         return f"one of none, {', '.join(MAP_METHODS)}"
+    if name == "regions":
+        return f"a list of 1 to {MAX_REGIONS} [x0, y0, x1, y1], pixels of the upright image"
     if name == "map_size":
         return "`grid`, `none`, or WxH such as 32x24"
     if field.annotation is bool:
@@ -170,8 +206,15 @@ class WordBody(BaseModel):
     image_reliance: float | None = Field(description="nats lost if the image is replaced by none")
     map: MapBody | None
     image_mass: float | None = Field(description="share of the attention on the image's patches; null for other methods")
+    prompt_mass: float | None = Field(description="share of the attention on the task's prompt; null without one")
     focus: float | None = Field(description="1 - entropy / ln(cells)")
     box: list[int] | None = Field(description="[x0, y0, x1, y1) around the map's peak, pixels of the upright image")
+
+
+class GridBody(BaseModel):
+    rows: int
+    columns: int
+    covers: list[int] = Field(description="what the patches tile, pixels of the upright image")
 
 
 class CaptionBody(BaseModel):
@@ -181,12 +224,9 @@ class CaptionBody(BaseModel):
     log_probability: float
     confidence: float | None = Field(description="probability that it is as good as a person's; null if not calibrated")
     words: list[WordBody]
-
-
-class GridBody(BaseModel):
-    rows: int
-    columns: int
-    covers: list[int] = Field(description="what the patches tile, pixels of the upright image")
+    region: list[int] | None = Field(description="[x0, y0, x1, y1) of what it describes; null: the whole image")
+    polygon: list[int] | None = Field(description="corners x0, y0, x1, y1, … of a region that is no rectangle")
+    grid: GridBody | None = Field(description="the patches of its maps, if they are those of a crop around the region")
 
 
 class TimingBody(BaseModel):
@@ -210,6 +250,12 @@ class CaptionsBody(BaseModel):
     timing: TimingBody
 
 
+class TaskBody(BaseModel):
+    name: str
+    input: Literal["none", "text", "region"] = Field(description="what the task is about: the image, task_input, or regions")
+    output: Literal["text", "boxes", "quads", "proposals"] = Field(description="a text, or texts with regions")
+
+
 class ModelBody(BaseModel):
     id: str
     object: Literal["model"]
@@ -221,6 +267,7 @@ class ModelBody(BaseModel):
     grid: dict[str, int]
     languages: list[str]
     maps: dict[str, Any] = Field(description="method and its measured pointing score")
+    tasks: list[TaskBody] = Field(description="what the option task can be, the default first; empty: it has one task")
     defaults: dict[str, Any] = Field(description="the options' defaults")
     license: str
     card: str

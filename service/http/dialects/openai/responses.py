@@ -191,7 +191,7 @@ class _ResponseEvents(ForeignEvents):
 
     def end(self, result: CaptionResult) -> bytes:
         """Return the events that end the part, the message and the response."""
-        caption = result.captions[0]
+        caption = result.best
         outcome = self._outcome(result)
         response = _completed(self._body, self._skeleton, self._message_id, outcome)
         [message] = response["output"]
