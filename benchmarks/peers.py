@@ -138,9 +138,11 @@ def save_peer(peer: Any, folder: Path) -> None:
     """Write a peer as a folder of transformers: weights, configs, a tokenizer of random words, and the preprocessor config."""
     peer.save_pretrained(folder)
     text, generation = getattr(peer.config, "text_config", None) or peer.config.decoder, peer.generation_config
-    special = (generation.decoder_start_token_id, generation.eos_token_id, generation.pad_token_id)
+    special = (
+        generation.decoder_start_token_id, generation.forced_bos_token_id, generation.eos_token_id, generation.pad_token_id,
+    )  # fmt: skip
     if peer.config.model_type == "blip":
-        special = (text.bos_token_id, text.sep_token_id, text.pad_token_id)
+        special = (text.bos_token_id, None, text.sep_token_id, text.pad_token_id)
     tokenizer = _random_tokenizer(text.vocab_size, special, has_locations=peer.config.model_type == "florence2")
     (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
     height, width = image_size(peer)
@@ -149,7 +151,7 @@ def save_peer(peer: Any, folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing), encoding="utf-8")
 
 
-def _random_tokenizer(size: int, special: tuple[int, ...], *, has_locations: bool) -> tokenizers.Tokenizer:
+def _random_tokenizer(size: int, special: tuple[int | None, ...], *, has_locations: bool) -> tokenizers.Tokenizer:
     """Return a byte-level tokenizer in which nearly every token is a separate word; the last ones may be those of coordinates."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     letters = (part for count in (2, 3, 4) for part in itertools.product(string.ascii_lowercase, repeat=count))

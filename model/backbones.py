@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import LayerNorm2d
+from timm.layers import LayerNorm2d, Mlp
 from timm.models.beit import Beit
-from timm.models.davit import DaVit
+from timm.models.davit import ChannelAttentionV2, ConvPosEnc, DaVit, Downsample
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from timm.models.swin_transformer_v2 import SwinTransformerV2, SwinTransformerV2Block
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from model.config import EncoderConfig, ImageConfig
 from model.encoder import ImageEncoder, ImageFeatures, PatchEncoder
 from model.geometry import PatchGrid
 
+_SPLIT_TOKENS = 4096
 _STAGE_EPSILON = 1e-5  # of Swin's norms between stages, whatever the others have (transformers' models/swin)
 
 
@@ -40,6 +41,48 @@ class PaddedBlockV2(SwinTransformerV2Block):  # type: ignore[misc]
 
     def _attn(self, patches: Tensor) -> Tensor:
         return super()._attn(_padded(patches, self.window_size))[:, : patches.size(1), : patches.size(2)]
+
+
+class GroupedChannelAttention(ChannelAttentionV2):  # type: ignore[misc]
+    """Attention between the channels of a group (Ding et al. 2022, section 3.2), a group at a time.
+
+    timm's products of all groups copy queries, keys and outputs into another layout first, which takes longer than the products.
+    """
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, P, C) -> (B, P, C)."""
+        parts = self.qkv(tokens).unflatten(-1, (3, self.groups, -1))  # (B, P, 3, groups, channels of a group)
+        outputs = []
+        for query, key, value in (part.unbind(2) for part in parts.unbind(3)):
+            weights = (query.transpose(1, 2) @ key * tokens.size(1) ** -0.5).softmax(dim=-1)  # between channels
+            outputs.append(value @ weights.transpose(1, 2))
+        return self.proj(torch.cat(outputs, dim=-1))
+
+
+class SplitMlp(Mlp):  # type: ignore[misc]
+    """A perceptron that, for inference, takes some tokens at a time: its hidden values stay in the processor's cache."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, P, C) -> the same."""
+        if torch.is_grad_enabled() or tokens.device.type != "cpu":
+            return super().forward(tokens)
+        return torch.cat([super(SplitMlp, self).forward(part) for part in tokens.split(_SPLIT_TOKENS, dim=1)], dim=1)
+
+
+class ChannelsLastPositions(ConvPosEnc):  # type: ignore[misc]
+    """The convolution before attention and perceptron, of maps whose channels are last in memory: their tokens need no copy."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, rows, columns) -> the same."""
+        return super().forward(_with_batch_stride(maps))
+
+
+class ChannelsLastDownsample(Downsample):  # type: ignore[misc]
+    """The convolution between stages, of maps whose channels are last in memory."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, rows, columns) -> (B, more C, half the rows, half the columns)."""
+        return super().forward(_with_batch_stride(maps))
 
 
 class PooledProjector(nn.Module):
@@ -88,15 +131,30 @@ class BackboneEncoder(ImageEncoder):
         """Output of `stem` -> ImageFeatures of tokens (B, S, C)."""
         (pixels,) = maps
         if self.gradient_checkpointing and self.training:
-            tokens = checkpoint(self.backbone.forward_features, pixels, use_reentrant=False)
+            tokens = checkpoint(self._tokens, pixels, use_reentrant=False)
+        elif pixels.device.type == "cpu" and self.config.architecture == "davit" and not torch.is_grad_enabled():
+            # One after the other: the values of a whole batch are so large that the system gives new pages for each tensor.
+            tokens = torch.cat([self._tokens(image) for image in pixels.split(1)])
         else:
-            tokens = self.backbone.forward_features(pixels)
-        if self.config.architecture == "davit":
-            tokens = tokens.flatten(2).transpose(1, 2)  # (B, C, rows, columns) -> (B, P, C)
-        elif self.config.has_stages:
-            tokens = tokens.flatten(1, 2)  # (B, rows, columns, C) -> (B, P, C)
+            tokens = self._tokens(pixels)
         tokens = tokens if self.projector is None else self.projector(tokens)
         return ImageFeatures(tokens, self.grid, self.config.num_prefix_tokens)
+
+    def _tokens(self, pixels: Tensor) -> Tensor:
+        """pixels (B, 3, height, width) -> (B, S, C), before the projection if there is one."""
+        if self.config.architecture == "davit":
+            maps = self.backbone.forward_features(pixels.contiguous(memory_format=torch.channels_last))
+            return maps.flatten(2).transpose(1, 2)  # (B, C, rows, columns) -> (B, P, C)
+        tokens: Tensor = self.backbone.forward_features(pixels)
+        return tokens.flatten(1, 2) if self.config.has_stages else tokens  # (B, rows, columns, C) -> (B, P, C)
+
+
+_FASTER = {  # timm's parts of a DaViT, and those with the same results that are used instead
+    ChannelAttentionV2: GroupedChannelAttention,
+    ConvPosEnc: ChannelsLastPositions,
+    Mlp: SplitMlp,
+    Downsample: ChannelsLastDownsample,
+}
 
 
 def make_encoder(config: EncoderConfig, image: ImageConfig, *, drop_path: float = 0.0, pretrained: bool = False) -> ImageEncoder:
@@ -124,6 +182,8 @@ def _backbone(config: EncoderConfig, size: tuple[int, int], drop_path: float) ->
         )
         assert isinstance(network.stem.norm, LayerNorm2d), "another normalization than the source's"
         network.head = nn.Identity()
+        for module in network.modules():  # timm has no parameters for the classes of its parts
+            module.__class__ = _FASTER.get(type(module), type(module))
         return network
     if config.architecture == "beit":
         network = Beit(
@@ -172,3 +232,14 @@ def _padded(patches: Tensor, window: tuple[int, int]) -> Tensor:
     """Add zeros at the bottom and on the right of (B, rows, columns, C) up to whole windows."""
     bottom, right = -patches.size(1) % window[0], -patches.size(2) % window[1]
     return functional.pad(patches, (0, 0, 0, right, 0, bottom))
+
+
+def _with_batch_stride(maps: Tensor) -> Tensor:
+    """Return maps (B, C, rows, columns) of one image with the stride of a batch, if their channels are last in memory.
+
+    A view of one image may have any stride there, by which convolutions take its channels to be first, and copy it twice.
+    """
+    if maps.size(0) != 1 or not maps.is_contiguous(memory_format=torch.channels_last):
+        return maps
+    _, channels, rows, columns = maps.shape
+    return maps.as_strided(maps.shape, (channels * rows * columns, 1, columns * channels, channels))

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from model.layers import linear_children
+from model.layers import activation_child, linear_children
 
 _QUOTA_FILES = ("/sys/fs/cgroup/cpu.max",)
 _QUOTA_FILES_V1 = ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us")
@@ -35,17 +35,21 @@ class PackedLinear(nn.Module):
     """A linear layer for inference in bfloat16, its weight in the layout that the processor's matrix units read.
 
     A plain bfloat16 layer is reordered at every call; for a few rows that takes longer than the product itself. Layout and
-    product are oneDNN's, through the operators that torch.compile freezes weights with. Gradients are not supported.
+    product are oneDNN's, through the operators that torch.compile freezes weights with; an activation after it is computed
+    before the values are rounded. Gradients are not supported.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, activation: nn.Module | None = None) -> None:
+        """`activation` is a GELU or ReLU that follows, None for none."""
         super().__init__()
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _PACKED_ROWS)
         self.bias = None if bias is None else bias.detach()
+        self._activation = {nn.GELU: "gelu", nn.ReLU: "relu"}[type(activation)] if activation is not None else "none"
+        self._algorithm = activation.approximate if isinstance(activation, nn.GELU) else ""
 
     def forward(self, values: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
-        output: Tensor = torch.ops.mkldnn._linear_pointwise(values, self.packed, self.bias, "none", [], "")
+        output: Tensor = torch.ops.mkldnn._linear_pointwise(values, self.packed, self.bias, self._activation, [], self._algorithm)
         return output
 
 
@@ -57,15 +61,21 @@ def can_pack() -> bool:
         nn.init.eye_(layer.weight)  # not random: the caller's random state stays as it was
         values = torch.linspace(-1, 1, 192).reshape(3, 64).to(torch.bfloat16)
         with torch.inference_mode():
-            return torch.allclose(PackedLinear(layer.weight, layer.bias)(values), layer(values), atol=0.05)
+            plain, gelu = layer(values), nn.GELU()
+            packed, activated = PackedLinear(layer.weight, layer.bias), PackedLinear(layer.weight, layer.bias, gelu)
+            return torch.allclose(packed(values), plain, atol=0.05) and torch.allclose(activated(values), gelu(plain), atol=0.05)
     except (RuntimeError, AttributeError, NotImplementedError):  # torch raises the last one where an operator is missing
         return False
 
 
 def pack_linears(module: nn.Module) -> None:
-    """Replace every linear layer inside a bfloat16 module."""
-    for name, layer in linear_children(module):
-        setattr(module, name, PackedLinear(layer.weight, layer.bias))
+    """Replace every linear layer inside a bfloat16 module, with the GELU or ReLU after the first one of a perceptron."""
+    layers, activation = linear_children(module), activation_child(module)
+    for name, layer in layers:
+        is_first = activation is not None and name == layers[0][0]
+        setattr(module, name, PackedLinear(layer.weight, layer.bias, activation[1] if is_first and activation else None))
+    if activation is not None:
+        setattr(module, activation[0], nn.Identity())
     for child in module.children():
         pack_linears(child)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from timm.layers import Mlp
 from torch import Tensor, nn
 
 from model.config import Activation
@@ -34,3 +35,18 @@ def linear_children(module: nn.Module) -> list[tuple[str, nn.Linear]]:
         for name, child in module.named_children()
         if type(child) is nn.Linear and not (name == "qkv" and hasattr(module, "q_bias"))
     ]
+
+
+def activation_child(module: nn.Module) -> tuple[str, nn.Module] | None:
+    """Return the GELU or ReLU that a perceptron computes right after its first linear layer, with its name; None without one.
+
+    Perceptrons are timm's Mlp, and sequences of a layer, an activation and another layer.
+    """
+    if isinstance(module, nn.Sequential):
+        parts: list[tuple[str, nn.Module]] = list(module.named_children())[:3]
+        kinds = [type(part) for _, part in parts]
+        is_known = len(parts) == 3 and kinds[0] is nn.Linear and kinds[1] in (nn.GELU, nn.ReLU)
+        return parts[1] if is_known else None
+    if isinstance(module, Mlp) and type(module.fc1) is nn.Linear and type(module.act) in (nn.GELU, nn.ReLU):
+        return "act", module.act
+    return None
