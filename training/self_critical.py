@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model import CaptionNetwork, CaptionTokenizer, ImageFeatures
+from model import CaptionNetwork, CaptionTokenizer, ConfigError, ImageFeatures
 from training.config import TrainConfig
 from training.data import Batch, collate
 from training.regions import DetectedBox
@@ -107,10 +107,15 @@ def self_critical_of(
     detections: Mapping[str, Sequence[DetectedBox]],
     tokenizer: CaptionTokenizer,
 ) -> SelfCritical | None:
-    """Return the self-critical part of a run's loss, None without one. The captions of the training images are the references."""
+    """Return the self-critical part of a run's loss, None without one. The captions of the training images are the references.
+
+    Raises ConfigError if there are none: captions of scenes are judged in another way.
+    """
     if not config.self_critical_weight:
         return None
     entries = [entry for source in sources for entry in source.train if entry.scene is None]
+    if not entries:
+        raise ConfigError("self_critical_weight needs captioned photographs, the data has none; add --data, or set it to 0")
     references = {entry.key: entry.captions for entry in entries}
     classes = {
         entry.key: frozenset(box.name for box in detections[entry.image_id] if box.score >= MIN_SCORE)

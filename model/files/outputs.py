@@ -7,6 +7,7 @@ unless the user says so, and no file is left half-written.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import io
 import json
@@ -172,8 +173,11 @@ def record(captioned: Captioned) -> dict[str, Any]:
     """Return the JSON record of an image: the best caption, and all of them if several were requested."""
     best = captioned.captions[0]
     document = {"file": captioned.file.text, "text": best.text, "words": _words(best)}
-    if len(captioned.captions) > 1:
+    if len(captioned.captions) > 1 or best.region is not None:
         document["captions"] = [caption.text for caption in captioned.captions]
+    if best.region is not None:  # of a task that locates what it describes
+        regions = [caption.region for caption in captioned.captions if caption.region is not None]
+        document["regions"] = [[round(edge) for edge in dataclasses.astuple(region)] for region in regions]
     return document
 
 

@@ -139,7 +139,7 @@ def _captioned(
         for (file, view), result in zip(batch, results, strict=True):
             if view.is_truncated:
                 listing.truncated.append(file.path)
-            sure = [caption for caption in result.captions if caption.finish_reason != "uncertain"]
+            sure = [caption for caption in result.captions or (result.best,) if caption.finish_reason != "uncertain"]
             if not sure:
                 listing.uncertain.append(file.path)
                 continue

@@ -9,7 +9,10 @@ from model.errors import CheckpointError
 
 Family = Literal["blip", "vision-encoder-decoder", "florence2"]
 
-KNOWN = "ViT or DeiT with GPT-2 or TrOCR's decoder (vision-encoder-decoder), and BLIP captioning (blip)"
+KNOWN = (
+    "an encoder of ViT, DeiT, BEiT, Swin, Swin v2, DINOv2 or Donut with a decoder of GPT-2, BERT, RoBERTa, XLM-RoBERTa, TrOCR or "
+    "mBART (vision-encoder-decoder), BLIP captioning (blip), and Florence-2 (florence2)"
+)
 _FAMILIES: dict[str, Family] = {
     "BlipForConditionalGeneration": "blip",
     "VisionEncoderDecoderModel": "vision-encoder-decoder",
@@ -20,10 +23,28 @@ _TASKS = {  # endings of class names in transformers, and what such a network do
     "ForImageTextRetrieval": "image-text retrieval",
     "ForImageClassification": "image classification",
     "ForMaskedLM": "filling in words",
+    "ForMultipleChoice": "multiple choice",
+    "ForImageAndTextRetrieval": "image-text retrieval",
+    "ForImagesAndTextClassification": "classification",
+    "ForMaskedImageModeling": "filling in patches",
     "ForCausalLM": "text without images",
     "LMHeadModel": "text without images",
     "Model": "features without a caption",
 }
+
+
+_NETWORKS = {  # beginnings of class names, and what such a network is: none has a decoder that attends to image tokens
+    **dict.fromkeys(("Git", "Kosmos2"), "a captioner whose text network has no cross-attention"),
+    **dict.fromkeys(
+        ("Llava", "Qwen2VL", "Qwen2_5_VL", "Qwen3VL", "PaliGemma", "Idefics", "SmolVLM", "Gemma3", "Pixtral", "Moondream",
+         "HfMoondream", "InternVL", "Phi3V", "Phi4Multimodal", "Mistral3", "Molmo"),
+        "a language model that reads an image as tokens",
+    ),
+    **dict.fromkeys(("CLIP", "Siglip", "Align", "Blip2ForImageTextRetrieval"), "image-text retrieval"),
+    "InstructBlip": "a language model behind a query transformer",
+    "Pix2Struct": "an encoder of patches of variable size with T5's decoder",
+    "Mllama": "a language model with gated cross-attention",
+}  # fmt: skip
 
 
 def family_of(config: dict[str, Any]) -> Family:
@@ -63,6 +84,9 @@ def _plain(name: str) -> str:
 
 
 def _task(name: str) -> str:
+    network = next((kind for beginning, kind in _NETWORKS.items() if _plain(name).startswith(beginning)), None)
+    if network is not None:
+        return f" ({network})"
     return next((f" ({task})" for ending, task in _TASKS.items() if name.endswith(ending)), "")
 
 
