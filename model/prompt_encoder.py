@@ -71,7 +71,7 @@ class PromptEncoder(nn.Module):
         for layer in self.layers:
             assert isinstance(layer, PromptEncoderLayer), "one of its own layers"
             layer.attention.fuse()
-        pack_linears(self)
+        pack_linears(self, activations=True)
 
 
 def groups_by_length(prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:

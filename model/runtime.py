@@ -89,7 +89,7 @@ def prepare_network(network: CaptionNetwork, policy: DevicePolicy, *, copy_weigh
     prepared.to(policy.device)
     if policy.device.type == "cpu":
         if policy.dtype == torch.bfloat16 and can_pack():
-            pack_linears(prepared.encoder)
+            pack_linears(prepared.encoder, activations=True)
             if prepared.prompt_encoder is not None:
                 prepared.prompt_encoder.pack()
         if decoder_dtype == torch.bfloat16:

@@ -11,11 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from timm.layers import Mlp
+from torch import nn
 
 from model import ConfigError, DevicePolicy, available_threads, choose_device, choose_policy, is_out_of_memory
 from model import cpu as cpu_module
 from model import device as device_module
-from model.cpu import can_pack
+from model.cpu import can_pack, pack_linears
+from model.layers import activation_child
 
 ROOT = Path(__file__).parent.parent
 
@@ -161,3 +164,19 @@ def test_torchvision_imports_and_operators_are_declared_only_if_it_would_not_loa
         "assert bool(compat._libraries) == (not loads), (compat._libraries, loads)\n"
         "assert compat.declare_missing_operators() == (not loads)\n"
     )
+
+
+@pytest.mark.parametrize("activation", [nn.GELU(), nn.GELU(approximate="tanh"), nn.ReLU(), nn.SiLU()])
+def test_an_activation_is_computed_inside_the_product_before_it(activation):
+    perceptron = nn.Sequential(nn.Linear(64, 96), activation, nn.Linear(96, 64)).bfloat16().requires_grad_(False)
+    timms = Mlp(64, 96, act_layer=lambda: activation).bfloat16().requires_grad_(False)
+    values = torch.randn(5, 64).bfloat16()
+    for module, act in ((perceptron, "1"), (timms, "act")):
+        child = activation_child(module)
+        assert (child is None) == isinstance(activation, nn.SiLU), "a product has no SiLU"
+        expected = module.float()(values.float())
+        module.bfloat16()
+        if can_pack():
+            pack_linears(module, activations=True)
+            assert isinstance(module.get_submodule(act), nn.SiLU if child is None else nn.Identity)
+        assert (module(values).float() - expected).abs().max() < 0.05 * expected.abs().max()

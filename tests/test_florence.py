@@ -9,7 +9,17 @@ import random
 import pytest
 import torch
 
-from model import Captioner, CaptionRequest, CheckpointError, ConfigError, GenerationOptions, TextError, load_checkpoint, prepare
+from model import (
+    MAP_METHODS,
+    Captioner,
+    CaptionRequest,
+    CheckpointError,
+    ConfigError,
+    GenerationOptions,
+    TextError,
+    load_checkpoint,
+    prepare,
+)
 from model.config import PromptEncoderConfig
 from model.geometry import Box
 from model.located import located_phrases
@@ -263,3 +273,42 @@ def test_another_network_under_the_name_of_florence_is_refused(tiny, tmp_path, c
     with pytest.raises(CheckpointError, match=message):
         convert_source(tmp_path, tmp_path / "ours")
     assert not (tmp_path / "ours").exists()
+
+
+def test_states_of_prompts_of_different_lengths_give_the_logits_of_each_alone_in_float64(tiny):
+    """Joined, in another order, some removed: the keys that a shorter prompt lacks are never read."""
+    network = load_checkpoint(tiny[3] / "ours native").network.double()
+    generator = torch.Generator().manual_seed(0)
+    features = network.encode(torch.randn(3, 3, SIDE, SIDE, generator=generator, dtype=torch.float64))
+    prompts = [(0, 20, 2), (0, 21, 22, 23, 24, 25, 2), (0, 30, 31, 2)]
+    tokens = torch.randint(5, 300, (3, 5), generator=generator)
+    with torch.no_grad():
+        alone = [network.decode(tokens[[i]], network.start(features.select([i]), None, [prompts[i]]))[0][0] for i in range(3)]
+        together = network.start(features, None, prompts)
+        assert together.num_keys != (max(together.num_keys),) * 3
+        _, weights, later = network.decode(tokens, together, weights=True)
+        for row, state in ((together, [0, 1, 2]), (together.select([2, 0]), [2, 0]), (together.select([1, 1, 0]), [1, 1, 0])):
+            others, _, _ = network.decode(tokens[state], row)
+            for one, index in zip(others, state, strict=True):
+                assert (one - alone[index]).abs().max() < 1e-12
+        joined = later.select([0]).append(later.select([1, 2]))
+        step = torch.full((3, 1), 7)
+        assert (network.decode(step, joined)[0] - network.decode(step, later)[0]).abs().max() < 1e-12
+    for layer in weights:
+        assert (layer.sum(-1) - 1).abs().max() < 1e-12
+        assert layer[0, :, :, 17 + 3 :].abs().max() == 0, "a prompt of three tokens has no fourth key"
+
+
+@pytest.mark.parametrize("method", [name for name in MAP_METHODS if name != "occlusion"] + ["occlusion"])
+def test_every_map_method_gives_the_same_maps_alone_and_with_longer_prompts(tiny, method):
+    captioner = tiny[2]
+    view = view_of(captioner, next(random_images()))
+    options = [dataclasses.replace(captioner.config.generation, task=task, max_new_tokens=8, strategy="greedy", num_beams=1)
+               for task in ("caption", "more_detailed_caption")]  # fmt: skip
+    requests = [CaptionRequest(view=view, options=option, maps=method) for option in options]
+    for request, result in zip(requests, answer(captioner, *requests), strict=True):
+        (alone,) = answer(captioner, request)
+        for one, other in zip(alone.captions[0].words, result.captions[0].words, strict=True):
+            assert (one.map.values - other.map.values).abs().max() < 1e-3
+            assert float(one.map.values.sum()) == pytest.approx(1, abs=1e-6)
+            assert (one.map.prompt_mass is None) == (method not in ("attention", "mean"))

@@ -10,6 +10,7 @@ import tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from model import CaptionTokenizer, CheckpointError
+from model.pretrained.vocabulary import source_tokenizer
 from tests.conftest import SENTENCES
 
 MORE = [*SENTENCES, "It's a dog, isn't it?", "two well-known cafés: né!", "一只狗", "don't we've he'd"]
@@ -117,3 +118,33 @@ def test_a_tokenizer_of_another_kind_is_refused():
     plain = tokenizers.Tokenizer(tokenizers.models.BPE({"狗": 0}, []))
     with pytest.raises(CheckpointError, match="'狗' is not made of bytes"):
         CaptionTokenizer.from_json(plain.to_str())
+
+
+def test_japanese_characters_have_ids_of_their_own_and_no_spaces_between_them(tmp_path):
+    """manga-ocr's tokenizer: characters of NFKC text, of which a character that the vocabulary lacks is unknown."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"こんにちは、世界!12ab", "##ん"]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    config = {"tokenizer_class": "BertJapaneseTokenizer", "subword_tokenizer_type": "character", "word_tokenizer_type": "mecab"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    ours = source_tokenizer(tmp_path, len(pieces))
+    assert [pieces[index] for index in ours.encode("こんにちは、 世界!")] == list("こんにちは、世界!")
+    assert [pieces[index] for index in ours.encode("\uff11\uff12")] == ["1", "2"], "full width, by NFKC"
+    assert ours.encode("犬") == [1]
+    ids = ours.encode("こんにちは、世界!")
+    assert ours.decode(ids) == "こんにちは、世界!"
+    assert [ours.decode(ids)[span.start : span.end] for span in ours.words(ids)] == list("こんにちは世界")
+    assert ours.decode([pieces.index("a"), pieces.index("b"), pieces.index("世")]) == "a b世", "words of letters keep theirs"
+    again = CaptionTokenizer.from_json(ours.to_json())
+    assert again.decode(ids) == ours.decode(ids)
+    config["subword_tokenizer_type"] = "wordpiece"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="the subword_tokenizer_type 'wordpiece', whose words are those of a"):
+        source_tokenizer(tmp_path, len(pieces))
+
+
+def test_a_wordpiece_without_spaces_joins_characters_and_nothing_else():
+    plain = CaptionTokenizer.from_json(KINDS["bert"].to_str())
+    joined = plain.without_spaces()
+    ids = plain.encode("一只狗 a brown dog")
+    assert plain.decode(ids) == "一 只 狗 a brown dog"
+    assert joined.decode(ids) == "一只狗a brown dog"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import train
-from model import CaptionNetwork, ConfigError, EncoderConfig, load_checkpoint, save_checkpoint
+from model import CaptionNetwork, ConfigError, EncoderConfig, linear_children, load_checkpoint, save_checkpoint
 from tests.networks import redraw, tiny_config
 from tests.runs import lines_of, source_of
 from training import (
@@ -302,3 +302,12 @@ def test_every_preset_is_a_valid_run_that_flags_may_change(preset):
 def test_parts_of_a_recipe_that_exclude_each_other_are_refused(flags, message):
     with pytest.raises(ConfigError, match=message):
         config_of(**flags)
+
+
+def test_layers_whose_weight_timm_reads_itself_are_not_replaced_by_lora():
+    """BEiT's fused projection is not called as a layer: one with LoRA would stand there without an effect."""
+    import timm
+
+    block = timm.create_model("beit_base_patch16_224", pretrained=False, depth=1, embed_dim=16, num_heads=2).blocks[0]
+    assert [name for name, _ in linear_children(block.attn)] == ["proj"]
+    assert [name for name, _ in linear_children(block.mlp)] == ["fc1", "fc2"]
