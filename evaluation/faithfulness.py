@@ -213,6 +213,7 @@ def _with_patches(state: DecoderState, features: ImageFeatures, kept: Tensor) ->
         cross_key=tuple(selected(key) for key in state.cross_key),
         cross_value=tuple(selected(value) for value in state.cross_value),
         image_of=tuple(range(len(kept))),
+        num_keys=(keys.size(1),) * len(kept),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from typing import Protocol
 
 from model.captions import Caption, without_outer_spaces
 from model.config import ModelConfig
@@ -15,7 +15,11 @@ from model.search import Hypothesis
 from model.tasks import Output
 from model.tokenizer import CaptionTokenizer
 
-Build = Callable[[Hypothesis, ScoredCaption], Caption]
+
+class Build(Protocol):
+    """Makes a caption of a scored hypothesis, whose text begins with `verbatim_text`; by default with the request's prompt."""
+
+    def __call__(self, hypothesis: Hypothesis, scored: ScoredCaption, *, verbatim_text: str = ...) -> Caption: ...
 
 
 def output_of(config: ModelConfig, request: CaptionRequest) -> Output:
@@ -47,7 +51,11 @@ def answers(
 def _phrase(phrase: LocatedPhrase, hypothesis: Hypothesis, scored: ScoredCaption, build: Build) -> Caption:
     tokens = slice(phrase.start, phrase.end)
     part = Hypothesis(hypothesis.tokens[tokens], 0.0, is_finished=True)
-    caption = without_outer_spaces(build(part, scored.part(phrase.start, phrase.end)))
+    own = scored.part(phrase.start, phrase.end)
+    built = (
+        build(part, own) if phrase.start == 0 else build(part, own, verbatim_text="")
+    )  # the prompt is that of the first phrase
+    caption = without_outer_spaces(built)
     named = (*scored.log_probs[tokens], *scored.log_probs[phrase.stop - phrase.count : phrase.stop])
     return dataclasses.replace(
         caption, log_probability=sum(named), num_tokens=len(named), region=phrase.region, polygon=phrase.polygon

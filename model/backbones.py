@@ -16,7 +16,6 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from timm.models.swin_transformer_v2 import SwinTransformerV2, SwinTransformerV2Block
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from model.config import EncoderConfig, ImageConfig
 from model.encoder import ImageEncoder, ImageFeatures, PatchEncoder
@@ -54,7 +53,8 @@ class GroupedChannelAttention(ChannelAttentionV2):  # type: ignore[misc]
         parts = self.qkv(tokens).unflatten(-1, (3, self.groups, -1))  # (B, P, 3, groups, channels of a group)
         outputs = []
         for query, key, value in (part.unbind(2) for part in parts.unbind(3)):
-            weights = (query.transpose(1, 2) @ key * tokens.size(1) ** -0.5).softmax(dim=-1)  # between channels
+            # The query is scaled, not the product: in float16 a sum over all tokens can overflow.
+            weights = ((query * tokens.size(1) ** -0.5).transpose(1, 2) @ key).softmax(dim=-1)  # between channels
             outputs.append(value @ weights.transpose(1, 2))
         return self.proj(torch.cat(outputs, dim=-1))
 
@@ -130,9 +130,8 @@ class BackboneEncoder(ImageEncoder):
     def finish(self, maps: tuple[Tensor, ...]) -> ImageFeatures:
         """Output of `stem` -> ImageFeatures of tokens (B, S, C)."""
         (pixels,) = maps
-        if self.gradient_checkpointing and self.training:
-            tokens = checkpoint(self._tokens, pixels, use_reentrant=False)
-        elif pixels.device.type == "cpu" and self.config.architecture == "davit" and not torch.is_grad_enabled():
+        self.backbone.set_grad_checkpointing(self.gradient_checkpointing and self.training)
+        if pixels.device.type == "cpu" and self.config.architecture == "davit" and not torch.is_grad_enabled():
             # One after the other: the values of a whole batch are so large that the system gives new pages for each tensor.
             tokens = torch.cat([self._tokens(image) for image in pixels.split(1)])
         else:

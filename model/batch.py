@@ -6,6 +6,7 @@ Not thread-safe.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -262,7 +263,10 @@ class CaptionBatch:
             ]
             [scored] = self._score([entry], [shorter]) if shorter else [[]]
             passing = next((other for other in scored if passes(other, limit)), None)
-            sure.append(passing or Caption("", (), 0.0, "uncertain", caption.confidence))
+            sure.append(
+                passing
+                or dataclasses.replace(caption, text="", words=(), log_probability=0.0, finish_reason="uncertain", num_tokens=0)
+            )
         return sure
 
     def _prefix(self, request: CaptionRequest) -> PrefixIds:

@@ -6,6 +6,7 @@ from model.captions import Caption
 from model.config import ConfidenceConfig, ModelConfig
 from model.errors import ConfigError
 from model.prefix import language_index
+from model.prompts import task_of
 from model.requests import CaptionRequest
 
 
@@ -18,6 +19,12 @@ def check_confidence(config: ModelConfig, request: CaptionRequest) -> None:
     """Raises ConfigError if a request wants a confidence that is not known."""
     if request.options is None or not request.options.min_confidence:
         return
+    task = task_of(config, request)
+    if task is not None and task.output != "text":
+        raise ConfigError(
+            f"min_confidence is {request.options.min_confidence}, but task {task.name!r} gives phrases with regions, which are "
+            "not shortened; leave it out"
+        )
     weights = calibration_of(config, request.language)
     if weights is None or not weights.caption:
         raise ConfigError(

@@ -13,7 +13,7 @@ from model.decoder_config import Activation, DecoderConfig, PromptEncoderConfig
 from model.encoder_config import EncoderConfig, ImageConfig
 from model.errors import ConfigError
 from model.options import GenerationOptions
-from model.tasks import TaskConfig
+from model.tasks import TaskConfig, find_task
 
 __all__ = [
     "Activation",
@@ -92,15 +92,7 @@ class ModelConfig:
                 f"an image of {self.image.width} x {self.image.height} cannot be divided into patches of {stride} pixels; "
                 "use multiples of the patch size or stem stride"
             )
-        if bool(self.tasks) != (self.prompt_encoder is not None):
-            raise ConfigError(
-                f"there are {len(self.tasks)} tasks; a checkpoint with a prompt_encoder needs them, no other has them"
-            )
-        if self.prompt_encoder is not None and self.decoder.encoder_hidden_size != self.decoder.hidden_size:
-            raise ConfigError(
-                f"encoder_hidden_size is {self.decoder.encoder_hidden_size}; with a prompt_encoder it must be the decoder's "
-                f"hidden_size, {self.decoder.hidden_size}"
-            )
+        self._check_prompts()
         for layer, head in self.maps.heads:
             if not (0 <= layer < self.decoder.num_layers and 0 <= head < self.decoder.num_heads):
                 raise ConfigError(
@@ -118,6 +110,31 @@ class ModelConfig:
             raise ConfigError(
                 f"language_token_ids is {self.language_token_ids!r}; ids must be in 0..{self.decoder.vocab_size - 1}"
             )
+
+    def _check_prompts(self) -> None:
+        prompt, decoder = self.prompt_encoder, self.decoder
+        if bool(self.tasks) != (prompt is not None):
+            raise ConfigError(
+                f"there are {len(self.tasks)} tasks; a checkpoint with a prompt_encoder needs them, no other has them"
+            )
+        if prompt is None:
+            return
+        if decoder.encoder_hidden_size != decoder.hidden_size or decoder.hidden_size % prompt.num_heads or decoder.null_key:
+            raise ConfigError(
+                f"with a prompt_encoder of {prompt.num_heads} heads the decoder's encoder_hidden_size, "
+                f"{decoder.encoder_hidden_size}, must be its hidden_size, {decoder.hidden_size}, a multiple of the heads, "
+                "and null_key must be false"
+            )
+        names = [task.name for task in self.tasks]
+        if len(set(names)) < len(names) or self.tasks[0].input != "none":
+            raise ConfigError(f"tasks are {', '.join(names)}; names must differ, and the first, the default, needs no input")
+        find_task(self.tasks, self.generation.task)
+        last_location = prompt.first_location_id + max(prompt.num_locations, 1) - 1
+        ids = (prompt.bos_token_id, prompt.eos_token_id, *prompt.default_ids, last_location)
+        if not all(0 <= index < decoder.vocab_size for index in ids):
+            raise ConfigError(f"ids of the prompt_encoder must be in 0..{decoder.vocab_size - 1}")
+        if any(task.input == "region" or task.output != "text" for task in self.tasks) and not prompt.num_locations:
+            raise ConfigError("num_locations is 0; tasks with regions need tokens for coordinates")
 
     @property
     def is_converted(self) -> bool:

@@ -61,6 +61,8 @@ class DecoderConfig:
         for name in ("forced_bos_token_id", "forced_eos_token_id"):
             if not 0 <= (getattr(self, name) or 0) < self.vocab_size:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be in 0..{self.vocab_size - 1}, or null")
+        if self.forced_eos_token_id not in (None, *self.eos_token_ids):
+            raise ConfigError(f"forced_eos_token_id is {self.forced_eos_token_id}; it must be an id that ends a caption, or null")
         if not all(0 <= index < self.vocab_size for index in self.more_eos_token_ids):
             raise ConfigError(f"more_eos_token_ids is {self.more_eos_token_ids!r}; it must hold ids in 0..{self.vocab_size - 1}")
         if self.eos_token_id in self.suppress_tokens or not all(0 <= index < self.vocab_size for index in self.suppress_tokens):
@@ -107,5 +109,5 @@ class PromptEncoderConfig:
     def __post_init__(self) -> None:
         for name in ("num_layers", "num_heads", "intermediate_size", "max_positions"):
             require_at_least(f"prompt encoder {name}", getattr(self, name), 1)
-        for name in ("position_offset", "num_locations", "first_location_id"):
+        for name in ("position_offset", "num_locations", "first_location_id", "bos_token_id", "eos_token_id"):
             require_at_least(f"prompt encoder {name}", getattr(self, name), 0)

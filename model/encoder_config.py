@@ -102,12 +102,28 @@ class EncoderConfig:
                 f"a {self.architecture} encoder has {stages} stage_depths, stage_heads and stage_sizes and a window_size of "
                 f"{self.window_size}; it needs a value of each per stage, and a window"
             )
+        if self.has_stages:
+            self._check_stages()
+        if self.pooled_token and self.architecture != "davit":
+            raise ConfigError(
+                f"pooled_token is set, but the encoder's architecture is {self.architecture!r}; only 'davit' has it"
+            )
         if self.architecture != "vit" and (self.timm_model or self.stem):
             raise ConfigError(f"the encoder's architecture is {self.architecture!r}; only 'vit' can have a timm_model or a stem")
         if (self.stem_detector or self.centered) and not self.stem:
             raise ConfigError(
                 f"stem_detector is {self.stem_detector!r}, centered {self.centered}, but there is no stem; name one"
             )
+
+    def _check_stages(self) -> None:
+        if self.class_token or self.num_register_tokens:
+            raise ConfigError(
+                f"class_token and num_register_tokens must be false and 0: a {self.architecture} has no such tokens"
+            )
+        if self.num_layers != sum(self.stage_depths):
+            raise ConfigError(f"encoder num_layers is {self.num_layers}; the stage_depths sum up to {sum(self.stage_depths)}")
+        if self.hidden_size != self.stage_sizes[-1] and not self.pooled_token:
+            raise ConfigError(f"encoder hidden_size is {self.hidden_size}; the last stage has {self.stage_sizes[-1]}")
 
     @property
     def num_prefix_tokens(self) -> int:

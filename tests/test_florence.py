@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
+from timm.models.davit import ChannelAttentionV2
 
 from model import (
     MAP_METHODS,
@@ -16,18 +18,28 @@ from model import (
     CheckpointError,
     ConfigError,
     GenerationOptions,
+    ImageView,
     TextError,
     load_checkpoint,
     prepare,
 )
-from model.config import PromptEncoderConfig
+from model.answers import answers
+from model.backbones import GroupedChannelAttention
+from model.captions import Caption
+from model.config import PromptEncoderConfig, TaskConfig
 from model.geometry import Box
 from model.located import located_phrases
 from model.pretrained import convert_source
 from model.pretrained.florence import TASKS
 from model.prompts import prompt_ids
+from model.scoring import ScoredCaption
+from model.search import Hypothesis
 from tests.florence import SIDE, save_microsofts, save_native, tiny_florence
+from tests.networks import tiny_config
 from tests.test_convert import png, random_images
+from training import TrainConfig, add_lora
+from training.lora import LoraLinear
+from training.optimizer import lr_scale
 
 WITH_REGION = {
     "region_caption": "<REGION_TO_DESCRIPTION>",
@@ -41,6 +53,7 @@ PEERS = {
     "ocr": "<OCR>", "ocr_with_region": "<OCR_WITH_REGION>", **WITH_REGION,
 }  # fmt: skip
 TEXT = "a dog and a ball"
+TINY = tiny_config(300)
 GREEDY = {"strategy": "greedy", "max_new_tokens": 40, "no_repeat_ngram_size": 3}
 
 
@@ -312,3 +325,78 @@ def test_every_map_method_gives_the_same_maps_alone_and_with_longer_prompts(tiny
             assert (one.map.values - other.map.values).abs().max() < 1e-3
             assert float(one.map.values.sum()) == pytest.approx(1, abs=1e-6)
             assert (one.map.prompt_mass is None) == (method not in ("attention", "mean"))
+
+
+def test_channel_attention_does_not_overflow_in_float16():
+    """At 768 x 768 pixels the first stage has 36,864 tokens: a sum over all of them, before it is scaled, is no float16."""
+    attention = GroupedChannelAttention(8, num_heads=2).requires_grad_(False)
+    tokens = torch.randn(1, 36_864, 8, generator=torch.Generator().manual_seed(0))
+    attention.qkv.weight.copy_(2 * torch.cat([torch.eye(8)] * 3))
+    expected = attention(tokens)
+    half = attention.half()(tokens.half()).float()
+    assert half.isfinite().all()
+    assert (half - expected).abs().max() < 0.02
+    timms = ChannelAttentionV2(8, num_heads=2)
+    timms.load_state_dict(attention.state_dict())
+    assert (timms(tokens) - expected).abs().max() < 0.02
+
+
+def test_a_prompt_is_the_beginning_of_the_first_phrase_alone():
+    config = PromptEncoderConfig(num_heads=2, first_location_id=100, num_locations=10)
+    tasks = (TaskConfig(name="dense", prompt="Locate.", output="boxes"),)
+    decoder = dataclasses.replace(TINY.decoder, encoder_hidden_size=16, null_key=False)
+    encoder = dataclasses.replace(TINY.encoder, hidden_size=16)
+    model = dataclasses.replace(TINY, prompt_encoder=config, tasks=tasks, decoder=decoder, encoder=encoder)
+    view = ImageView(torch.zeros(3, 24, 32), (100, 100), Box(0, 0, 100, 100), "PNG", 1)
+    request = CaptionRequest(view=view, options=GenerationOptions(prompt="a cat"))
+    tokens = (5, 6, 100, 101, 102, 103, 7, 8, 104, 105, 106, 107)
+    texts = []
+
+    def build(hypothesis, scored, *, verbatim_text="a cat"):
+        texts.append((hypothesis.tokens, verbatim_text))
+        return Caption(f" {verbatim_text} ", (), 0.0, "stop")
+
+    scored = ScoredCaption((-1.0,) * 12, (), None)
+    special = SimpleNamespace(special_ids=frozenset(range(100, 110)))
+    captions = answers(model, special, request, Hypothesis(tokens, 0.0, True), scored, build)
+    assert texts == [((5, 6), "a cat"), ((7, 8), "")]
+    assert [caption.log_probability for caption in captions] == [-6.0, -6.0], "two tokens and four coordinates"
+    assert captions[0].text == "a cat"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_heads": 5}, "a prompt_encoder of 5 heads"),
+        ({"default_ids": (10**6,)}, "ids of the prompt_encoder must be in 0.."),
+        ({"eos_token_id": -3}, "prompt encoder eos_token_id is -3"),
+        ({"num_locations": 0}, "num_locations is 0; tasks with regions need tokens"),
+        ({"first_location_id": 10**6}, "ids of the prompt_encoder must be in 0.."),
+    ],
+)
+def test_a_prompt_encoder_that_cannot_work_is_an_error_of_its_config(tiny, changes, message):
+    config = tiny[2].config
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(config, prompt_encoder=dataclasses.replace(config.prompt_encoder, **changes))
+
+
+def test_tasks_of_one_name_or_without_a_default_are_errors(tiny):
+    config = tiny[2].config
+    for tasks in ((TASKS[0], TASKS[0]), TASKS[6:], ()):
+        with pytest.raises(ConfigError, match="tasks"):
+            dataclasses.replace(config, tasks=tasks)
+    with pytest.raises(ConfigError, match="task is 'nope'"):
+        dataclasses.replace(config, generation=GenerationOptions(task="nope"))
+    with pytest.raises(ConfigError, match="null_key must be false"):
+        dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, null_key=True))
+
+
+def test_every_part_of_a_florence_gets_lora_and_its_blocks_the_rates_of_their_depth(tiny):
+    network = load_checkpoint(tiny[3] / "ours native").network
+    encoder, config = network.config.encoder, TrainConfig(data=("scenes",), run="x", layer_decay=0.5)
+    names = [name for name, _ in network.named_parameters() if name.startswith("encoder.backbone.stages.1")]
+    rates = {".".join(name.split(".")[4:6]): lr_scale(name, encoder, config)[0] for name in names}
+    assert rates["blocks.1"] == 2 * rates["blocks.0"] == 4 * next(rate for name, rate in rates.items() if "downsample" in name)
+    add_lora(network, 2, 4.0, None)
+    for part in ("encoder", "prompt_encoder", "decoder"):
+        assert any(isinstance(module, LoraLinear) for module in network.get_submodule(part).modules()), part

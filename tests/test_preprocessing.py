@@ -17,7 +17,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from model import LOCAL_IMAGE_LIMITS, Box, ConfigError, ImageConfig, prepare
+from model import LOCAL_IMAGE_LIMITS, Box, ConfigError, ImageConfig, ImageError, prepare, prepare_regions
 
 CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -126,3 +126,19 @@ def test_covers_is_what_the_crop_keeps():
     assert prepare(file.getvalue(), CONFIGS["vit"]).covers == Box(0, 0, 512, 256)
     with pytest.raises(ConfigError, match="none below 224 x 224"):
         ImageConfig(resize_to=(200, 256))
+
+
+@pytest.mark.parametrize("family", ["donut", "nougat", "dinov2"])
+def test_an_image_or_region_that_is_too_narrow_to_keep_its_aspect_ratio_is_an_error(family):
+    file = io.BytesIO()
+    smooth_image((200, 3000)).save(file, "PNG")
+    config = CONFIGS[family]
+    for region in (Box(5, 0, 6, 2000), Box(0, 7, 200, 8)):
+        with pytest.raises(ImageError, match=r"keeps the aspect ratio, and one side may be 50 times the other"):
+            prepare_regions(file.getvalue(), config, [region])
+    (view,) = prepare_regions(file.getvalue(), config, [Box(5, 0, 100, 2000)])
+    assert view.pixels.isfinite().all()
+    narrow = io.BytesIO()
+    smooth_image((1, 20_000)).save(narrow, "PNG")
+    with pytest.raises(ImageError, match="keeps the aspect ratio"):
+        prepare(narrow.getvalue(), config, LOCAL_IMAGE_LIMITS)

@@ -45,7 +45,7 @@ def converted(peer, dtype=torch.float64, image=None, **changes):
         else:
             decoder = dataclasses.replace(decoder, **{name: value})
     tasks = TASKS if prompt else ()
-    prompt = prompt and dataclasses.replace(prompt, default_ids=PROMPT)
+    prompt = prompt and dataclasses.replace(prompt, default_ids=PROMPT, num_locations=1)
     network = (
         CaptionNetwork(ModelConfig(image=image, encoder=encoder, decoder=decoder, prompt_encoder=prompt, tasks=tasks))
         .to(dtype)

@@ -130,6 +130,8 @@ def test_corners_of_text_that_is_not_level_are_returned(prompted, image_bytes):
         ({"dense": "true", "model": "plain"}, "dense", "the checkpoint 'plain' does not locate what it describes"),
         ({"task": "ocr", "model": "plain"}, "task", "this checkpoint has one task, which needs no name"),
         ({"task_input": "a dog", "model": "plain"}, "task_input", "this checkpoint needs none"),
+        ({"dense": "true", "min_confidence": "0.3"}, "min_confidence", "gives phrases with regions"),
+        ({"task": "phrase_grounding", "task_input": "a dog " * 160}, "task_input", "this checkpoint has room for"),
         ({"model": "plain", "regions": "[[130, 5, 140, 9]]"}, "regions", "has no pixel in an image of 120 x 90"),
     ],
 )  # fmt: skip
@@ -203,3 +205,18 @@ def test_compatible_apis_take_regions_as_their_own_options(prompted, image_bytes
     assert [caption["region"] for caption in body["sightline"]["captions"]] == details["regions"]
     streamed = {"image_url": f"data:image/jpeg;base64,{image}", "sightline": details, "stream": True}
     assert prompted.post("/v1/caption", json=streamed).status_code == 400
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_chat_about_nothing_that_is_located_has_one_empty_choice(prompted, image_bytes, stream):
+    import base64
+
+    url = "data:image/jpeg;base64," + base64.b64encode(image_bytes).decode()
+    content = [{"type": "image_url", "image_url": {"url": url}}]
+    body = {"model": "florence", "messages": [{"role": "user", "content": content}], "stream": stream,
+            "sightline": {"dense": True, "max_new_tokens": 1}}  # fmt: skip
+    response = prompted.post("/v1/chat/completions", json=body)
+    assert response.status_code == 200
+    assert "error" not in response.text
+    if not stream:
+        assert [choice["message"]["content"] for choice in response.json()["choices"]] == [""]

@@ -37,12 +37,14 @@ class LoraLinear(nn.Linear):
 def add_lora(network: CaptionNetwork, rank: int, alpha: float, frozen: nn.Module | None) -> None:
     """Replace the linear layers of the encoder's blocks and the decoder's layers; those of the frozen module stay as they are.
 
-    Of the other weights only the "no image" embedding is trained.
+    Those of a prompt encoder are replaced, too; the fused projections of BEiT and Swin v2 cannot be (`linear_children`). Of the
+    other weights only the "no image" embedding is trained.
     """
     network.requires_grad_(False)
     network.no_image.requires_grad_(True)
     left_out = set(frozen.modules()) if frozen is not None else set()
-    for part in (*network.encoder.blocks, *network.decoder.layers):
+    between = () if network.prompt_encoder is None else network.prompt_encoder.layers
+    for part in (*network.encoder.blocks, *between, *network.decoder.layers):
         for module in [module for module in part.modules() if module not in left_out]:
             for name, child in linear_children(module):
                 setattr(module, name, LoraLinear(child, rank, alpha))

@@ -19,6 +19,7 @@ from training.objective import TrainingObjective
 from training.parallel import full_tensor, sharded_like
 
 _BLOCK = re.compile(r"encoder\.(?:vit|backbone)\.(?:(?:layers|stages)\.(\d+)\.)?blocks\.(\d+)\.")
+_MERGING = re.compile(r"encoder\.backbone\.(?:layers|stages)\.(\d+)\.downsample\.")
 _LAST = ("encoder.vit.norm.", "encoder.backbone.norm.", "encoder.projector.")
 _FUSED = ("cpu", "cuda")  # devices that update all weights in one kernel: several times faster than one by one
 
@@ -54,7 +55,10 @@ def lr_scale(name: str, encoder: EncoderConfig, config: TrainConfig) -> tuple[fl
         return 1.0, False
     block = _BLOCK.match(name)
     depth = encoder.num_layers + 1 if name.startswith(_LAST) else 0
-    if block:
+    merging = _MERGING.match(name)
+    if merging:
+        depth = sum(encoder.stage_depths[: int(merging[1])])
+    elif block:
         depth = sum(encoder.stage_depths[: int(block[1] or 0)]) + int(block[2]) + 1
     scale: float = config.encoder_lr_multiplier * config.layer_decay ** (encoder.num_layers + 1 - depth)
     return scale, True

@@ -8,9 +8,11 @@ import numpy as np
 from PIL import Image
 
 from model.config import ImageConfig
+from model.errors import ImageError
 from model.geometry import Box
 
 _MARGIN_LEVEL = 200  # gray levels of 0..255, from which a pixel is margin (Nougat)
+_MAX_RATIO = 50  # of the longer to the shorter edge where both are kept
 _THUMBNAIL_GAP = 2.0  # of Pillow's resize, which Nougat uses: faster, and not the same pixels
 
 
@@ -49,7 +51,7 @@ def placement(width: int, height: int, config: ImageConfig) -> Placement:
 
 def without_margin(image: Image.Image) -> Box:
     """Return the part of an image that is not margin: the bounds of what is darker than most of its range (Nougat's rule)."""
-    levels = np.asarray(image.convert("L"), dtype=np.float64)
+    levels = np.asarray(image.convert("L"), dtype=np.float32)
     low, high = levels.min(), levels.max()
     if low == high:
         return Box(0, 0, *image.size)
@@ -66,8 +68,17 @@ def thumbnail(image: Image.Image, size: tuple[int, int], config: ImageConfig) ->
 
 
 def _shorter_edge(width: int, height: int, edge: int) -> tuple[int, int]:
-    """Return the size with the same aspect ratio whose shorter edge is `edge`; the longer one is rounded down."""
-    return (edge, int(edge * height / width)) if width <= height else (int(edge * width / height), edge)
+    """Return the size with the same aspect ratio whose shorter edge is `edge`; the longer one is rounded down.
+
+    Raises ImageError for an image that is so narrow that it would have very many pixels.
+    """
+    size = (edge, int(edge * height / width)) if width <= height else (int(edge * width / height), edge)
+    if max(size) > _MAX_RATIO * edge:
+        raise ImageError(
+            f"the image or region has {width} x {height} pixels; this checkpoint keeps the aspect ratio, and one side may be "
+            f"{_MAX_RATIO} times the other: send another part of it"
+        )
+    return size
 
 
 def _within(width: int, height: int, config: ImageConfig) -> tuple[int, int]:
@@ -79,4 +90,4 @@ def _within(width: int, height: int, config: ImageConfig) -> tuple[int, int]:
         new_width = int(width * new_height / height)
     elif width > height:
         new_height = int(height * new_width / width)
-    return new_width, new_height
+    return max(1, new_width), max(1, new_height)

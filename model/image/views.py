@@ -41,7 +41,7 @@ def prepare_regions(
         check_region(region, width, height)
         box = region.enlarged(context).inside(width, height)
         crop = upright.crop((round(box.x0), round(box.y0), round(box.x1), round(box.y1)))
-        pixels, inner = _pixels(crop, config)
+        pixels, inner = _safe_pixels(decoded, crop, config)
         left, top = round(box.x0), round(box.y0)
         views.append(_view(decoded, pixels, Box(left + inner.x0, top + inner.y0, left + inner.x1, top + inner.y1)))
     return views
@@ -57,10 +57,7 @@ def check_region(region: Box, width: int, height: int) -> None:
 
 def make_view(decoded: DecodedImage, config: ImageConfig) -> ImageView:
     """Resize a decoded image to the encoder's size: pixels (3, height, width) float32, normalized."""
-    try:
-        pixels, covers = _pixels(decoded.image, config, decoded.pending_orientation)
-    except Exception as error:  # a frame that only fails when it is converted
-        raise ImageError(f"the {decoded.format} image cannot be converted to RGB; send it as RGB") from error
+    pixels, covers = _safe_pixels(decoded, decoded.image, config, decoded.pending_orientation)
     # A JPEG may have been decoded smaller.
     reduced = decoded.image.size[::-1] if decoded.pending_orientation >= 5 else decoded.image.size
     across, down = (full / small for full, small in zip(decoded.upright_size, reduced, strict=True))
@@ -73,6 +70,16 @@ def resize_and_normalize(image: Image.Image, config: ImageConfig, orientation: i
     It is resized before its EXIF orientation is applied, unless the config says `full_decode`: rotating a small image is free.
     """
     return _pixels(image, config, orientation)[0]
+
+
+def _safe_pixels(decoded: DecodedImage, image: Image.Image, config: ImageConfig, orientation: int = 1) -> tuple[Tensor, Box]:
+    """Return what `_pixels` returns. Raises ImageError for what Pillow cannot convert."""
+    try:
+        return _pixels(image, config, orientation)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # a frame that only fails when it is converted
+        raise ImageError(f"the {decoded.format} image cannot be converted to RGB; send it as RGB") from error
 
 
 def _pixels(image: Image.Image, config: ImageConfig, orientation: int = 1) -> tuple[Tensor, Box]:

@@ -126,8 +126,10 @@ def with_prompt_ids(config: PromptEncoderConfig, tokenizer: CaptionTokenizer, ta
     """Return the config with the ids that a tokenizer has: of coordinates, and of the default task's prompt."""
     ids = [tokenizer.id_of(f"<loc_{index}>") for index in range(NUM_LOCATIONS)]
     first = ids[0]
-    if first is None or ids != list(range(first, first + NUM_LOCATIONS)):
-        raise CheckpointError(f"the tokenizer has no tokens <loc_0> to <loc_{NUM_LOCATIONS - 1}> in a row, as Florence-2's has")
+    if first is None or ids != list(range(first, first + NUM_LOCATIONS)) or not tokenizer.special_ids.issuperset(ids):
+        raise CheckpointError(
+            f"the tokenizer has no special tokens <loc_0> to <loc_{NUM_LOCATIONS - 1}> in a row, as Florence-2's has"
+        )
     default = (config.bos_token_id, *tokenizer.encode(task.prompt), config.eos_token_id)
     return dataclasses.replace(config, first_location_id=first, num_locations=NUM_LOCATIONS, default_ids=default)
 

@@ -130,4 +130,5 @@ def _together(results: Sequence[CaptionResult]) -> CaptionResult:
 
 
 def _text_error(parsed: ParsedRequest, error: TextError) -> ServiceError:
-    return option_error("caption" if parsed.generation is None else "prompt", str(error))
+    name = "task_input" if str(error).startswith("task_input") else "prompt"
+    return option_error("caption" if parsed.generation is None else name, str(error))

@@ -82,6 +82,11 @@ class Outcome:
         return self.result.best
 
     @property
+    def captions(self) -> tuple[Caption, ...]:
+        """All captions, an empty one if there is none."""
+        return self.result.captions or (self.caption,)
+
+    @property
     def confidence(self) -> float:
         """The confidence of the best caption."""
         return confidence_of(self.caption)
@@ -156,7 +161,7 @@ async def serve(
     with ExitStack() as stack:
         ticket = stack.enter_context(engine.admit(client_address(request.scope)))
         call = await read(request, ticket)
-        ticket.take("images", 1)
+        ticket.take("images", 1 if call.whole is None else 2)
         parsed = parse_captions(engine, request, RequestBody([call.image], call.options, True))
         options = [] if call.whole is None else [parse_captions(engine, request, RequestBody([call.image], call.whole, True))]
         deadline = engine.deadline()

@@ -137,7 +137,7 @@ def _generation(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _response(outcome: Outcome, *, is_object: bool) -> dict[str, Any] | list[Any]:
-    first, *others = [{"generated_text": caption.text} for caption in outcome.result.captions]
+    first, *others = [{"generated_text": caption.text} for caption in outcome.captions]
     best = {**first, **outcome.details()}
     return best if is_object else [best, *others]
 

@@ -84,7 +84,7 @@ class MaxDialect(ForeignDialect):
 
 
 def _predictions(outcome: Outcome) -> dict[str, Any]:
-    captions = outcome.result.captions
+    captions = outcome.captions
     entries = [
         {"index": str(index), "caption": caption.text, "probability": math.exp(caption.log_probability)}
         for index, caption in enumerate(captions)

@@ -107,7 +107,7 @@ def _head(model: str, kind: str) -> dict[str, Any]:
 
 
 def _completion(outcome: Outcome) -> dict[str, Any]:
-    choices = [_choice(outcome.call.body, index, caption) for index, caption in enumerate(outcome.result.captions)]
+    choices = [_choice(outcome.call.body, index, caption) for index, caption in enumerate(outcome.captions)]
     head = _head(outcome.parsed.model, "chat.completion")
     return {**head, "choices": choices, "usage": _usage(outcome.result), "system_fingerprint": None, **outcome.details()}
 
@@ -158,9 +158,9 @@ class _ChatEvents(ForeignEvents):
 
     def end(self, result: CaptionResult) -> bytes:
         """Return the rest of the first caption, the others, the usage if it was requested, and the end mark."""
-        first, *others = result.captions
-        rest, words = self._stop.finish(first)
         outcome = self._outcome(result)
+        first, *others = outcome.captions
+        rest, words = self._stop.finish(first)
         chunks = [self._chunk(0, {"content": rest}, words)] if rest else []
         reason = finish_reason(first, self._stop)
         chunks.append(self._chunk(0, {}, reason=reason, **outcome.details()))
