@@ -118,6 +118,21 @@ def sources(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="session")
+def florence(tmp_path_factory):
+    """A tiny Florence-2: peer, processor, the captioner of its folder in float32, and the folder with both layouts."""
+    from model.pretrained import convert_source
+    from tests.florence import save_microsofts, save_native, tiny_florence
+
+    folder = tmp_path_factory.mktemp("florence")
+    peer, processor = tiny_florence()
+    save_native(folder / "native", peer, processor)
+    save_microsofts(folder / "microsofts", peer, processor)
+    for layout in ("native", "microsofts"):
+        convert_source(folder / layout, folder / f"ours {layout}", license="MIT")
+    return peer, processor, Captioner.load(folder / "ours native", dtype="float32"), folder
+
+
 @pytest.fixture
 def copy_of(sources, tmp_path):
     """Return a function that copies the source of a family, and returns the copy's folder."""

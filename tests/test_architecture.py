@@ -150,7 +150,7 @@ TESTED_THROUGH = {
         "model/backbones.py", "model/encoder_config.py", "model/prompt_encoder.py", "model/pretrained/positions.py",
     ],
     "test_preprocessing.py": ["model/image/placement.py"],
-    "test_florence.py": ["model/answers.py", "model/tasks.py", "model/unconditional.py"],
+    "test_prompts.py": ["model/answers.py", "model/tasks.py", "model/unconditional.py"],
     "test_confidence.py": ["model/calibrated.py"],
     "test_recipes.py": ["model/layers.py"],
     "test_connections.py": ["service/http/connections.py"],

@@ -5,41 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-from types import SimpleNamespace
 
 import pytest
 import torch
-from timm.models.davit import ChannelAttentionV2
 
 from model import (
-    MAP_METHODS,
-    Captioner,
     CaptionRequest,
     CheckpointError,
     ConfigError,
     GenerationOptions,
-    ImageView,
     TextError,
     load_checkpoint,
     prepare,
 )
-from model.answers import answers
-from model.backbones import GroupedChannelAttention
-from model.captions import Caption
-from model.config import PromptEncoderConfig, TaskConfig
+from model.config import PromptEncoderConfig
 from model.geometry import Box
 from model.located import located_phrases
 from model.pretrained import convert_source
 from model.pretrained.florence import TASKS
 from model.prompts import prompt_ids
-from model.scoring import ScoredCaption
-from model.search import Hypothesis
-from tests.florence import SIDE, save_microsofts, save_native, tiny_florence
-from tests.networks import tiny_config
+from tests.florence import SIDE
 from tests.test_convert import png, random_images
-from training import TrainConfig, add_lora
-from training.lora import LoraLinear
-from training.optimizer import lr_scale
 
 WITH_REGION = {
     "region_caption": "<REGION_TO_DESCRIPTION>",
@@ -53,20 +39,7 @@ PEERS = {
     "ocr": "<OCR>", "ocr_with_region": "<OCR_WITH_REGION>", **WITH_REGION,
 }  # fmt: skip
 TEXT = "a dog and a ball"
-TINY = tiny_config(300)
 GREEDY = {"strategy": "greedy", "max_new_tokens": 40, "no_repeat_ngram_size": 3}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A peer, its processor, and the captioner of its folder in the layout of transformers, in float32."""
-    folder = tmp_path_factory.mktemp("florence")
-    peer, processor = tiny_florence()
-    save_native(folder / "native", peer, processor)
-    save_microsofts(folder / "microsofts", peer, processor)
-    for layout in ("native", "microsofts"):
-        convert_source(folder / layout, folder / f"ours {layout}")
-    return peer, processor, Captioner.load(folder / "ours native", dtype="float32"), folder
 
 
 def view_of(captioner, image):
@@ -100,8 +73,8 @@ def inputs_of(processor, image, task, region=None):
     return processor(text=PEERS[task] + more, images=image, return_tensors="pt")
 
 
-def test_both_layouts_give_the_same_checkpoint(tiny):
-    one, other = (load_checkpoint(tiny[3] / f"ours {layout}") for layout in ("native", "microsofts"))
+def test_both_layouts_give_the_same_checkpoint(florence):
+    one, other = (load_checkpoint(florence[3] / f"ours {layout}") for layout in ("native", "microsofts"))
     assert one.tokenizer.size == other.tokenizer.size + 1, "transformers' has a token <image>"
     first, second = (dataclasses.asdict(checkpoint.config.decoder) for checkpoint in (one, other))
     assert {name for name in first if first[name] != second[name]} == {"vocab_size"}
@@ -113,8 +86,8 @@ def test_both_layouts_give_the_same_checkpoint(tiny):
 
 
 @pytest.mark.parametrize("task", [task.name for task in TASKS])
-def test_the_prompt_of_every_task_has_the_ids_of_the_peers_processor(tiny, task):
-    _, processor, captioner, _ = tiny
+def test_the_prompt_of_every_task_has_the_ids_of_the_peers_processor(florence, task):
+    _, processor, captioner, _ = florence
     for image in random_images():
         region = Box(3, 5, 20.7, 28) if task in WITH_REGION else None
         ids = prompt_ids(captioner.config, captioner.tokenizer, requested(captioner, image, task, region), 17)
@@ -123,9 +96,9 @@ def test_the_prompt_of_every_task_has_the_ids_of_the_peers_processor(tiny, task)
 
 
 @pytest.mark.parametrize("task", [task.name for task in TASKS])
-def test_every_task_gives_the_peers_answer(tiny, task):
+def test_every_task_gives_the_peers_answer(florence, task):
     """Texts equal the peer's; where coordinates are expected, the phrases and regions are those of the peer's tokens."""
-    peer, processor, captioner, _ = tiny
+    peer, processor, captioner, _ = florence
     kind, num_located = next(one.output for one in TASKS if one.name == task), 0
     for number, image in enumerate(random_images()):
         region = Box(2, 3 + number, 21, 29) if task in WITH_REGION else None
@@ -150,9 +123,9 @@ def test_every_task_gives_the_peers_answer(tiny, task):
 
 
 @pytest.mark.parametrize("task", ["dense_region_caption", "phrase_grounding", "region_proposal", "ocr_with_region"])
-def test_phrases_and_coordinates_equal_those_of_the_peers_own_parser(tiny, task):
+def test_phrases_and_coordinates_equal_those_of_the_peers_own_parser(florence, task):
     """Answers as the network was trained to write them; what another order of tokens means, the peer's expressions do not say."""
-    _, processor, captioner, _ = tiny
+    _, processor, captioner, _ = florence
     kind = next(one.output for one in TASKS if one.name == task)
     tokenizer, config, rng = captioner.tokenizer, captioner.config.prompt_encoder, random.Random(task)
     for _ in range(100):
@@ -194,9 +167,9 @@ def test_coordinates_become_pixels_of_the_middle_of_their_bin():
     assert len(located_phrases([100, 101, 102, 103], special, config, "proposals", (10, 10))) == 1
 
 
-def test_prompts_of_different_lengths_step_together_and_share_an_image(tiny):
+def test_prompts_of_different_lengths_step_together_and_share_an_image(florence):
     """A batch of tasks and regions, of one image and another, gives what each gives alone."""
-    captioner = tiny[2]
+    captioner = florence[2]
     images = list(random_images())[:2]
     views = [view_of(captioner, image) for image in images]
     options = [dataclasses.replace(captioner.config.generation, task=task, max_new_tokens=24)
@@ -224,8 +197,8 @@ def test_prompts_of_different_lengths_step_together_and_share_an_image(tiny):
                 assert word.map.prompt_mass == pytest.approx(same.map.prompt_mass, abs=1e-4)
 
 
-def test_shares_of_image_and_prompt_are_those_of_the_peers_attention(tiny):
-    peer, processor, captioner, _ = tiny
+def test_shares_of_image_and_prompt_are_those_of_the_peers_attention(florence):
+    peer, processor, captioner, _ = florence
     peer.model.language_model.set_attn_implementation("eager")
     image = next(random_images())
     (result,) = captioner.explain([view_of(captioner, image)], [[TEXT]])
@@ -257,8 +230,8 @@ def test_shares_of_image_and_prompt_are_those_of_the_peers_attention(tiny):
         ({"task": "phrase_grounding", "task_input": "a dog " * 300}, None, "task_input makes a prompt of"),
     ],
 )
-def test_a_task_that_cannot_be_done_is_an_error_and_nothing_is_added(tiny, values, region, message):
-    captioner = tiny[2]
+def test_a_task_that_cannot_be_done_is_an_error_and_nothing_is_added(florence, values, region, message):
+    captioner = florence[2]
     view = view_of(captioner, next(random_images()))
     batch = captioner.batch()
     with pytest.raises((ConfigError, TextError), match=message):
@@ -277,126 +250,12 @@ def test_a_task_that_cannot_be_done_is_an_error_and_nothing_is_added(tiny, value
         (lambda c: c["vision_config"].update(projection_dim=16), "projection_dim is 16, the language model's d_model 32"),
     ],
 )
-def test_another_network_under_the_name_of_florence_is_refused(tiny, tmp_path, change, message):
+def test_another_network_under_the_name_of_florence_is_refused(florence, tmp_path, change, message):
     for name in ("model.safetensors", "generation_config.json", "tokenizer.json", "processor_config.json"):
-        (tmp_path / name).write_bytes((tiny[3] / "native" / name).read_bytes())
-    config = json.loads((tiny[3] / "native/config.json").read_text())
+        (tmp_path / name).write_bytes((florence[3] / "native" / name).read_bytes())
+    config = json.loads((florence[3] / "native/config.json").read_text())
     change(config)
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=message):
         convert_source(tmp_path, tmp_path / "ours")
     assert not (tmp_path / "ours").exists()
-
-
-def test_states_of_prompts_of_different_lengths_give_the_logits_of_each_alone_in_float64(tiny):
-    """Joined, in another order, some removed: the keys that a shorter prompt lacks are never read."""
-    network = load_checkpoint(tiny[3] / "ours native").network.double()
-    generator = torch.Generator().manual_seed(0)
-    features = network.encode(torch.randn(3, 3, SIDE, SIDE, generator=generator, dtype=torch.float64))
-    prompts = [(0, 20, 2), (0, 21, 22, 23, 24, 25, 2), (0, 30, 31, 2)]
-    tokens = torch.randint(5, 300, (3, 5), generator=generator)
-    with torch.no_grad():
-        alone = [network.decode(tokens[[i]], network.start(features.select([i]), None, [prompts[i]]))[0][0] for i in range(3)]
-        together = network.start(features, None, prompts)
-        assert together.num_keys != (max(together.num_keys),) * 3
-        _, weights, later = network.decode(tokens, together, weights=True)
-        for row, state in ((together, [0, 1, 2]), (together.select([2, 0]), [2, 0]), (together.select([1, 1, 0]), [1, 1, 0])):
-            others, _, _ = network.decode(tokens[state], row)
-            for one, index in zip(others, state, strict=True):
-                assert (one - alone[index]).abs().max() < 1e-12
-        joined = later.select([0]).append(later.select([1, 2]))
-        step = torch.full((3, 1), 7)
-        assert (network.decode(step, joined)[0] - network.decode(step, later)[0]).abs().max() < 1e-12
-    for layer in weights:
-        assert (layer.sum(-1) - 1).abs().max() < 1e-12
-        assert layer[0, :, :, 17 + 3 :].abs().max() == 0, "a prompt of three tokens has no fourth key"
-
-
-@pytest.mark.parametrize("method", [name for name in MAP_METHODS if name != "occlusion"] + ["occlusion"])
-def test_every_map_method_gives_the_same_maps_alone_and_with_longer_prompts(tiny, method):
-    captioner = tiny[2]
-    view = view_of(captioner, next(random_images()))
-    options = [dataclasses.replace(captioner.config.generation, task=task, max_new_tokens=8, strategy="greedy", num_beams=1)
-               for task in ("caption", "more_detailed_caption")]  # fmt: skip
-    requests = [CaptionRequest(view=view, options=option, maps=method) for option in options]
-    for request, result in zip(requests, answer(captioner, *requests), strict=True):
-        (alone,) = answer(captioner, request)
-        for one, other in zip(alone.captions[0].words, result.captions[0].words, strict=True):
-            assert (one.map.values - other.map.values).abs().max() < 1e-3
-            assert float(one.map.values.sum()) == pytest.approx(1, abs=1e-6)
-            assert (one.map.prompt_mass is None) == (method not in ("attention", "mean"))
-
-
-def test_channel_attention_does_not_overflow_in_float16():
-    """At 768 x 768 pixels the first stage has 36,864 tokens: a sum over all of them, before it is scaled, is no float16."""
-    attention = GroupedChannelAttention(8, num_heads=2).requires_grad_(False)
-    tokens = torch.randn(1, 36_864, 8, generator=torch.Generator().manual_seed(0))
-    attention.qkv.weight.copy_(2 * torch.cat([torch.eye(8)] * 3))
-    expected = attention(tokens)
-    half = attention.half()(tokens.half()).float()
-    assert half.isfinite().all()
-    assert (half - expected).abs().max() < 0.02
-    timms = ChannelAttentionV2(8, num_heads=2)
-    timms.load_state_dict(attention.state_dict())
-    assert (timms(tokens) - expected).abs().max() < 0.02
-
-
-def test_a_prompt_is_the_beginning_of_the_first_phrase_alone():
-    config = PromptEncoderConfig(num_heads=2, first_location_id=100, num_locations=10)
-    tasks = (TaskConfig(name="dense", prompt="Locate.", output="boxes"),)
-    decoder = dataclasses.replace(TINY.decoder, encoder_hidden_size=16, null_key=False)
-    encoder = dataclasses.replace(TINY.encoder, hidden_size=16)
-    model = dataclasses.replace(TINY, prompt_encoder=config, tasks=tasks, decoder=decoder, encoder=encoder)
-    view = ImageView(torch.zeros(3, 24, 32), (100, 100), Box(0, 0, 100, 100), "PNG", 1)
-    request = CaptionRequest(view=view, options=GenerationOptions(prompt="a cat"))
-    tokens = (5, 6, 100, 101, 102, 103, 7, 8, 104, 105, 106, 107)
-    texts = []
-
-    def build(hypothesis, scored, *, verbatim_text="a cat"):
-        texts.append((hypothesis.tokens, verbatim_text))
-        return Caption(f" {verbatim_text} ", (), 0.0, "stop")
-
-    scored = ScoredCaption((-1.0,) * 12, (), None)
-    special = SimpleNamespace(special_ids=frozenset(range(100, 110)))
-    captions = answers(model, special, request, Hypothesis(tokens, 0.0, True), scored, build)
-    assert texts == [((5, 6), "a cat"), ((7, 8), "")]
-    assert [caption.log_probability for caption in captions] == [-6.0, -6.0], "two tokens and four coordinates"
-    assert captions[0].text == "a cat"
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"num_heads": 5}, "a prompt_encoder of 5 heads"),
-        ({"default_ids": (10**6,)}, "ids of the prompt_encoder must be in 0.."),
-        ({"eos_token_id": -3}, "prompt encoder eos_token_id is -3"),
-        ({"num_locations": 0}, "num_locations is 0; tasks with regions need tokens"),
-        ({"first_location_id": 10**6}, "ids of the prompt_encoder must be in 0.."),
-    ],
-)
-def test_a_prompt_encoder_that_cannot_work_is_an_error_of_its_config(tiny, changes, message):
-    config = tiny[2].config
-    with pytest.raises(ConfigError, match=message):
-        dataclasses.replace(config, prompt_encoder=dataclasses.replace(config.prompt_encoder, **changes))
-
-
-def test_tasks_of_one_name_or_without_a_default_are_errors(tiny):
-    config = tiny[2].config
-    for tasks in ((TASKS[0], TASKS[0]), TASKS[6:], ()):
-        with pytest.raises(ConfigError, match="tasks"):
-            dataclasses.replace(config, tasks=tasks)
-    with pytest.raises(ConfigError, match="task is 'nope'"):
-        dataclasses.replace(config, generation=GenerationOptions(task="nope"))
-    with pytest.raises(ConfigError, match="null_key must be false"):
-        dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, null_key=True))
-
-
-def test_every_part_of_a_florence_gets_lora_and_its_blocks_the_rates_of_their_depth(tiny):
-    network = load_checkpoint(tiny[3] / "ours native").network
-    encoder, config = network.config.encoder, TrainConfig(data=("scenes",), run="x", layer_decay=0.5)
-    names = [name for name, _ in network.named_parameters() if name.startswith("encoder.backbone.stages.1")]
-    rates = {".".join(name.split(".")[4:6]): lr_scale(name, encoder, config)[0] for name in names}
-    assert rates["blocks.1"] == 2 * rates["blocks.0"] == 4 * next(rate for name, rate in rates.items() if "downsample" in name)
-    add_lora(network, 2, 4.0, None)
-    for part in ("encoder", "prompt_encoder", "decoder"):
-        assert any(isinstance(module, LoraLinear) for module in network.get_submodule(part).modules()), part

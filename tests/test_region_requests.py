@@ -8,29 +8,19 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 
-from model import Box, Captioner, CaptionRequest, prepare, prepare_regions
-from model.pretrained import convert_source
+from model import Box, CaptionRequest, prepare, prepare_regions
 from service import Settings, create_app
 from tests.conftest import problem
-from tests.florence import save_native, tiny_florence
 
 REGIONS = [[10, 5, 60, 45], [40.5, 20, 119, 89], [0, 0, 1000, 1000]]
 ANALYZE = "/computervision/imageanalysis:analyze"
 
 
 @pytest.fixture(scope="module")
-def florence(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("florence")
-    save_native(folder / "source", *tiny_florence())
-    convert_source(folder / "source", folder / "ours", license="MIT")
-    return Captioner.load(folder / "ours", dtype="float32")
-
-
-@pytest.fixture(scope="module")
 def prompted(florence, tiny_captioner):
     """A client whose first checkpoint has tasks, and whose second one has none."""
     with TestClient(
-        create_app({"florence": florence, "plain": tiny_captioner}, Settings()), raise_server_exceptions=False
+        create_app({"florence": florence[2], "plain": tiny_captioner}, Settings()), raise_server_exceptions=False
     ) as one:
         yield one
 
@@ -74,9 +64,10 @@ def test_maps_of_a_crop_are_resampled_to_the_whole_image(client, image_bytes):
 
 def test_regions_of_a_checkpoint_with_a_region_task_go_into_its_prompt(prompted, florence, image_bytes):
     body = captions(prompted, image_bytes, regions=json.dumps(REGIONS))
-    view = prepare(image_bytes, florence.image_config)
-    batch = florence.batch()
-    requests = [CaptionRequest(view=view, options=florence.config.generation, region=Box(*region)) for region in REGIONS]
+    captioner = florence[2]
+    view = prepare(image_bytes, captioner.image_config)
+    batch = captioner.batch()
+    requests = [CaptionRequest(view=view, options=captioner.config.generation, region=Box(*region)) for region in REGIONS]
     batch.add([0, 1, 2], requests)
     batch.run()
     for caption, result in zip(body["captions"], batch.pop_results([0, 1, 2]), strict=True):

@@ -102,6 +102,7 @@ class Table:
             return
         texts = [caption.text for caption in captioned.captions]
         names = [name for name in self._columns if name.startswith("caption")]
+        texts[len(names) - 1 :] = ["; ".join(texts[len(names) - 1 :])]  # of a task that locates any number of things
         row = dict(zip(names, [*texts, *[""] * len(names)], strict=False)) | {"file": captioned.file.text}
         if "words" in self._columns:
             row["words"] = json.dumps(_words(captioned.captions[0]), ensure_ascii=False)

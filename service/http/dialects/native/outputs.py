@@ -66,10 +66,11 @@ def check_map_values(parsed: ParsedRequest, result: CaptionResult, *, num_images
     if target == "none":
         return 0
     num_values = len(words) * num_images * (target if isinstance(target, PatchGrid) else result.grid).num_patches
-    if isinstance(target, PatchGrid) and num_values > MAX_MAP_VALUES:
+    if num_values > MAX_MAP_VALUES and (isinstance(target, PatchGrid) or num_images == 1):
+        cells = num_values // (len(words) * num_images)
         detail = (
-            f"map_size is {parsed.options.map_size!r}: {len(words) * num_images} words of {target.num_patches} cells are more "
-            f"than {MAX_MAP_VALUES} values; use smaller maps, fewer captions or fewer images"
+            f"map_size is {parsed.options.map_size!r}: {len(words) * num_images} words of {cells} cells are more than "
+            f"{MAX_MAP_VALUES} values; use smaller maps, fewer captions, regions or images"
         )
         raise option_error("map_size", detail)
     return num_values
