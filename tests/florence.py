@@ -47,6 +47,7 @@ def tiny_florence(seed: int = 3, dtype: torch.dtype = torch.float32) -> tuple[An
     images.image_seq_length = 1 + (SIDE // 8) ** 2
     parsing = {name: {} for name in ("ocr", "phrase_grounding", "pure_text", "description_with_bboxes", "bboxes")}
     processor = Florence2Processor(image_processor=images, tokenizer=tokenizer, post_processor_config=parsing)
+    peer.generation_config.max_new_tokens = 24
     return end_competes(peer, -6.0), processor
 
 

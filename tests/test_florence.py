@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import shutil
 
 import pytest
 import torch
@@ -83,6 +84,17 @@ def test_both_layouts_give_the_same_checkpoint(florence):
     )
     for name, value in other.network.state_dict().items():
         assert torch.equal(one.network.state_dict()[name][: len(value)], value), name
+
+
+def test_a_source_without_a_limit_of_tokens_may_answer_at_length(florence, tmp_path):
+    assert florence[2].config.generation.max_new_tokens == 24
+    shutil.copytree(florence[3] / "native", tmp_path / "source")
+    path = tmp_path / "source/generation_config.json"
+    settings = json.loads(path.read_text())
+    del settings["max_new_tokens"]
+    path.write_text(json.dumps(settings))
+    convert_source(tmp_path / "source", tmp_path / "ours")
+    assert load_checkpoint(tmp_path / "ours").config.generation.max_new_tokens == 1024
 
 
 @pytest.mark.parametrize("task", [task.name for task in TASKS])

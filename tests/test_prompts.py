@@ -12,6 +12,7 @@ import pytest
 import torch
 from timm.models.davit import ChannelAttentionV2
 
+import train
 from model import MAP_METHODS, CaptionRequest, ConfigError, GenerationOptions, ImageView, load_checkpoint
 from model.__main__ import main
 from model.answers import answers
@@ -158,3 +159,16 @@ def test_a_dense_caption_has_its_phrases_and_regions_in_every_output(florence, t
     assert all(len(region) == 4 for region in record["regions"])
     (row,) = csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text()))
     assert row["caption"] == "; ".join(record["captions"])
+
+
+def test_a_converted_florence_is_trained_further_and_keeps_its_tasks(florence, tmp_path):
+    arguments = ["--data", "scenes:24", "--run", str(tmp_path / "run"), "--init", str(florence[3] / "ours native")]
+    assert train.main([*arguments, "--max-steps", "2", "--batch-size", "4", "--freeze", "encoder", "--dtype", "float32"]) == 0
+    before, after = (load_checkpoint(folder) for folder in (florence[3] / "ours native", tmp_path / "run/last"))
+    assert after.config.tasks == before.config.tasks
+    assert after.config.prompt_encoder == before.config.prompt_encoder
+    for part in ("prompt_encoder", "decoder"):
+        pairs = zip(before.network.get_submodule(part).parameters(), after.network.get_submodule(part).parameters(), strict=True)
+        assert any(not torch.equal(one.half(), other.half()) for one, other in pairs), f"{part} is trained"
+    frozen = zip(before.network.encoder.parameters(), after.network.encoder.parameters(), strict=True)
+    assert all(torch.equal(one.half(), other.half()) for one, other in frozen), "runs save float16"

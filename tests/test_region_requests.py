@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from model import Box, CaptionRequest, prepare, prepare_regions
 from service import Settings, create_app
+from tests.compatible import APIS, send, serving
 from tests.conftest import problem
 
 REGIONS = [[10, 5, 60, 45], [40.5, 20, 119, 89], [0, 0, 1000, 1000]]
@@ -211,3 +212,12 @@ def test_a_chat_about_nothing_that_is_located_has_one_empty_choice(prompted, ima
     assert "error" not in response.text
     if not stream:
         assert [choice["message"]["content"] for choice in response.json()["choices"]] == [""]
+
+
+@pytest.mark.parametrize("name", APIS)
+def test_compatible_apis_serve_a_converted_florence(florence, image_bytes, name):
+    with serving(florence[2]) as client:
+        response = send(client, name, image_bytes)
+        assert response.status_code == 200, response.text
+        native = client.post("/v1/captions", content=image_bytes).json()["captions"][0]
+        assert APIS[name].caption(response.json()) == native["text"]

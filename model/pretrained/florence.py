@@ -46,6 +46,7 @@ MICROSOFTS_TOKENS = (  # that its processor adds to BART's vocabulary, in this o
     "<region_to_desciption>", "</region_to_desciption>", "<proposal>", "</proposal>", "<poly>", "</poly>", "<and>",
 )  # fmt: skip
 NUM_LOCATIONS = 1000
+ANSWER_TOKENS = 1024  # of the authors' example, where the source has no limit: the 20 of `generate` would cut every longer answer
 
 
 def is_microsofts(config: SourceConfig) -> bool:

@@ -15,7 +15,7 @@ from model.errors import CheckpointError
 from model.options import GenerationOptions
 from model.pretrained.architectures import family_of
 from model.pretrained.authors import authors_config, authors_preprocessing, authors_settings
-from model.pretrained.florence import MICROSOFTS_TOKENS
+from model.pretrained.florence import ANSWER_TOKENS, MICROSOFTS_TOKENS
 from model.pretrained.settings import NotAdopted, adopted_options, used_settings
 from model.pretrained.source_config import SourceConfig
 from model.pretrained.vocabulary import BLIP, source_tokenizer, with_blips_tokens
@@ -58,6 +58,8 @@ def _folder(folder: Path) -> SourceCheckpoint:
     file = folder / "generation_config.json"
     settings, unread = used_settings(config, _json(file) if file.exists() else None)
     options, left_out = adopted_options(settings)
+    if family == "florence2" and not {"max_length", "max_new_tokens"} & settings.keys():
+        options = dataclasses.replace(options, max_new_tokens=ANSWER_TOKENS)
     text = config.get("decoder" if family == "vision-encoder-decoder" else "text_config")
     vocab_size = text.get("vocab_size") if isinstance(text, dict) else None
     tokenizer = source_tokenizer(folder, vocab_size if isinstance(vocab_size, int) else 0)
