@@ -12,6 +12,7 @@ import torch
 from corpus import open_dataset
 from evaluation import explain_images
 from model import (
+    Box,
     Captioner,
     CaptionRequest,
     Checkpoint,
@@ -21,11 +22,15 @@ from model import (
     ImageConfig,
     ModelConfig,
     ScoredRows,
+    convert_source,
+    load_checkpoint,
+    prepare,
 )
 from model import maps as maps_package
 from model.state import RowGroups
 from service.runtime import Job, Scheduler, SchedulerLimits
 from tests.simulated_device import simulated_device
+from tests.test_convert import png, random_images, saved
 from training import (
     Batch,
     FrozenPart,
@@ -234,3 +239,36 @@ def test_a_cpu_tensor_in_the_training_step_is_an_error(tiny_captioner, batch):
         misplaced = Batch(batch.to(device).inputs, batch.tokens, batch.is_target, batch.image_of)
         with pytest.raises(RuntimeError, match=MIXED_DEVICES):
             training_step(moved, misplaced)
+
+
+def test_prompts_and_regions_on_the_device_are_the_cpus(florence):
+    """Requests with prompts of different lengths, a region, and phrases with coordinates."""
+    captioner = florence[2]
+    checkpoint = Checkpoint(captioner.runtime, captioner.tokenizer, "")
+    view = prepare(png(next(random_images())), captioner.image_config)
+    greedy = dataclasses.replace(captioner.config.generation, strategy="greedy", max_new_tokens=20)
+
+    def results(of: Captioner, maps: str):
+        options = [dataclasses.replace(greedy, task=task) for task in ("", "more_detailed_caption", "dense_region_caption")]
+        requests = [CaptionRequest(view=view, options=option, maps=maps) for option in options]
+        requests.append(CaptionRequest(view=view, options=greedy, region=Box(2, 3, 20, 25), maps=maps))
+        batch = of.batch()
+        batch.add(range(len(requests)), requests)
+        batch.run()
+        return batch.pop_results(range(len(requests)))
+
+    with simulated_device() as device:
+        on_device = Captioner.from_checkpoint(checkpoint, DevicePolicy(device=device))
+        for maps in ("attention", "norm", "standardized"):
+            assert_equal_results(results(on_device, maps), results(captioner, maps))
+
+
+@pytest.mark.parametrize("family", ["beit_bert", "swin_roberta", "swinv2_xlm-roberta", "dinov2_mbart"])
+def test_other_encoders_and_decoders_on_the_device_are_the_cpus(family, tmp_path):
+    saved(family, tmp_path / "source")
+    convert_source(tmp_path / "source", tmp_path / "ours")
+    captioner = Captioner.load(tmp_path / "ours", dtype="float32")
+    view = prepare(png(next(random_images())), captioner.image_config)
+    with simulated_device() as device:
+        on_device = Captioner.from_checkpoint(load_checkpoint(tmp_path / "ours"), DevicePolicy(device=device))
+        assert_equal_results(on_device.caption([view]), captioner.caption([view]))
