@@ -221,3 +221,12 @@ def test_compatible_apis_serve_a_converted_florence(florence, image_bytes, name)
         assert response.status_code == 200, response.text
         native = client.post("/v1/captions", content=image_bytes).json()["captions"][0]
         assert APIS[name].caption(response.json()) == native["text"]
+
+
+def test_the_document_has_regions_as_json_text_where_there_is_no_json(prompted):
+    document = prompted.get("/openapi.json").json()["paths"]["/v1/captions"]["post"]
+    (query,) = [entry for entry in document["parameters"] if entry["name"] == "regions"]
+    content = document["requestBody"]["content"]
+    form, body = (content[kind]["schema"]["properties"]["regions"] for kind in ("multipart/form-data", "application/json"))
+    assert query["schema"]["type"] == form["type"] == "string"
+    assert body["anyOf"][0]["items"]["maxItems"] == 4

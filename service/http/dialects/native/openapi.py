@@ -117,6 +117,7 @@ def _parameters(options: type[BaseModel]) -> list[dict[str, Any]]:
     """
     properties: dict[str, Any] = options.model_json_schema()["properties"]
     schemas = {name: {key: value for key, value in schema.items() if key != "default"} for name, schema in properties.items()}
+    schemas |= _regions_as_text(schemas)
     return [
         {"name": name, "in": "query", "required": False, "schema": schema, "description": schema.get("description", "")}
         for name, schema in schemas.items()
@@ -127,7 +128,8 @@ def _request_body(options: type[BaseModel]) -> dict[str, Any]:
     schema = options.model_json_schema()
     required = schema.get("required", [])
     binary = {"type": "string", "format": "binary"}
-    form = {"type": "object", "required": ["image", *required], "properties": {"image": binary, **schema["properties"]}}
+    fields = schema["properties"] | _regions_as_text(schema["properties"])
+    form = {"type": "object", "required": ["image", *required], "properties": {"image": binary, **fields}}
     text = {"type": "string", "description": "base64, or a data: URL", "examples": [_PIXEL]}
     url = "https, instead of image, if the service's settings allow the host"
     document = {
@@ -141,6 +143,14 @@ def _request_body(options: type[BaseModel]) -> dict[str, Any]:
         "required": True,
         "content": {**raw, "multipart/form-data": {"schema": form}, "application/json": {"schema": document}},
     }
+
+
+def _regions_as_text(properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the option `regions`, if it is one, as a query or a form has it: JSON text."""
+    if "regions" not in properties:
+        return {}
+    description = f"JSON text: {properties['regions']['description']}"
+    return {"regions": {"type": "string", "description": description, "examples": ["[[0, 0, 320, 240]]"]}}
 
 
 def _problems(*codes: str) -> dict[int | str, dict[str, Any]]:
