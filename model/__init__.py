@@ -83,6 +83,7 @@ from model.scoring import ScoredCaption, scoring_pass
 from model.search import Hypothesis
 from model.state import DecoderState
 from model.style import plain_form
+from model.tasks import dense_tasks
 from model.tokenizer import BOS_ID, EOS_ID, PAD_ID, CaptionTokenizer, WordSpan
 
 __all__ = [
@@ -165,6 +166,7 @@ __all__ = [
     "convert_source",
     "declared",
     "decode_image",
+    "dense_tasks",
     "device_memory",
     "fields_of",
     "find_map_method",

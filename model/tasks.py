@@ -42,3 +42,8 @@ def find_task(tasks: tuple[TaskConfig, ...], name: str) -> TaskConfig | None:
     if task is None:
         raise ConfigError(f"task is {name[:80]!r}; this checkpoint has {', '.join(task.name for task in tasks)}")
     return task
+
+
+def dense_tasks(tasks: tuple[TaskConfig, ...]) -> tuple[str, ...]:
+    """Return the names of the tasks that describe and locate everything in an image."""
+    return tuple(task.name for task in tasks if task.input == "none" and task.output == "boxes")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from model import Box, Caption, sniff_format
+from model import Box, Caption, dense_tasks, sniff_format
 from service.errors import ServiceError, option_error
 from service.http.body import read_bytes
 from service.http.dialects.foreign import (
@@ -56,7 +56,6 @@ _CODES = {  # the service's code, and the inner one that says more
 }
 _OPTION_CODES = {
     "features": "NotSupportedVisualFeature",
-    "dense": "NotSupportedVisualFeature",
     "language": "NotSupportedLanguage",
     "url": "InvalidImageUrl",
     "model-version": "InvalidModelVersion",
@@ -137,6 +136,8 @@ class AzureDialect(ForeignDialect):
             async def read(request: Request, ticket: Ticket) -> Call:
                 image = _image(request, await read_bytes(request, engine.settings, ticket))
                 is_dense = "densecaptions" in features
+                if is_dense:
+                    _check_dense(engine, options.get("model"))
                 return Call(image=image, options=options | {"dense": is_dense}, whole=options if is_dense else None)
 
             return await serve(engine, request, read, lambda outcome: _analysis(outcome, features, is_neutral=is_neutral))
@@ -169,6 +170,14 @@ def _features(request: Request) -> tuple[str, ...]:
     if not features:
         raise option_error("features", "the query has no features; send features=caption", in_query=True)
     return features
+
+
+def _check_dense(engine: Engine, model: str | None) -> None:
+    """Raises ServiceError if a checkpoint does not locate what it describes."""
+    name, captioner = engine.captioner(model)
+    if not dense_tasks(captioner.config.tasks):
+        detail = f"the feature 'denseCaptions' is not offered by {name!r}, which does not locate what it describes; send caption"
+        raise option_error("features", detail, in_query=True)
 
 
 def _options(request: Request) -> dict[str, Any]:

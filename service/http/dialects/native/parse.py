@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from starlette.requests import Request
 
-from model import Box, Captioner, CaptionRequest, ConfigError, GenerationOptions, ImageView
+from model import Box, Captioner, CaptionRequest, ConfigError, GenerationOptions, ImageView, dense_tasks
 from service.errors import ServiceError, option_error
 from service.http.body import RequestBody
 from service.http.dialects.native.schemas import (
@@ -84,7 +84,7 @@ def parse_explanation(engine: Engine, request: Request, body: RequestBody) -> Pa
 
 def _dense(options: RegionOptions, model: str, captioner: Captioner, generation: GenerationOptions) -> GenerationOptions:
     """Return the options of the task that locates and describes everything. Raises ServiceError if there is none."""
-    tasks = [task.name for task in captioner.config.tasks if task.input == "none" and task.output == "boxes"]
+    tasks = dense_tasks(captioner.config.tasks)
     if not tasks:
         detail = (
             f"dense is true, but the checkpoint {model!r} does not locate what it describes; use one that does, such as a "
