@@ -75,7 +75,7 @@ class Timing:
 class CaptionResult:
     """The captions of one image, best first."""
 
-    captions: tuple[Caption, ...]  # none if a task that locates things has located nothing
+    captions: tuple[Caption, ...]  # empty if a task that locates things has no result
     grid: PatchGrid
     timing: Timing
 
@@ -108,8 +108,6 @@ def build_caption(
     text, moves = plain, list(range(len(plain) + 1))
     if style == "sentence" and not is_full_caption:
         text, moves = as_sentence(plain, start=len(verbatim_text), is_finished=hypothesis.is_finished)
-        if text[:1] == " ":  # a phrase after another one, whose spaces are removed later
-            text = " " + text[1:2].upper() + text[2:]
     words: list[Word] = []
     for span in tokenizer.words(hypothesis.tokens):
         start, end = moved(moves, offsets[span.start], offsets[span.end - 1] + 1)

@@ -69,7 +69,7 @@ class ModelConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     prompt_encoder: PromptEncoderConfig | None = None  # None: the decoder attends to the image tokens themselves
-    tasks: tuple[TaskConfig, ...] = ()  # what a checkpoint with a prompt encoder can be asked for, the default first
+    tasks: tuple[TaskConfig, ...] = ()  # what a checkpoint with a prompt encoder can do, the default first
     maps: MapConfig = field(default_factory=MapConfig)
     confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)  # of captions in the first language
     generation: GenerationOptions = field(default_factory=GenerationOptions)  # defaults of this checkpoint

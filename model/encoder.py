@@ -5,6 +5,7 @@ Shapes: B images, S image tokens (prefix + patches), P patches, C hidden size, F
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -54,7 +55,7 @@ class ImageFeatures:
         return cls(torch.cat([part.tokens for part in features]), first.grid, first.num_prefix_tokens)
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(nn.Module, ABC):
     """Pixels to image tokens, in two halves: `stem` can be frozen and its output cached, `finish` is the rest."""
 
     config: EncoderConfig
@@ -62,21 +63,21 @@ class ImageEncoder(nn.Module):
     gradient_checkpointing: bool  # in training: activations inside a block are computed again in the backward pass
 
     @property
-    def dtype(self) -> torch.dtype:
-        raise NotImplementedError
+    @abstractmethod
+    def dtype(self) -> torch.dtype: ...
 
     @property
+    @abstractmethod
     def blocks(self) -> tuple[nn.Module, ...]:
         """The transformer blocks, first to last."""
-        raise NotImplementedError
 
     def stem(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """pixels (B, 3, height, width) -> the input of `finish`: the stem's feature maps, or the pixels if there is no stem."""
         return (pixels,)
 
+    @abstractmethod
     def finish(self, maps: tuple[Tensor, ...]) -> ImageFeatures:
         """Output of `stem` -> ImageFeatures of tokens (B, S, C)."""
-        raise NotImplementedError
 
     def forward(self, pixels: Tensor) -> ImageFeatures:
         """pixels (B, 3, height, width) -> ImageFeatures of tokens (B, S, C)."""

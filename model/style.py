@@ -23,7 +23,8 @@ def as_sentence(text: str, *, start: int = 0, is_finished: bool = True) -> tuple
         offsets.append(len(kept))
         is_space_before_mark = character == " " and text[index + 1 : index + 2] in tuple(_MARKS)
         if index < start or not is_space_before_mark:
-            kept.append(_capital(character) if start == 0 and not kept else character)
+            is_first = start == 0 and character != " " and all(before == " " for before in kept)
+            kept.append(_capital(character) if is_first else character)
     offsets.append(len(kept))
     sentence = "".join(kept)
     body = sentence.rstrip(_CLOSING + " ")

@@ -1,4 +1,4 @@
-"""Tasks of a checkpoint that follows prompts: what it can be asked for, in which words, and what the answer is."""
+"""Tasks of a checkpoint that follows prompts: their names, the prompt of each, and what the answer is."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ OTHER_TASKS = [
     ("vit_gpt2", ["SiglipModel"], r"'SiglipModel' \(image-text retrieval\)"),
     ("vit_gpt2", ["ViltForQuestionAnswering"], r"'ViltForQuestionAnswering' \(question answering\)"),
     ("vit_gpt2", ["ViltForImageAndTextRetrieval"], r"'ViltForImageAndTextRetrieval' \(image-text retrieval\)"),
-    ("vit_gpt2", ["InstructBlipForConditionalGeneration"], r"\(a language model behind a query transformer\)"),
+    ("vit_gpt2", ["InstructBlipForConditionalGeneration"], r"\(a language model after a query transformer\)"),
     ("vit_gpt2", ["Pix2StructForConditionalGeneration"], r"\(an encoder of patches of variable size with T5's decoder\)"),
     ("vit_gpt2", ["MllamaForConditionalGeneration"], r"\(a language model with gated cross-attention\)"),
     ("vit_gpt2", ["GPT2LMHeadModel"], r"'GPT2LMHeadModel' \(text without images\)"),

@@ -103,7 +103,7 @@ def page(size):
 @pytest.mark.parametrize("family", ["donut", "nougat", "dinov2"])
 @pytest.mark.parametrize("size", [(200, 400), (400, 200), (300, 300), (97, 131)])
 def test_the_patches_of_a_page_are_where_covers_says(family, size):
-    """The dark block is found in the pixels, and its position in the image computed from `covers`."""
+    """The dark block's position in the pixels and `covers` give its position in the image."""
     file = io.BytesIO()
     page(size).save(file, "PNG")
     config = CONFIGS[family]

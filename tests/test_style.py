@@ -133,3 +133,11 @@ def test_a_sentence_is_explained_as_the_caption_that_it_was_made_from(tiny_capti
         assert own.log_probability == pytest.approx(other.log_probability, abs=1e-4)
     (other,) = tiny_captioner.explain([views[0]], [[text]])[0].captions
     assert other.log_probability != pytest.approx(sentence.log_probability, abs=1e-2), "the style plain reads every mark"
+
+
+def test_spaces_before_the_first_letter_do_not_take_its_capital():
+    """A phrase after another one begins with a space, which is removed later."""
+    sentence, offsets = as_sentence("  the hat")
+    assert sentence == "  The hat."
+    assert offsets == list(range(10))
+    assert as_sentence(" the hat", start=1)[0] == " the hat.", "what a person wrote stays as written"

@@ -41,7 +41,7 @@ _NETWORKS = {  # beginnings of class names, and what such a network is: none has
         "a language model that reads an image as tokens",
     ),
     **dict.fromkeys(("CLIP", "Siglip", "Align", "Blip2ForImageTextRetrieval"), "image-text retrieval"),
-    "InstructBlip": "a language model behind a query transformer",
+    "InstructBlip": "a language model after a query transformer",
     "Pix2Struct": "an encoder of patches of variable size with T5's decoder",
     "Mllama": "a language model with gated cross-attention",
 }  # fmt: skip
